@@ -1,0 +1,1 @@
+"""Faithful, different images of an image, and the answers of a frozen model over all of them."""
