@@ -1,0 +1,150 @@
+"""Which model fills which role: ``sdxl`` (hub weights, the paper's scale) and ``pocket`` (bundled).
+
+Nothing else in the project knows a family's name: code asks for a role and loads what fills it.
+Importing this module imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+
+from hb_tta.errors import UserError
+from hb_tta.fingerprint import Weights
+
+ROLES = ("generator", "image_encoder", "lora", "mllm", "evaluator", "clip", "reader")
+
+
+@dataclass(frozen=True)
+class Family:
+    """A matched set of models, one a role, and the settings that they were made for.
+
+    Attributes:
+        name: what ``get_family`` knows it by.
+        roles: role → weights; a family may leave a role empty (``sdxl`` has no reader).
+            ``generator``: a diffusers SDXL pipeline folder. ``image_encoder``: the CLIP vision tower
+            that embeds the reference image. ``lora``: a PEFT LoRA folder for the UNet. ``mllm``: a
+            chat model that describes. ``evaluator``: BLIP-2 for image-text retrieval. ``clip``: an
+            open_clip model. ``reader``: a network that reads a scene's attributes off an image.
+        num_inference_steps: DDIM steps.
+        guidance_scale: classifier-free guidance scale.
+        image_size: side of a generated image, pixels.
+    """
+
+    name: str
+    roles: Mapping[str, Weights] = field(hash=False)
+    num_inference_steps: int
+    guidance_scale: float
+    image_size: int
+
+    def weights(self, role: str) -> Weights:
+        """What fills ``role``.
+
+        Raises:
+            UserError: the family leaves that role empty.
+        """
+        assert role in ROLES, role
+        if role not in self.roles:
+            raise UserError(
+                f"family {self.name!r} has no {role}: name one by a hub id or a folder "
+                f"(it fills {', '.join(sorted(self.roles))})"
+            )
+        return self.roles[role]
+
+    def with_roles(self, **roles: str | Weights | None) -> Family:
+        """The same family with some roles filled otherwise.
+
+        Args:
+            **roles: role → hub id, folder or ``Weights``; ``None`` empties it. An image encoder
+                that lies inside the generator's folder moves with the generator.
+
+        Raises:
+            UserError: there is no such role.
+        """
+        filled = dict(self.roles)
+        for role, weights in roles.items():
+            if role not in ROLES:
+                raise UserError(f"there is no role {role!r}: choose from {', '.join(ROLES)}")
+            if role == "generator" and "image_encoder" not in roles and weights is not None:
+                _move_image_encoder(filled, _as_weights(weights))
+            if weights is None:
+                filled.pop(role, None)
+            else:
+                filled[role] = _as_weights(weights)
+        return replace(self, roles=MappingProxyType(filled))
+
+
+def _as_weights(weights: str | Weights) -> Weights:
+    return weights if isinstance(weights, Weights) else Weights(weights)
+
+
+def _move_image_encoder(roles: dict[str, Weights], generator: Weights) -> None:
+    encoder, old = roles.get("image_encoder"), roles.get("generator")
+    if encoder and old and encoder.subfolder and encoder.location == old.location:
+        roles["image_encoder"] = replace(generator, subfolder=encoder.subfolder)
+
+
+def _sdxl() -> Family:
+    """Section 5.2's models and appendix Q's LoRA; steps and guidance of the authors' data script.
+
+    The paper calls both its image encoder and the features of its diversity table "CLIP ViT-G/14";
+    the authors' code loads laion's bigG/14 for it, so that fills both roles here.
+    """
+    big_g = Weights("laion/CLIP-ViT-bigG-14-laion2B-39B-b160k")
+    return Family(
+        name="sdxl",
+        roles=MappingProxyType(
+            {
+                "generator": Weights("stabilityai/stable-diffusion-xl-base-1.0"),
+                "image_encoder": big_g,
+                "lora": Weights("lmquan/hummingbird", subfolder="lora_unet_65000"),
+                "mllm": Weights("llava-hf/llava-v1.6-mistral-7b-hf"),
+                "evaluator": Weights("Salesforce/blip2-itm-vit-g"),
+                "clip": big_g,
+            }
+        ),
+        num_inference_steps=25,
+        guidance_scale=15.0,
+        image_size=1024,
+    )
+
+
+def _pocket() -> Family:
+    """The bundled models; guidance 2 was best for them (higher ones bleed colours)."""
+    folder = Path(__file__).parent / "pocket" / "weights"
+    roles = {
+        role: Weights(str(folder / role))
+        for role in ROLES
+        if role not in ("lora", "image_encoder") or (folder / role).is_dir()
+    }
+    roles["image_encoder"] = Weights(str(folder / "generator"), subfolder="image_encoder")
+    return Family(
+        name="pocket",
+        roles=MappingProxyType(roles),
+        num_inference_steps=25,
+        guidance_scale=2.0,
+        image_size=64,
+    )
+
+
+_FAMILIES: dict[str, Callable[[], Family]] = {"pocket": _pocket, "sdxl": _sdxl}
+
+
+def list_families() -> list[str]:
+    """The names that ``get_family`` knows."""
+    return sorted(_FAMILIES)
+
+
+def get_family(name: str | Family) -> Family:
+    """The family of that name; a ``Family`` is given back as it is.
+
+    Raises:
+        UserError: there is no such family.
+    """
+    if isinstance(name, Family):
+        return name
+    if name not in _FAMILIES:
+        raise UserError(f"there is no family {name!r}: choose from {', '.join(list_families())}")
+    return _FAMILIES[name]()
