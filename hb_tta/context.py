@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hb_tta.errors import UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,3 +42,51 @@ class DescribedContext(NamedTuple):
     description: str | None = None
     guidance: str = ""
     task: str = "vqa"
+
+
+def evaluation_contexts(contexts: Sequence[Any]) -> list[DescribedContext]:
+    """Contexts as evaluation may see them: a type that has no place for a ground truth.
+
+    Args:
+        contexts: ``MultimodalContext``s without a ground truth, ``DescribedContext``s (with or
+            without a description) or plain (image, description) pairs.
+
+    Raises:
+        UserError: one of them is something else, names an unknown task or carries a ground truth.
+    """
+    return [_evaluation_context(context, number) for number, context in enumerate(contexts)]
+
+
+def check_task(task: str) -> None:
+    """Raises UserError unless ``task`` is one of ``TASKS``."""
+    if task not in TASKS:
+        raise UserError(f"task {task!r} is not known: choose from {', '.join(TASKS)}")
+
+
+def _evaluation_context(context: Any, number: int) -> DescribedContext:
+    if isinstance(context, MultimodalContext):
+        if context.ground_truth is not None:
+            raise UserError(
+                f"context {number} carries its ground truth, which evaluation must not see: "
+                "make it without (ground_truth=None)"
+            )
+        described = DescribedContext(context.image, None, context.guidance, context.task)
+    elif isinstance(context, tuple) and 2 <= len(context) <= len(DescribedContext._fields):
+        described = DescribedContext(*context)
+    else:
+        raise UserError(
+            f"context {number} is a {type(context).__name__}: give a MultimodalContext, a "
+            "DescribedContext or an (image, description) pair"
+        )
+    _check_texts(described, number)
+    return described
+
+
+def _check_texts(context: DescribedContext, number: int) -> None:
+    check_task(context.task)
+    if not isinstance(context.guidance, str):
+        raise UserError(f"context {number} has the guidance {context.guidance!r}: give a text")
+    if not isinstance(context.description, str | None):
+        raise UserError(
+            f"context {number} has the description {context.description!r}: give a text or None"
+        )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from hb_tta.errors import UserError
 from hb_tta.fingerprint import Weights
@@ -24,20 +25,17 @@ class Family:
     Attributes:
         name: what ``get_family`` knows it by.
         roles: role → weights; a family may leave a role empty (``sdxl`` has no reader).
-            ``generator``: a diffusers SDXL pipeline folder. ``image_encoder``: the CLIP vision tower
-            that embeds the reference image. ``lora``: a PEFT LoRA folder for the UNet. ``mllm``: a
-            chat model that describes. ``evaluator``: BLIP-2 for image-text retrieval. ``clip``: an
-            open_clip model. ``reader``: a network that reads a scene's attributes off an image.
-        num_inference_steps: DDIM steps.
-        guidance_scale: classifier-free guidance scale.
-        image_size: side of a generated image, pixels.
+            ``generator``: a diffusers SDXL pipeline folder. ``image_encoder``: the CLIP vision
+            tower that embeds the reference image. ``lora``: a PEFT LoRA folder for the UNet.
+            ``mllm``: a chat model that describes. ``evaluator``: BLIP-2 for image-text retrieval.
+            ``clip``: an open_clip model. ``reader``: reads a scene's attributes off an image.
+        defaults: ``num_inference_steps`` (DDIM), ``guidance_scale`` (classifier-free) and
+            ``image_size`` (side of a generated image, pixels).
     """
 
     name: str
     roles: Mapping[str, Weights] = field(hash=False)
-    num_inference_steps: int
-    guidance_scale: float
-    image_size: int
+    defaults: Mapping[str, Any] = field(hash=False)
 
     def weights(self, role: str) -> Weights:
         """What fills ``role``.
@@ -76,6 +74,10 @@ class Family:
         return replace(self, roles=MappingProxyType(filled))
 
 
+def _defaults(**settings: Any) -> Mapping[str, Any]:
+    return MappingProxyType(settings)
+
+
 def _as_weights(weights: str | Weights) -> Weights:
     return weights if isinstance(weights, Weights) else Weights(weights)
 
@@ -105,9 +107,7 @@ def _sdxl() -> Family:
                 "clip": big_g,
             }
         ),
-        num_inference_steps=25,
-        guidance_scale=15.0,
-        image_size=1024,
+        defaults=_defaults(num_inference_steps=25, guidance_scale=15.0, image_size=1024),
     )
 
 
@@ -123,9 +123,7 @@ def _pocket() -> Family:
     return Family(
         name="pocket",
         roles=MappingProxyType(roles),
-        num_inference_steps=25,
-        guidance_scale=2.0,
-        image_size=64,
+        defaults=_defaults(num_inference_steps=25, guidance_scale=2.0, image_size=64),
     )
 
 
