@@ -1,0 +1,157 @@
+"""From whatever a person calls an image to 8-bit RGB pixels: every image enters through here."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import warnings
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from hb_tta.errors import UserError
+
+# The largest image that is read, in pixels; a small file may unpack to far more (a decompression
+# bomb). It is the size at which Pillow itself begins to warn: a quarter of a gigabyte of RGB.
+MAX_PIXELS = 89_478_485
+
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+
+
+def load_image(source: str | os.PathLike[str] | bytes | Image.Image) -> Image.Image:
+    """Read an image as the eye sees it: 8-bit RGB, upright, on white.
+
+    EXIF rotation is applied, an animation gives its first frame, transparency is flattened on
+    white, 16-bit grey is scaled to 8 bits. Colour profiles are not applied. The same pixels come
+    out whichever way an image comes in.
+
+    Args:
+        source: a path, the bytes of an image file, or a Pillow image (which stays as it is).
+
+    Returns:
+        A new image of mode "RGB" without metadata.
+
+    Raises:
+        UserError: there is no such file, or it is no whole image of at most ``MAX_PIXELS``.
+    """
+    if isinstance(source, Image.Image):
+        return _normalised(source, "the image given")
+    if isinstance(source, bytes):
+        return _decoded(io.BytesIO(source), f"the image given as {len(source)} bytes")
+    if isinstance(source, (str, os.PathLike)):
+        return _decoded(io.BytesIO(_file_bytes(source)), f"the image {os.fspath(source)!r}")
+    raise UserError(
+        f"an image is a path, the bytes of a file or a Pillow image, not {type(source).__name__}:"
+        " make one of an array with PIL.Image.fromarray"
+    )
+
+
+def pixel_digest(image: Image.Image) -> str:
+    """The SHA-256 of an image's size and pixels, 64 hex digits: what stands for it in a key.
+
+    Args:
+        image: of mode "RGB", as ``load_image`` gives it.
+
+    Raises:
+        ValueError: another mode, whose bytes would mean other colours.
+    """
+    if image.mode != "RGB":
+        raise ValueError(
+            f"the digest is of an RGB image, not of mode {image.mode!r}: load_image it"
+        )
+    size = f"{image.width}x{image.height}\n".encode("ascii")
+    return hashlib.sha256(size + image.tobytes()).hexdigest()
+
+
+def _file_bytes(source: str | os.PathLike[str]) -> bytes:
+    path = Path(os.fsdecode(source)).expanduser()
+    try:
+        if path.is_dir():
+            raise UserError(f"{str(path)!r} is a folder, not an image: name a file in it")
+        if path.exists() and not path.is_file():
+            raise UserError(f"{str(path)!r} is not a regular file: copy the image into one")
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"there is no image {str(path)!r}: check the path") from None
+    except ValueError:  # a null character
+        raise UserError(f"{str(path)!r} cannot be the path of an image: check it") from None
+    except OSError as error:
+        raise UserError(
+            f"the image {str(path)!r} cannot be read ({error.strerror}): check its permissions"
+        ) from error
+
+
+def _decoded(file: io.BytesIO, name: str) -> Image.Image:
+    if not file.getbuffer().nbytes:
+        raise UserError(f"{name} is empty: give an image file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(file)
+    except UnidentifiedImageError:
+        raise UserError(f"{name} is not an image that Pillow reads: convert it to PNG") from None
+    except Image.DecompressionBombError:
+        raise UserError(f"{name} has more than {MAX_PIXELS:,} pixels: make it smaller") from None
+    except Exception as error:  # decoders meet broken files with every kind of exception
+        raise _broken(name, error) from error
+    with image:
+        return _normalised(image, name)
+
+
+def _normalised(image: Image.Image, name: str) -> Image.Image:
+    width, height = image.size
+    if not width or not height:
+        raise UserError(f"{name} is empty ({width}×{height} pixels): give one with pixels in it")
+    if width * height > MAX_PIXELS:
+        raise UserError(
+            f"{name} is {width}×{height}, more than {MAX_PIXELS:,} pixels: make it smaller"
+        )
+    try:
+        image.load()
+        return _plain(_flattened(_upright(_eight_bit(image, name))))
+    except UserError:
+        raise
+    except Exception as error:
+        raise _broken(name, error) from error
+
+
+def _broken(name: str, error: Exception) -> UserError:
+    return UserError(f"{name} is damaged or cut short ({error}): get a whole copy of it")
+
+
+def _eight_bit(image: Image.Image, name: str) -> Image.Image:
+    """Scale 16-bit grey to 8 bits; Pillow's own conversion would cut it at 255."""
+    if image.mode == "F":
+        raise UserError(f"{name} has float pixels, of no stated range: save it with 8 bits")
+    if image.mode not in _SIXTEEN_BIT:
+        return image
+    values_HW = np.asarray(image).astype(np.int64)
+    if values_HW.min() < 0 or values_HW.max() > 65535:
+        raise UserError(f"{name} has pixels beyond 16 bits: save it with 8 or 16 bits")
+    scaled = Image.fromarray(((values_HW * 255 + 32767) // 65535).astype(np.uint8))
+    scaled.info["exif"] = image.getexif().tobytes()
+    return scaled
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    with suppress(Exception):  # EXIF that cannot be read says nothing about the pixels
+        return ImageOps.exif_transpose(image)
+    return image
+
+
+def _flattened(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """The pixels alone: an EXIF block left in place would have others turn the image once more."""
+    plain = Image.new("RGB", image.size)
+    plain.paste(image)
+    return plain
