@@ -1,0 +1,1 @@
+"""Training: the reward trainer, and how the pocket family was made."""

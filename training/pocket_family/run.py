@@ -1,0 +1,82 @@
+"""What every stage is told: where to work, from which seed, how long, on what device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hb_tta.pocket.world import Scene, render_batch, sample_scenes
+
+# Streams of scenes: training, validation (plateaus, guidance), and what the card reports.
+TRAIN_SEED, DEV_SEED, SEALED_SEED = 1, 2, 3
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the recipe.
+
+    Attributes:
+        work: checkpoints and logs; may be deleted once the weights are made.
+        weights: where the finished models go, a folder a role, laid out as on the hub.
+        scale: multiplies every stage's number of steps (1 is the shipped family).
+        seed: every draw of every stage follows from it.
+    """
+
+    work: Path
+    weights: Path
+    scale: float = 1.0
+    seed: int = 0
+    device: str = "cpu"
+    save_seconds: float = 120.0
+    cache: dict = field(default_factory=dict, compare=False, repr=False)
+
+    def steps(self, full: int) -> int:
+        """A stage's number of steps at this run's scale (at least 2)."""
+        return max(2, round(full * self.scale))
+
+    def examples(self, full: int, least: int = 64) -> int:
+        """A number of training or evaluation examples at this run's scale."""
+        return max(least, round(full * min(1.0, self.scale)))
+
+
+class Scenes:
+    """A fixed set of scenes with their pictures in memory: uint8 (N, 64, 64, 3)."""
+
+    def __init__(self, seed: int, number: int, *, held_out: bool = False):
+        stream = sample_scenes(seed, held_out=held_out)
+        self.records: list[Scene] = [next(stream) for _ in range(number)]
+        self.pictures = render_batch(self.records)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def pixels(self, rows: np.ndarray | slice, device: str = "cpu") -> torch.Tensor:
+        """Pictures as float (n, 3, 64, 64) in [-1, 1]."""
+        return to_pixels(self.pictures[rows], device)
+
+
+def to_pixels(pictures: np.ndarray, device: str = "cpu") -> torch.Tensor:
+    """uint8 (N, H, W, 3) to float (N, 3, H, W) in [-1, 1]."""
+    return torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def from_pixels(pixels: torch.Tensor) -> np.ndarray:
+    """Float (N, 3, H, W) in [-1, 1] to uint8 (N, H, W, 3)."""
+    clipped = (pixels.detach().float().clamp(-1, 1) + 1) * 127.5
+    return clipped.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def training_scenes(run: Run, number: int = 60_000) -> Scenes:
+    """The training scenes, rendered once a process."""
+    count = run.examples(number, least=256)
+    if ("train", count) not in run.cache:
+        run.cache["train", count] = Scenes(TRAIN_SEED + 1000 * run.seed, count)
+    return run.cache["train", count]
+
+
+def dev_scenes(run: Run, number: int = 1000, *, held_out: bool = False) -> Scenes:
+    """Validation scenes: for every choice that is made."""
+    return Scenes(DEV_SEED + 1000 * run.seed, run.examples(number, least=32), held_out=held_out)

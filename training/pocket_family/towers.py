@@ -1,0 +1,65 @@
+"""Stage ``image_encoder``: a CLIP vision tower that knows where what is.
+
+It learns dense labels at the layer that a LLaVA reads, and global labels from the projected
+embedding, which is what the generator is conditioned on. Contrastive training alone leaves so
+small a tower blind to shapes.
+"""
+
+from __future__ import annotations
+
+import torch
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from hb_tta.pocket.world import SIZE
+
+from .labels import DENSE_HEADS, HEADS, Heads, Labels, head_accuracy, head_loss
+from .optimize import Draws, optimize
+from .run import Run, dev_scenes, training_scenes
+
+WIDTH = 128
+
+
+def image_processor() -> CLIPImageProcessor:
+    """64×64, [-1, 1]: nothing is resized or cropped away."""
+    return CLIPImageProcessor(
+        size={"height": SIZE, "width": SIZE},
+        do_center_crop=False,
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    )
+
+
+def train_image_encoder(run: Run) -> None:
+    """Train the tower and save it, with its processor, into the generator's folder."""
+    torch.manual_seed(run.seed)
+    config = CLIPVisionConfig(
+        hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=5, projection_dim=WIDTH,
+        num_attention_heads=4, image_size=SIZE, patch_size=8, hidden_act="gelu",
+    )  # fmt: skip
+    tower = CLIPVisionModelWithProjection(config).to(run.device)
+    whole, dense = (Heads(WIDTH, sizes).to(run.device) for sizes in (HEADS, DENSE_HEADS))
+    scenes, dev = training_scenes(run), dev_scenes(run, 512)
+    labels, dev_labels = Labels.of(scenes.records), Labels.of(dev.records)
+
+    def outputs(pixels: torch.Tensor) -> tuple[dict, dict]:
+        seen = tower(pixels, output_hidden_states=True)
+        return whole(seen.image_embeds), dense(seen.hidden_states[-2][:, 1:])
+
+    def loss(draws: Draws, step: int) -> torch.Tensor:
+        rows = draws.rows(len(scenes), 64)
+        of_whole, of_patches = outputs(scenes.pixels(rows, run.device))
+        loss = head_loss(of_whole, labels.whole, rows)
+        return loss + head_loss(of_patches, labels.dense, rows)
+
+    def evaluate() -> dict[str, float]:
+        of_whole, of_patches = outputs(dev.pixels(slice(None), run.device))
+        figures = head_accuracy(of_whole, dev_labels.whole)
+        dense_figures = head_accuracy(of_patches, dev_labels.dense)
+        return figures | {f"dense_{k}": v for k, v in dense_figures.items()}
+
+    optimize(
+        run, "image_encoder", {"tower": tower, "whole": whole, "dense": dense}, loss,
+        steps=run.steps(3600), lr=1e-3, evaluate=evaluate,
+    )  # fmt: skip
+    tower.eval().half().save_pretrained(run.weights / "generator" / "image_encoder")
+    image_processor().save_pretrained(run.weights / "generator" / "feature_extractor")
