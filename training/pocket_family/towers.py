@@ -8,13 +8,19 @@ small a tower blind to shapes.
 from __future__ import annotations
 
 import torch
+from hb_tta.training.pocket_family.labels import (
+    DENSE_HEADS,
+    HEADS,
+    Heads,
+    Labels,
+    head_accuracy,
+    head_loss,
+)
+from hb_tta.training.pocket_family.optimize import Draws, optimize
+from hb_tta.training.pocket_family.run import Run, dev_scenes, training_scenes
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from hb_tta.pocket.world import SIZE
-
-from .labels import DENSE_HEADS, HEADS, Heads, Labels, head_accuracy, head_loss
-from .optimize import Draws, optimize
-from .run import Run, dev_scenes, training_scenes
 
 WIDTH = 128
 

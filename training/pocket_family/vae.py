@@ -9,9 +9,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-
-from .optimize import Draws, optimize
-from .run import Run, dev_scenes, training_scenes
+from hb_tta.training.pocket_family.optimize import Draws, optimize
+from hb_tta.training.pocket_family.run import Run, dev_scenes, training_scenes
 
 LATENT_NOISE = 0.06  # of each channel's standard deviation: what the denoiser leaves
 
