@@ -1,0 +1,262 @@
+"""Weights by what they contain, not by where they lie: the names of models in keys of the store.
+
+Nothing here imports torch: whether the store holds an image is known before any model is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import total_ordering
+from pathlib import Path
+
+from hb_tta.disk import cache_root, write_aside
+from hb_tta.errors import UserError
+
+# What is fetched of a hub repository: safetensors, configurations, vocabularies, templates.
+_FETCHED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+_NOT_FETCHED = ("*.fp16.safetensors", "*openvino*", "*onnx*", "*flax*")
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@total_ordering
+@dataclass(frozen=True)
+class Weights:
+    """Where the weights and configuration of a model are: a folder or a hub repository.
+
+    A location that is an existing folder is that folder; otherwise it must look like a hub id,
+    ``organisation/name``, and is one.
+
+    Attributes:
+        location: a folder or a hub id.
+        subfolder: the part of it that holds the model (``"image_encoder"``); the whole otherwise.
+        revision: of a hub id, a branch, tag or commit; "main" otherwise.
+    """
+
+    location: str
+    subfolder: str | None = None
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "location", os.fspath(self.location))
+
+    def __lt__(self, other: object) -> bool:
+        if not isinstance(other, Weights):
+            return NotImplemented
+        return self._order() < other._order()
+
+    def is_folder(self) -> bool:
+        """Whether the location is a folder of this machine rather than a hub id.
+
+        Raises:
+            UserError: it is neither an existing folder nor like a hub id.
+        """
+        folder = Path(self.location).expanduser()
+        if folder.is_dir():
+            return True
+        if folder.exists():
+            raise UserError(f"{self.location!r} is a file: name the folder that holds the weights")
+        if not _HUB_ID.fullmatch(self.location) or self.location[0] in ".~":
+            raise UserError(
+                f"{self.location!r} is no folder and no hub id: check the path, or give an id"
+                " such as 'stabilityai/stable-diffusion-xl-base-1.0'"
+            )
+        return False
+
+    def fingerprint(self) -> str:
+        """What stands for these weights in a spec: equal where the content is equal.
+
+        Of a hub id ``"hub:<commit>"``, with ``"/<subfolder>"`` behind it if there is one: two LoRAs
+        of one repository are two. Of a folder ``"sha256:<digest>"`` over the names and digests of
+        its files, wherever it lies: what ``sha256sum`` prints for them in order of their names,
+        hashed once more. Markdown and hidden files do not count, nor ``__pycache__``.
+
+        The files' digests are kept in an index beside the store, so that the second time costs a
+        look at their sizes and times.
+
+        Raises:
+            UserError: the folder is missing or empty, or the hub's commit is not known.
+        """
+        if self.is_folder():
+            return f"sha256:{_folder_digest(self._folder())}"
+        commit = self.commit()
+        return f"hub:{commit}/{self.subfolder}" if self.subfolder else f"hub:{commit}"
+
+    def commit(self) -> str | None:
+        """The commit that a hub id stands for, 40 hex digits; None of a folder.
+
+        It is the one that the hub's cache on this machine holds for the revision, also where the
+        hub has moved on: views stay what they are until ``hf download`` fetches the new one. Where
+        the cache holds none, the hub is asked, and the answer is kept in the cache.
+
+        Raises:
+            UserError: the cache holds none and the hub cannot be asked, or knows of none.
+        """
+        if self.is_folder():
+            return None
+        if self.revision and _COMMIT.fullmatch(self.revision):
+            return self.revision
+        # Fetching one tiny file is the documented call that keeps a revision's commit in the cache.
+        return self._cached_commit() or Path(self._fetch(self.revision, ".gitattributes")).name
+
+    def local_folder(self) -> str:
+        """The folder to load from, subfolder included; a hub id is fetched first where needed.
+
+        A fetched snapshot is that of ``commit()``. It leaves out pickles and the duplicates for
+        other runtimes.
+
+        Raises:
+            UserError: the folder is missing, or the hub's files can not be had.
+        """
+        if self.is_folder():
+            return str(self._folder())
+        inside = f"{self.subfolder}/" if self.subfolder else ""
+        snapshot = self._fetch(self.commit(), *(inside + pattern for pattern in _FETCHED))
+        folder = Path(snapshot, self.subfolder or "")
+        if not folder.is_dir():
+            raise UserError(f"the hub's {self.location!r} has no folder {self.subfolder!r}")
+        return str(folder)
+
+    def _order(self) -> tuple[str, str, str]:
+        return self.location, self.subfolder or "", self.revision or ""
+
+    def _folder(self) -> Path:
+        folder = Path(self.location).expanduser() / (self.subfolder or "")
+        if not folder.is_dir():
+            raise UserError(f"the weights {self.location!r} have no folder {self.subfolder!r}")
+        return folder
+
+    def _cached_commit(self) -> str | None:
+        from huggingface_hub import constants
+
+        repository = Path(constants.HF_HUB_CACHE, "models--" + self.location.replace("/", "--"))
+        try:
+            commit = (repository / "refs" / (self.revision or "main")).read_text("ascii").strip()
+        except (OSError, ValueError):
+            return None
+        return commit if _COMMIT.fullmatch(commit) else None
+
+    def _fetch(self, revision: str | None, *patterns: str) -> str:
+        """The folder of a snapshot whose files of these patterns are here."""
+        from huggingface_hub import errors, snapshot_download
+
+        try:
+            return snapshot_download(
+                self.location,
+                revision=revision,
+                allow_patterns=list(patterns),
+                ignore_patterns=list(_NOT_FETCHED),
+            )
+        except errors.RevisionNotFoundError as error:
+            raise UserError(
+                f"the hub's {self.location!r} has no revision {self.revision!r}: check its name"
+            ) from error
+        except errors.RepositoryNotFoundError as error:
+            raise UserError(
+                f"the hub shows no model {self.location!r}: check the name, ask for access and log"
+                " in (hf auth login), or name a folder"
+            ) from error
+        except Exception as error:  # the HTTP client below has exceptions of its own
+            raise UserError(
+                f"the weights {self.location!r} are not all on this machine and the hub cannot be"
+                f" reached ({type(error).__name__}): connect and run `hf download {self.location}`,"
+                " or name a folder"
+            ) from error
+
+
+# ── Folders ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _folder_digest(folder: Path) -> str:
+    index = _Index(cache_root() / "fingerprints.json")
+    try:
+        lines = [f"{index.digest(path)}  {name}\n" for name, path in sorted(_files(folder))]
+    except OSError as error:
+        raise UserError(
+            f"the weights in {str(folder)!r} cannot be read ({error.strerror}): check"
+            f" {error.filename!r}"
+        ) from error
+    if not lines:
+        raise UserError(f"the folder {str(folder)!r} holds no weights: name the one that does")
+    index.save()
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """(name with "/", path) of the files that count; links are followed, as loading does."""
+    entered = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        place = os.path.realpath(parent)
+        if place in entered:  # a link that leads back up
+            folders.clear()
+            continue
+        entered.add(place)
+        folders[:] = [name for name in folders if name[0] != "." and name != "__pycache__"]
+        for name in names:
+            if name[0] != "." and not name.lower().endswith(".md"):
+                path = Path(parent, name)
+                yield path.relative_to(folder).as_posix(), path
+
+
+class _Index:
+    """Digests of files that were hashed before, by path, size and times.
+
+    It only saves time: one that is missing, damaged or cannot be written costs a second hashing.
+    """
+
+    # A file changed again within the file system's clock tick keeps its times; one hashed as fresh
+    # as this is not trusted to stay (git's "racy" files).
+    _FRESH_NS = 2_000_000_000
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known = self._load()
+        self._added: dict[str, list[object]] = {}
+
+    def digest(self, path: Path) -> str:
+        """The SHA-256 of a file's bytes."""
+        name = str(path.absolute())
+        state = _state(path)
+        known = self._known.get(name)
+        if isinstance(known, list) and known[:-1] == state and _is_digest(known[-1]):
+            return known[-1]
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if _state(path) == state and time.time_ns() - max(state[1:]) > self._FRESH_NS:
+            self._added[name] = [*state, digest]
+        return digest
+
+    def save(self) -> None:
+        """Add what was hashed to what other processes have added meanwhile."""
+        if not self._added:
+            return
+        merged = {**self._load(), **self._added}
+        there = {name: record for name, record in merged.items() if os.path.exists(name)}
+        with suppress(OSError):
+            write_aside(self._path, json.dumps(there).encode())
+
+    def _load(self) -> dict[str, object]:
+        try:
+            known = json.loads(self._path.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return known if isinstance(known, dict) else {}
+
+
+def _state(path: Path) -> list[int]:
+    """Size, and the times of the last change of content and of anything, in nanoseconds."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and bool(_SHA256.fullmatch(value))
