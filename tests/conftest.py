@@ -1,10 +1,22 @@
-"""One thread a test process: two torch threads on a busy machine are slower than one."""
+"""What holds for every test: one thread, no network, and a store and a cache of its own."""
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Two torch threads on a busy machine are slower than one. Set before torch is imported, and
+# inherited by the processes that tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
 
+import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_store(tmp_path_factory: pytest.TempPathFactory):
+    """Tests neither see nor change what the person who runs them keeps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("HB_TTA_STORE", str(tmp_path_factory.mktemp("store")))
+        yield
