@@ -1,0 +1,401 @@
+"""Numbers with their uncertainty: arrays in, numbers out. Imports numpy alone.
+
+Shapes: N images (or questions), V views of an image, D feature dimensions, R resamples,
+G groups. Shares are between 0 and 1, never percent.
+
+Wrong arrays (empty, not a number, of lengths that do not match) raise ``ValueError``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+# Random numbers that are held at once by the resampling: bounds its memory to some 10 MB.
+_CHUNK = 1_000_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its confidence interval.
+
+    Attributes:
+        estimate: the statistic of the data as they are.
+        low, high: the ends of the interval. They meet where there is but one unit.
+        n: the independent units that were resampled (images, where groups were given).
+    """
+
+    estimate: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """How two methods differ on the same images.
+
+    Attributes:
+        difference: the mean of a − b.
+        low, high: bootstrap interval of the difference.
+        p_value: two-sided, of the hypothesis that on each image a and b could be swapped.
+        n: the independent units (images, where groups were given).
+    """
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    n: int
+
+
+@dataclass(frozen=True)
+class OracleFidelity:
+    """Table 12: how often an oracle answers the same, by the question's right answer."""
+
+    yes: Interval
+    no: Interval
+    overall: Interval
+
+
+# ── Uncertainty ──────────────────────────────────────────────────────────────────────────────────
+
+
+def bootstrap_interval(
+    values: ArrayLike,
+    *,
+    groups: ArrayLike | None = None,
+    statistic: Callable[[Floats], float] | None = None,
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Interval:
+    """Percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13).
+
+    Args:
+        values: one number an observation.
+        groups: the image of each observation. Whole images are drawn, for the questions of one
+            image are not independent. None: each observation is a unit of its own.
+        statistic: from an array of values to a number, in whatever order they come; None: the mean,
+            which is much faster.
+        confidence: the share of such intervals that hold the true value, where units are many.
+        resamples: how many times the units are drawn anew.
+        seed: the same data, in whatever order, and the same seed give the same interval.
+    """
+    _check_resampling(confidence, resamples)
+    units = _Units.of(_numbers(values, "values"), groups)
+    rng = np.random.default_rng(seed)
+    if statistic is None:
+        estimate = units.sums.sum() / units.counts.sum()
+        drawn = _resampled_means(units, resamples, rng)
+    else:
+        estimate = statistic(units.values)
+        drawn = np.array([statistic(units.drawn(rng)) for _ in range(resamples)], dtype=np.float64)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return Interval(float(estimate), float(low), float(high), len(units))
+
+
+def paired_test(
+    a: ArrayLike,
+    b: ArrayLike,
+    *,
+    groups: ArrayLike | None = None,
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> PairedTest:
+    """Sign-flip permutation test of mean(a) − mean(b), with the difference's bootstrap interval.
+
+    Were the methods the same, an image's a and b could be swapped, which flips the sign of its
+    difference. The p-value is the share of such flips that leave the mean at least as far from
+    zero: of all flips where they are at most ``resamples``, else of a random sample into which the
+    data as they are count once, so that it is never zero (Phipson and Smyth 2010).
+
+    Args:
+        a, b: one number an observation, of the same observations in the same order. To ask for a
+            gain, a is the augmented run and b the unaugmented one.
+        groups: the image of each observation: an image flips as a whole.
+        confidence, resamples, seed: as in ``bootstrap_interval``.
+    """
+    first, second = _numbers(a, "a"), _numbers(b, "b")
+    _check_lengths(a=first, b=second)
+    difference = first - second
+    interval = bootstrap_interval(
+        difference, groups=groups, confidence=confidence, resamples=resamples, seed=seed
+    )
+    sums = _Units.of(difference, groups).sums
+    p_value = _sign_flip_p_value(sums, resamples, np.random.default_rng(seed))
+    return PairedTest(interval.estimate, interval.low, interval.high, p_value, interval.n)
+
+
+@dataclass(frozen=True)
+class _Units:
+    """Observations in an order of their own (so that the caller's does not matter), by unit."""
+
+    values: Floats
+    starts: NDArray[np.intp]
+    counts: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, values: Floats, groups: ArrayLike | None) -> _Units:
+        if groups is None:
+            places = np.arange(len(values))
+            return cls(np.sort(values), places, np.ones_like(places))
+        labels = np.asarray(groups)
+        _check_lengths(values=values, groups=labels)
+        _, unit, counts = np.unique(labels, return_inverse=True, return_counts=True)
+        return cls(values[np.lexsort((values, unit))], np.cumsum(counts) - counts, counts)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def sums(self) -> Floats:
+        return np.add.reduceat(self.values, self.starts)
+
+    def drawn(self, rng: np.random.Generator) -> Floats:
+        """The values of as many units as there are, drawn with replacement."""
+        chosen = rng.integers(len(self), size=len(self))
+        counts = self.counts[chosen]
+        ends = np.cumsum(counts)
+        return self.values[
+            np.repeat(self.starts[chosen] - ends + counts, counts) + np.arange(ends[-1])
+        ]
+
+
+def _resampled_means(units: _Units, resamples: int, rng: np.random.Generator) -> Floats:
+    """The mean over each of so many draws of units."""
+    sums, counts = units.sums, units.counts
+    same_size = bool((counts == counts[0]).all())
+    means = []
+    for rows in _chunks(resamples, len(units)):
+        chosen = rng.integers(len(units), size=(rows, len(units)))
+        drawn = len(units) * counts[0] if same_size else counts[chosen].sum(axis=1)
+        means.append(sums[chosen].sum(axis=1) / drawn)
+    return np.concatenate(means)
+
+
+def _sign_flip_p_value(sums: Floats, resamples: int, rng: np.random.Generator) -> float:
+    """Two-sided p-value of the sum of ``sums`` under random signs."""
+    sums = sums[sums != 0]  # zeros flip to themselves
+    units = len(sums)
+    # Sums that are equal but for the order of their additions count as equal.
+    extreme = abs(sums.sum()) - 1e-10 * np.abs(sums).sum()
+    if 2**units <= resamples:
+        flipped = (np.arange(2**units)[:, None] >> np.arange(units)) & 1
+        return float(np.mean(np.abs(sums.sum() - 2 * (flipped @ sums)) >= extreme))
+    count = 1  # the data as they are
+    for rows in _chunks(resamples, units):
+        flipped = rng.integers(2, size=(rows, units), dtype=np.int8)
+        count += int(np.sum(np.abs(sums.sum() - 2 * (flipped @ sums)) >= extreme))
+    return count / (resamples + 1)
+
+
+def _chunks(resamples: int, units: int) -> Iterator[int]:
+    """Numbers of resamples to do at once, so that memory stays bounded."""
+    most = max(1, _CHUNK // units)
+    for done in range(0, resamples, most):
+        yield min(most, resamples - done)
+
+
+# ── Answers ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def accuracy(scores: ArrayLike) -> float:
+    """ACC of MME: the share of questions answered right.
+
+    Args:
+        scores: one a question, 1 where the answer was right and 0 where not.
+    """
+    return float(_scores(scores).mean())
+
+
+def accuracy_plus(scores: ArrayLike, question_ids: ArrayLike) -> float:
+    """ACC+ of MME: the share of images both of whose questions were answered right.
+
+    Args:
+        scores: one a question, 1 where the answer was right and 0 where not.
+        question_ids: of each question, what it shares with the other question of its image alone
+            (MME's ``question_id``, within one category). Each stands exactly twice.
+    """
+    right = _scores(scores)
+    labels = np.asarray(question_ids)
+    _check_lengths(scores=right, question_ids=labels)
+    ids, pair, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    if (counts != 2).any():
+        odd = int(np.argmax(counts != 2))
+        raise ValueError(
+            f"ACC+ is over pairs, but question id {ids[odd]!r} stands {counts[odd]} times"
+        )
+    return float(np.mean(np.bincount(pair, weights=right) == 2))
+
+
+def oracle_fidelity(
+    reference_answers: Sequence[str],
+    generated_answers: Sequence[str],
+    labels: Sequence[str],
+    *,
+    groups: ArrayLike | None = None,
+    seed: int = 0,
+) -> OracleFidelity:
+    """How often an oracle's answer stays the same on the generated image (appendix P, Table 12).
+
+    Args:
+        reference_answers, generated_answers: the oracle's answer to each question, seeing the
+            reference and the generated image; compared without case and outer spaces.
+        labels: each question's right answer, "yes" or "no"; there must be some of both.
+        groups: the image of each question, for the intervals.
+        seed: of the bootstrap.
+    """
+    reference, generated = _words(reference_answers), _words(generated_answers)
+    right = _words(labels)
+    image = np.arange(len(right)) if groups is None else np.asarray(groups)
+    _check_lengths(
+        labels=right, reference_answers=reference, generated_answers=generated, groups=image
+    )
+    if set(right) != {"yes", "no"}:
+        raise ValueError(f"labels are 'yes' and 'no', some of both, not {sorted(set(right))}")
+    same = (reference == generated).astype(np.float64)
+
+    def share(chosen: NDArray[np.bool_]) -> Interval:
+        return bootstrap_interval(same[chosen], groups=image[chosen], seed=seed)
+
+    return OracleFidelity(share(right == "yes"), share(right == "no"), share(right != ""))
+
+
+def expected_calibration_error(
+    confidences: ArrayLike, correct: ArrayLike, *, bins: int = 15
+) -> float:
+    """ECE: mean distance of accuracy and confidence over equal bins (Guo et al. 2017, equation 3).
+
+    Args:
+        confidences: the probability given to the answer chosen, between 0 and 1.
+        correct: 1 where that answer was right and 0 where not.
+        bins: of equal width; a confidence on an edge belongs to the bin below it.
+    """
+    confidence, right = _numbers(confidences, "confidences"), _scores(correct)
+    _check_lengths(confidences=confidence, correct=right)
+    if confidence.min() < 0 or confidence.max() > 1:
+        raise ValueError("confidences are probabilities, between 0 and 1")
+    if bins < 1:
+        raise ValueError(f"bins={bins}: at least 1")
+    edges = np.linspace(0, 1, bins + 1)
+    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    gap = np.bincount(place, weights=right - confidence, minlength=bins)
+    return float(np.abs(gap).sum() / len(right))
+
+
+# ── Images ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def diversity(generated_NVD: ArrayLike) -> Floats:
+    """How far an image's views are from each other (Table 4, "Among generated"; there V = 20).
+
+    Args:
+        generated_NVD: the views' features, such as CLIP image embeddings; at least two views.
+
+    Returns:
+        (N,) mean Euclidean distance over an image's pairs of views: ``bootstrap_interval`` takes
+        it.
+    """
+    features_NVD = _numbers(generated_NVD, "generated features", dimensions=3)
+    views = features_NVD.shape[1]
+    if views < 2:
+        raise ValueError("the diversity among views needs at least two views an image")
+    one, other = np.triu_indices(views, k=1)
+    return np.array(
+        [np.linalg.norm(view_VD[one] - view_VD[other], axis=1).mean() for view_VD in features_NVD]
+    )
+
+
+def reference_distance(reference_ND: ArrayLike, generated_NVD: ArrayLike) -> Floats:
+    """How far an image's views are from it (Table 4, "Reference vs generated").
+
+    Args:
+        reference_ND: the reference images' features.
+        generated_NVD: the features of each one's views.
+
+    Returns:
+        (N,) mean Euclidean distance of an image's views to it.
+    """
+    reference = _numbers(reference_ND, "reference features", dimensions=2)
+    generated = _numbers(generated_NVD, "generated features", dimensions=3)
+    if (len(reference), reference.shape[1]) != (len(generated), generated.shape[2]):
+        raise ValueError(
+            f"features of references {reference.shape} and views {generated.shape} do not match"
+        )
+    return np.linalg.norm(generated - reference[:, None], axis=2).mean(axis=1)
+
+
+def frechet_distance(features_a: ArrayLike, features_b: ArrayLike) -> float:
+    """Fréchet distance of two sets of features as Gaussians; FID on Inception's (Table 9).
+
+    ‖μa − μb‖² + tr(Ca + Cb − 2 (Ca Cb)^½) (Heusel et al. 2017, equation 6), covariances over n − 1.
+    With C = XᵀX for the centred, scaled features X, the trace of the root is the sum of the
+    singular values of Xa Xbᵀ: no root of a matrix is taken, so fewer images than dimensions do no
+    harm.
+
+    Args:
+        features_a, features_b: (images, dimensions), at least two images each.
+    """
+    a = _numbers(features_a, "features_a", dimensions=2)
+    b = _numbers(features_b, "features_b", dimensions=2)
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"features of {a.shape[1]} and of {b.shape[1]} dimensions do not compare")
+    root_a, root_b = _covariance_root(a), _covariance_root(b)
+    means = np.sum((a.mean(axis=0) - b.mean(axis=0)) ** 2)
+    trace = np.sum(root_a**2) + np.sum(root_b**2)
+    return max(0.0, float(means + trace - 2 * np.linalg.norm(root_a @ root_b.T, ord="nuc")))
+
+
+def _covariance_root(features_ND: Floats) -> Floats:
+    """A matrix X of at most D rows with XᵀX the covariance."""
+    images, dimensions = features_ND.shape
+    if images < 2:
+        raise ValueError("a covariance needs at least two images")
+    centred = (features_ND - features_ND.mean(axis=0)) / np.sqrt(images - 1)
+    return centred if images <= dimensions else np.asarray(np.linalg.qr(centred, mode="r"))
+
+
+# ── Checks ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _numbers(values: ArrayLike, name: str, dimensions: int = 1) -> Floats:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != dimensions:
+        raise ValueError(f"{name} have {array.ndim} dimensions, not {dimensions}")
+    if not array.size:
+        raise ValueError(f"{name} are empty")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} hold NaN or infinity")
+    return array
+
+
+def _scores(values: ArrayLike) -> Floats:
+    scores = _numbers(values, "scores")
+    if not np.isin(scores, (0, 1)).all():
+        raise ValueError("a score is 1 (right) or 0 (wrong)")
+    return scores
+
+
+def _words(values: Sequence[str]) -> NDArray[np.str_]:
+    return np.array([str(value).strip().lower() for value in values], dtype=np.str_)
+
+
+def _check_lengths(**arrays: NDArray) -> None:
+    if len({array.shape for array in arrays.values()}) > 1:
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        raise ValueError(f"lengths do not match: {shapes}")
+
+
+def _check_resampling(confidence: float, resamples: int) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence} is not between 0 and 1")
+    if resamples < 1:
+        raise ValueError(f"resamples={resamples}: at least 1")
