@@ -1,0 +1,58 @@
+"""Checks of what a person passes to a generator. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from hb_tta.context import DescribedContext
+from hb_tta.errors import UserError
+from hb_tta.generators.protocol import ContextLike
+
+
+def described_contexts(
+    contexts: Sequence[ContextLike], seeds: Sequence[Sequence[int]], *, needs_description: bool
+) -> list[DescribedContext]:
+    """The contexts of a ``generate`` call, plain pairs turned into ``DescribedContext``s.
+
+    Raises:
+        UserError: there is not one list of seeds a context, or a description is missing.
+    """
+    if len(contexts) != len(seeds):
+        raise UserError(
+            f"{len(contexts)} contexts came with {len(seeds)} lists of seeds: "
+            "give one list of seeds a context"
+        )
+    described = [DescribedContext(*context) for context in contexts]
+    for index, context in enumerate(described):
+        if needs_description and context.description is None:
+            raise UserError(
+                f"context {index} has no description, which this generator needs: "
+                "describe it first, or give '' on purpose"
+            )
+    return described
+
+
+def checked_seed(seed: int) -> int:
+    """The seed as an int, if torch takes it."""
+    if not -(2**63) <= int(seed) < 2**64:
+        raise UserError(f"seed {seed} is out of range: use a 64-bit integer")
+    return int(seed)
+
+
+def check_num_inference_steps(steps: int) -> None:
+    """Raises UserError unless DDIM can take that many of its 1000 training steps."""
+    if not 1 <= steps <= 1000:
+        raise UserError(f"num_inference_steps={steps} is out of range: use 1 to 1000")
+
+
+def check_guidance_scale(scale: float) -> None:
+    """Raises UserError unless the scale is a number of 0 or more."""
+    if not (math.isfinite(scale) and scale >= 0):
+        raise UserError(f"guidance_scale={scale} is out of range: use 0 or more")
+
+
+def check_side(name: str, side: int | None) -> None:
+    """Raises UserError unless a view can have that height or width (None: the base's own)."""
+    if side is not None and (side <= 0 or side % 8):
+        raise UserError(f"{name}={side} is no size of a view: use a multiple of 8")

@@ -1,0 +1,83 @@
+"""Fitting a context description into the text encoders' window.
+
+A CLIP tokenizer cuts at 77 tokens without a word, in the middle of a sentence. Here a description
+that is too long is shortened in a stated way, and the caller learns of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from hb_tta.fingerprint import Weights
+
+# A sentence ends at . ! ? … before a blank, or at the full-width marks of Chinese and Japanese.
+_SENTENCE = re.compile(r".*?(?:[.!?…]+[\"')\]”’]*(?=\s)|[。！？]+|\Z)\s*", re.DOTALL)
+_WORD = re.compile(r"\s*\S+\s*")
+
+
+def fit_description(tokenizers: Sequence[PreTrainedTokenizerBase], text: str) -> tuple[str, bool]:
+    """The longest beginning of ``text`` that every tokenizer takes whole.
+
+    It ends after a whole sentence; if not even the first fits, after a whole word; if not even
+    that fits (or the script has no blanks), after a character.
+
+    Args:
+        tokenizers: of the text encoders; the one with the smaller window counts.
+        text: any length, any script.
+
+    Returns:
+        The text, unchanged if it fits, and whether it was shortened.
+    """
+    if _fits(tokenizers, text):
+        return text, False
+    for parts in (_SENTENCE.findall(text), _WORD.findall(text), list(text)):
+        shortened = _longest_beginning(tokenizers, parts)
+        if shortened:
+            return shortened, True
+    return "", True
+
+
+def count_tokens(tokenizers: Iterable[PreTrainedTokenizerBase], text: str) -> int:
+    """The most tokens that any tokenizer makes of the text, begin and end marks included."""
+    return max(len(tokenizer(text, verbose=False).input_ids) for tokenizer in tokenizers)
+
+
+def load_tokenizers(base: Weights) -> list[PreTrainedTokenizerBase]:
+    """Both tokenizers of an SDXL pipeline folder or hub repository, without its weights."""
+    from transformers import CLIPTokenizer
+
+    from hb_tta.generators.loading import located, reading
+
+    source, options = located(base)
+    with reading(base, "a Stable Diffusion XL pipeline"):
+        return [
+            CLIPTokenizer.from_pretrained(source, subfolder=name, **options)
+            for name in ("tokenizer", "tokenizer_2")
+        ]
+
+
+def _fits(tokenizers: Iterable[PreTrainedTokenizerBase], text: str) -> bool:
+    return all(
+        len(tokenizer(text, verbose=False).input_ids) <= tokenizer.model_max_length
+        for tokenizer in tokenizers
+    )
+
+
+def _longest_beginning(tokenizers: Sequence[PreTrainedTokenizerBase], parts: list[str]) -> str:
+    """As many of the first parts as fit, found by bisection ("" if not even one does)."""
+    ends = list(accumulate(len(part) for part in parts))
+    text = "".join(parts)
+    low, high = 0, len(parts)  # parts[:low] fit; more than high do not
+    while low < high:
+        middle = (low + high + 1) // 2
+        if _fits(tokenizers, text[: ends[middle - 1]].rstrip()):
+            low = middle
+        else:
+            high = middle - 1
+    return text[: ends[low - 1]].rstrip() if low else ""
