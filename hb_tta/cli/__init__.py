@@ -1,0 +1,162 @@
+"""``hb-tta``: a table of commands, and what becomes of their errors.
+
+A command is a light module with ``add_arguments(parser)`` and ``run(arguments) -> exit status``. It
+is imported when it is chosen, and imports torch, if it needs it, when it runs.
+
+Exit status: 0 done, 1 a mistake that the person can mend (one sentence on stderr), 2 a wrong
+command line, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, TextIO
+
+from hb_tta.errors import UserError
+
+# name: (module, what it does)
+COMMANDS = {
+    "augment": ("hb_tta.cli.augment", "generate views of an image, or of every line of a file"),
+    "demo": ("hb_tta.cli.demo", "augment bundled scenes and write a contact sheet"),
+    "list": ("hb_tta.cli.listing", "methods, families with their models, what is installed"),
+    "store": ("hb_tta.cli.store", "inspect, check or prune the store of generated views"),
+}
+
+WIDTH = 90  # of every help text, so that docs/help.md does not depend on a terminal
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space and give the same command again, finished views are kept",
+    errno.EDQUOT: "free some space and give the same command again, finished views are kept",
+    errno.EROFS: "choose a folder that can be written, with --out or --store",
+    errno.EACCES: "choose a file or folder that you may use",
+    errno.EPERM: "choose a file or folder that you may use",
+}
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help of a fixed width whose description and examples keep their line breaks."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=26, width=WIDTH)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """The parser of one command: its module is imported when its arguments are read.
+
+    Args:
+        module: name of the command's module; None where the arguments are added at once.
+    """
+
+    def __init__(self, *, module: str | None = None, **settings: Any) -> None:
+        super().__init__(formatter_class=HelpFormatter, allow_abbrev=False, **settings)
+        self._module = module
+        self._filled = False
+
+    def fill(self) -> None:
+        """Add the command's own arguments and ``--debug``; a second call does nothing."""
+        if self._filled:
+            return
+        self._filled = True
+        if self._module is not None:
+            command = import_module(self._module)
+            command.add_arguments(self)
+            self.set_defaults(run=command.run)
+        # SUPPRESS: a command's parser must not take back a --debug that stood before its name.
+        self.add_argument(
+            "--debug",
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help="show the traceback of an error",
+        )
+
+    def parse_known_args(self, args=None, namespace=None):
+        self.fill()
+        return super().parse_known_args(args, namespace)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line; no command's module is imported yet."""
+    parser = CommandParser(
+        prog="hb-tta",
+        usage="hb-tta COMMAND [options]",
+        description="Faithful, different images of an image, for test-time augmentation.",
+        epilog="`hb-tta COMMAND --help` tells more about a command.",
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    parser.set_defaults(debug=False)
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, prog="hb-tta"
+    )
+    for name, (module, line) in COMMANDS.items():
+        commands.add_parser(name, help=line, module=module)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the arguments; ``sys.argv[1:]`` when None.
+
+    Returns:
+        The exit status, see the module's docstring.
+    """
+    arguments = build_parser().parse_args(argv)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            return arguments.run(arguments)
+        except KeyboardInterrupt:
+            status, sentence = 130, "stopped: finished views are kept, the same command goes on"
+        except BrokenPipeError:
+            _silence_stdout()
+            return 1
+        except UserError as error:
+            if arguments.debug:
+                raise
+            status, sentence = 1, str(error)
+        except OSError as error:
+            if arguments.debug:
+                raise
+            status, sentence = 1, describe_os_error(error)
+    print(f"hb-tta: {sentence}", file=sys.stderr)
+    return status
+
+
+def describe_os_error(error: OSError) -> str:
+    """One sentence of what the operating system refused, and the way out where one is known."""
+    if error.strerror is None:
+        return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    where = f" ({os.fsdecode(error.filename)})" if error.filename is not None else ""
+    remedy = _REMEDIES.get(error.errno or 0)
+    return f"{error.strerror}{where}" + (f": {remedy}" if remedy else "")
+
+
+def _version() -> str:
+    from hb_tta import __version__
+
+    return f"hb-tta {__version__}"
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning of ours in one line; other people's are for developers, and stay out of sight."""
+    if issubclass(category, UserWarning) and f"{os.sep}hb_tta{os.sep}" in filename:
+        print(f"hb-tta: warning: {message}", file=sys.stderr)
+
+
+def _silence_stdout() -> None:
+    """Keep the interpreter from complaining once more when it flushes a closed pipe."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,203 @@
+"""``hb-tta augment``: views of one image, or of every line of a JSONL file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hb_tta.cli.options import add_running, add_views
+from hb_tta.cli.output import Output
+from hb_tta.cli.requests import Failure, Request, read_requests
+from hb_tta.context import TASKS, MultimodalContext
+from hb_tta.errors import UserError
+
+if TYPE_CHECKING:
+    from hb_tta.augment import Augmenter
+
+DESCRIPTION = """\
+Generates views of an image that keep what the question asks about and vary everything
+else. Without a question the image as a whole is described.
+
+FILE.jsonl holds one {"image": path, "question": text} a line (a "task" may stand there,
+too); a relative path is taken from the file's folder. A line that cannot be used is told
+at the end, and the others are done.
+
+The views come as PNG files with a manifest.json: description, seeds and the generator's
+settings. All of them are kept in the store as well, so the same command again, also after
+an interruption, generates only what is missing, and loads no model if nothing is."""
+
+EXAMPLES = """\
+examples:
+  hb-tta augment photo.jpg "Is there a dog?" -n 8
+  hb-tta augment scene.png "Is the circle red?" --family pocket --out views
+  hb-tta augment questions.jsonl --seed 100 --store /data/views"""
+
+CHUNK = 32  # images held in memory at a time
+SHOWN = 20  # failures told on the terminal; the manifest has all
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what ``run`` reads."""
+    parser.usage = (
+        "hb-tta augment IMAGE [QUESTION] [options]\n       hb-tta augment FILE.jsonl [options]"
+    )
+    parser.description = DESCRIPTION
+    parser.epilog = EXAMPLES
+    parser.add_argument("image", metavar="IMAGE", help="an image file, or a file in .jsonl")
+    parser.add_argument("question", metavar="QUESTION", nargs="?", help="what matters in it")
+    add_views(parser)
+    _add_generator(parser)
+    parser.add_argument(
+        "--task",
+        choices=TASKS,
+        default="vqa",
+        help="what the text is: a question (vqa), 'agent | object' (hoi), not read (object, "
+        "generic) (default: vqa)",
+    )
+    parser.add_argument(
+        "--out",
+        default="hb-tta-out",
+        metavar="DIR",
+        help="the views' folder; files of the same name are replaced (default: hb-tta-out)",
+    )
+    add_running(parser)
+
+
+def _add_generator(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--method", default="hummingbird", help="see `hb-tta list` (default: hummingbird)"
+    )
+    parser.add_argument(
+        "--family",
+        default="sdxl",
+        help="the models: sdxl, for photographs, wants a GPU and downloads its weights; pocket, "
+        "bundled, knows the pocket world alone (default: sdxl)",
+    )
+    parser.add_argument(
+        "--lora",
+        metavar="DIR|ID",
+        help="a LoRA's folder or hub id, or 'none' for the untuned generator (default: the "
+        "family's)",
+    )
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="denoising steps (default: the family's)"
+    )
+    parser.add_argument(
+        "--guidance", type=float, metavar="SCALE", help="guidance scale (default: the family's)"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="numbers to compute with (default: bfloat16 on a GPU, float32 on a CPU)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Augment one image or many, write the views and their manifest."""
+    many = arguments.image.endswith(".jsonl")
+    requests, failures = _read_file(arguments) if many else ([_single(arguments)], [])
+    augmenter = _augmenter(arguments)
+    output = Output(Path(arguments.out))
+    try:
+        for done in _augment(augmenter, requests, output, arguments):
+            if isinstance(done, Failure) and not many:
+                raise UserError(done.reason)
+            if isinstance(done, Failure):
+                failures.append(done)
+    finally:  # what was finished before an interruption is listed, too
+        if output.items or failures:
+            output.write_manifest(failures)
+    _tell(output, failures)
+    return 1 if failures else 0
+
+
+def _single(arguments: argparse.Namespace) -> Request:
+    return Request(1, Path(arguments.image), arguments.question or "", arguments.task)
+
+
+def _read_file(arguments: argparse.Namespace) -> tuple[list[Request], list[Failure]]:
+    if arguments.question is not None:
+        raise UserError(
+            f"a question stands beside {arguments.image}, whose lines hold their own: leave it out"
+        )
+    lines = list(read_requests(Path(arguments.image), arguments.task))
+    if not lines:
+        raise UserError(
+            f'{arguments.image} is empty: write one {{"image": path, "question": …}} a line'
+        )
+    requests = [line for line in lines if isinstance(line, Request)]
+    return requests, [line for line in lines if isinstance(line, Failure)]
+
+
+def _augmenter(arguments: argparse.Namespace) -> Augmenter:
+    from hb_tta import Augmenter
+
+    settings: dict[str, Any] = {}
+    if arguments.lora is not None:
+        settings["lora"] = None if arguments.lora == "none" else arguments.lora
+    return Augmenter.from_pretrained(
+        arguments.method,
+        family=arguments.family,
+        num_inference_steps=arguments.steps,
+        guidance_scale=arguments.guidance,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        store=arguments.store,
+        task=arguments.task,
+        **settings,
+    )
+
+
+def _augment(
+    augmenter: Augmenter,
+    requests: Sequence[Request],
+    output: Output,
+    arguments: argparse.Namespace,
+) -> Iterator[Request | Failure]:
+    """Augment and write in chunks; yields what became of every request."""
+    from tqdm import tqdm
+
+    with tqdm(
+        total=len(requests), unit="image", disable=None if len(requests) > 1 else True
+    ) as bar:
+        for start in range(0, len(requests), CHUNK):
+            contexts, failures = _load(requests[start : start + CHUNK])
+            done = augmenter.augment(list(contexts.values()), n=arguments.n, seed=arguments.seed)
+            for request, augmentation in zip(contexts, done, strict=True):
+                output.add(request, augmentation)
+            yield from failures
+            yield from contexts
+            bar.update(len(contexts) + len(failures))
+
+
+def _load(
+    requests: Iterable[Request],
+) -> tuple[dict[Request, MultimodalContext], list[Failure]]:
+    from hb_tta.images import load_image
+
+    contexts, failures = {}, []
+    for request in requests:
+        try:
+            image = load_image(request.image)
+        except UserError as error:
+            failures.append(Failure(request.index, str(error)))
+        else:
+            contexts[request] = MultimodalContext(image, request.question, request.task)
+    return contexts, failures
+
+
+def _tell(output: Output, failures: Sequence[Failure]) -> None:
+    if len(output.items) == 1:
+        print(f"description: {output.items[0]['description']}")
+    views = sum(len(item["views"]) for item in output.items)
+    print(f"{views} views of {len(output.items)} images in {output.folder}")
+    if failures:
+        print(f"hb-tta: {len(failures)} lines failed:", file=sys.stderr)
+    for failure in failures[:SHOWN]:
+        print(f"  {failure}", file=sys.stderr)
+    if len(failures) > SHOWN:
+        left_out = len(failures) - SHOWN
+        print(f"  … and {left_out} more: see {output.folder / 'manifest.json'}", file=sys.stderr)

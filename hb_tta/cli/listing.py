@@ -1,0 +1,91 @@
+"""``hb-tta list``: what there is to choose from, and what is installed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from importlib import metadata
+from typing import Any
+
+from hb_tta.families import get_family, list_families
+from hb_tta.fingerprint import Weights
+from hb_tta.generators import get_method, list_methods
+
+# Whose versions a bug report needs, and the harnesses that an extra brings.
+PACKAGES = (
+    "hb-tta",
+    "torch",
+    "torchvision",
+    "diffusers",
+    "transformers",
+    "peft",
+    "accelerate",
+    "open_clip_torch",
+    "lmms_eval",
+    "clip_benchmark",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what ``run`` reads."""
+    parser.usage = "hb-tta list [--json]"
+    parser.description = (
+        "The methods that generate views, the families with the folder or hub id of every\n"
+        "role, and the versions of what is installed."
+    )
+    parser.epilog = (
+        "example:\n"
+        '  hb-tta list --json | python -c "import json, sys; '
+        "print(json.load(sys.stdin)['families']['pocket']['mllm'])\""
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the listing; no model is loaded."""
+    listing = collect()
+    print(json.dumps(listing, indent=2) if arguments.json else as_text(listing))
+    return 0
+
+
+def collect() -> dict[str, Any]:
+    """Methods, families (role → folder or hub id) and versions (None: not installed)."""
+    return {
+        "methods": {name: _summary(name) for name in list_methods()},
+        "families": {name: _locations(name) for name in list_families()},
+        "installed": {package: _version(package) for package in PACKAGES},
+    }
+
+
+def as_text(listing: dict[str, Any]) -> str:
+    """The listing in aligned columns."""
+    parts = ["methods", _columns(listing["methods"])]
+    for name, roles in listing["families"].items():
+        parts += ["", f"family {name}", _columns(roles)]
+    versions = {name: version or "not installed" for name, version in listing["installed"].items()}
+    return "\n".join([*parts, "", "installed", _columns(versions)])
+
+
+def _columns(table: dict[str, str]) -> str:
+    width = max(map(len, table), default=0)
+    return "\n".join(f"  {name:<{width}}  {value}".rstrip() for name, value in table.items())
+
+
+def _summary(method: str) -> str:
+    """The first line of the spec's docstring."""
+    return (get_method(method).__doc__ or "").strip().partition("\n")[0]
+
+
+def _locations(family: str) -> dict[str, str]:
+    return {role: _location(weights) for role, weights in get_family(family).roles.items()}
+
+
+def _location(weights: Weights) -> str:
+    return f"{weights.location}/{weights.subfolder}" if weights.subfolder else weights.location
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

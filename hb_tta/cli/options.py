@@ -1,0 +1,49 @@
+"""Arguments that more than one command takes, and their conversions."""
+
+from __future__ import annotations
+
+import argparse
+
+DEFAULT_VIEWS = 4
+
+
+def positive(text: str) -> int:
+    """An integer of at least 1, as ``argparse``'s ``type``."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return number
+
+
+def add_views(parser: argparse._ActionsContainer) -> None:
+    """``-n`` and ``--seed``."""
+    parser.add_argument(
+        "-n",
+        type=positive,
+        default=DEFAULT_VIEWS,
+        metavar="N",
+        help=f"views of an image (default: {DEFAULT_VIEWS})",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the first view; view i uses SEED + i (default: 0)"
+    )
+
+
+def add_running(parser: argparse._ActionsContainer) -> None:
+    """``--device`` and ``--store``."""
+    parser.add_argument(
+        "--device", help="where the models run, such as cpu or cuda:1 (default: a GPU if any)"
+    )
+    add_store(parser)
+
+
+def add_store(parser: argparse._ActionsContainer) -> None:
+    """``--store``."""
+    parser.add_argument(
+        "--store",
+        metavar="DIR",
+        help="where views are kept (default: $HB_TTA_STORE or ~/.cache/hb_tta/store)",
+    )
