@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from os import PathLike, fspath
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -51,7 +52,7 @@ class Family:
             )
         return self.roles[role]
 
-    def with_roles(self, **roles: str | Weights | None) -> Family:
+    def with_roles(self, **roles: str | PathLike[str] | Weights | None) -> Family:
         """The same family with some roles filled otherwise.
 
         Args:
@@ -78,8 +79,8 @@ def _defaults(**settings: Any) -> Mapping[str, Any]:
     return MappingProxyType(settings)
 
 
-def _as_weights(weights: str | Weights) -> Weights:
-    return weights if isinstance(weights, Weights) else Weights(weights)
+def _as_weights(weights: str | PathLike[str] | Weights) -> Weights:
+    return weights if isinstance(weights, Weights) else Weights(fspath(weights))
 
 
 def _move_image_encoder(roles: dict[str, Weights], generator: Weights) -> None:

@@ -74,14 +74,14 @@ def training_prompt(context: MultimodalContext) -> str:
     return _prompt(clean_guidance(context.guidance, context.task), context.task, sentence)
 
 
-def clean_guidance(guidance: str, task: str) -> str:
+def clean_guidance(guidance: str, task: str, limit: int | None = GUIDANCE_LIMIT) -> str:
     """What of the guidance a description can depend on; "" where the task's template reads none.
 
     Two guidances that clean to the same text share their description and their views.
     """
     if task not in READS_GUIDANCE:
         return ""
-    return clean_question(guidance)
+    return clean_question(guidance, limit)
 
 
 def _prompt(guidance: str, task: str, truth: str) -> str:
@@ -141,7 +141,7 @@ def clean_question(question: str, limit: int | None = GUIDANCE_LIMIT) -> str:
         limit: longest result in characters; a longer one ends at the last space before it.
             ``None`` for no limit.
     """
-    text = _IMAGE_MARK.sub(" ", _printable(question)).strip()
+    text = _IMAGE_MARK.sub(" ", printable(question)).strip()
     text = _QUESTION_CUE.sub("", text)
     bare = _strip_answer_format(text)
     if _YES_OR_NO.search(text[len(bare) :]):
@@ -159,8 +159,8 @@ def _strip_answer_format(text: str) -> str:
     return head + tail
 
 
-def _printable(text: str) -> str:
-    """Control characters and lone surrogates become spaces; letters take their composed form."""
+def printable(text: str) -> str:
+    """The text with spaces for control characters and lone surrogates, in composed form (NFC)."""
     kept = (
         char if char == "\n" or unicodedata.category(char) not in ("Cc", "Cs") else " "
         for char in unicodedata.normalize("NFC", text)

@@ -1,0 +1,286 @@
+"""The describer: a chat MLLM and a prompt template write what matters of an image, the paper's C.
+
+Any model that transformers loads for image-text-to-text and whose processor has a chat template
+will do (LLaVA, LLaVA-NeXT, Qwen-VL, InternVL's ``-hf`` checkpoints, …). Importing this module
+imports no torch: ``DescriberSpec.load`` does.
+"""
+
+from __future__ import annotations
+
+import gc
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hb_tta.context import DescribedContext, evaluation_contexts
+from hb_tta.errors import UserError
+from hb_tta.fingerprint import Weights
+from hb_tta.generators.accelerator import check_dtype, default_device
+from hb_tta.prompts import TEMPLATE_VERSION, evaluation_prompt, printable
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+TIDY_VERSION = 1
+"""Counts the changes of ``tidy_description`` and of what is shown to the model."""
+
+
+@dataclass(frozen=True)
+class DescriberSpec:
+    """All that decides a description, in a frozen dataclass: its part of the store's key.
+
+    Attributes:
+        mllm: a folder or hub repository in transformers' layout.
+        template_version: of the prompt templates that the descriptions are made with.
+        max_new_tokens: longest description in the model's tokens, at least 1. The default is
+            somewhat more than the 77 tokens that SDXL's text encoders take, whose tokenizer makes
+            fewer of the same text; the released code allows 75 in training and up to 200 at
+            evaluation, and lets the encoders cut the rest off.
+        dtype: "float32", "bfloat16" or "float16".
+    """
+
+    mllm: Weights
+    template_version: str = TEMPLATE_VERSION
+    max_new_tokens: int = 120
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        check_dtype(self.dtype)
+        if self.max_new_tokens < 1:
+            raise UserError(f"max_new_tokens={self.max_new_tokens} is no text: use 1 or more")
+
+    def to_json(self) -> dict[str, Any]:
+        """Content fingerprints and every setting that changes a description; never a path."""
+        return {
+            "mllm": self.mllm.fingerprint(),
+            "templates": self.template_version,
+            "tidy": TIDY_VERSION,
+            "max_new_tokens": self.max_new_tokens,
+            "dtype": self.dtype,
+        }
+
+    def load(self, device: str | None = None) -> Describer:
+        """The describer with its weights on ``device`` (``None``: a GPU if there is one).
+
+        Raises:
+            UserError: the weights are missing, no image-text-to-text model, or without a chat
+                template.
+        """
+        if self.template_version != TEMPLATE_VERSION:
+            raise UserError(
+                f"the describer's templates are {self.template_version!r}, this version of hb-tta "
+                f"has {TEMPLATE_VERSION!r}: make the spec without template_version"
+            )
+        return Describer(self, device=device)
+
+
+class Describer:
+    """Writes descriptions; made by ``DescriberSpec.load``.
+
+    Attributes:
+        spec: what recreates it.
+        device: where its weights are.
+        model, processor: transformers' own objects.
+    """
+
+    def __init__(self, spec: DescriberSpec, *, device: str | None = None) -> None:
+        self.spec = spec
+        self.device = device or default_device()
+        self.processor = _load_processor(spec.mllm)
+        self.model = _load_model(spec.mllm, spec.dtype).to(self.device).eval()
+
+    def describe(self, contexts: Sequence[Any]) -> list[str]:
+        """One description a context, all of them in one batch.
+
+        Whatever a ground truth is, it has no way in: the contexts have no place for one. A
+        description that says nothing but what is absent is asked for again with the generic
+        template, which has no question to say no to.
+
+        Args:
+            contexts: ``MultimodalContext``s without a ground truth, ``DescribedContext``s or
+                (image, description) pairs; a description in them is not looked at. RGB images.
+
+        Returns:
+            Tidy texts in the order of the contexts; "" where the model wrote nothing of use.
+
+        Raises:
+            UserError: a context carries a ground truth or names an unknown task.
+        """
+        described = evaluation_contexts(contexts)
+        texts = self.describe_with(
+            [context.image for context in described],
+            [evaluation_prompt(context.guidance, context.task) for context in described],
+        )
+        return self._ask_again(described, texts)
+
+    def describe_with(self, images: Sequence[Image], prompts: Sequence[str]) -> list[str]:
+        """One description an image for ready-made instructions; the trainer's way in.
+
+        Args:
+            images: RGB, of any sizes.
+            prompts: one an image.
+
+        Returns:
+            Greedily decoded texts of at most ``spec.max_new_tokens`` tokens, tidied; they do not
+            depend on what else is in the batch, up to rounding.
+        """
+        if not prompts:
+            return []
+        import torch
+
+        inputs = self._inputs(images, prompts)
+        with torch.inference_mode(), _plain_greedy(self.model):
+            ids_BT = self.model.generate(
+                **inputs, max_new_tokens=self.spec.max_new_tokens, do_sample=False, num_beams=1
+            )
+        new_ids_BT = ids_BT[:, inputs["input_ids"].shape[1] :]
+        texts = self.processor.batch_decode(new_ids_BT, skip_special_tokens=True)
+        return [tidy_description(text, prompt) for text, prompt in zip(texts, prompts, strict=True)]
+
+    def unload(self) -> None:
+        """Frees the device; the describer cannot be used any more."""
+        import torch
+
+        del self.model
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _ask_again(self, contexts: Sequence[DescribedContext], texts: list[str]) -> list[str]:
+        empty = [index for index, text in enumerate(texts) if not text]
+        again = self.describe_with(
+            [contexts[index].image for index in empty],
+            [evaluation_prompt("", "generic") for _ in empty],
+        )
+        filled = list(texts)
+        for index, text in zip(empty, again, strict=True):
+            filled[index] = text
+        return filled
+
+    def _inputs(self, images: Sequence[Image], prompts: Sequence[str]) -> Any:
+        conversations = [
+            [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "image", "image": image},
+                        {"type": "text", "text": self._without_marks(prompt)},
+                    ],
+                }
+            ]
+            for image, prompt in zip(images, prompts, strict=True)
+        ]
+        inputs = self.processor.apply_chat_template(
+            conversations,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            processor_kwargs={"padding": True, "return_tensors": "pt"},
+        )
+        return inputs.to(self.device, self.model.dtype)  # casts the floating-point ones alone
+
+    def _without_marks(self, prompt: str) -> str:
+        """The prompt without the model's own special tokens, which a question may quote."""
+        tokenizer = self.processor.tokenizer
+        for mark in sorted(tokenizer.all_special_tokens, key=len, reverse=True):
+            prompt = prompt.replace(mark, " ")
+        return prompt
+
+
+def _load_processor(mllm: Weights) -> Any:
+    from transformers import AutoProcessor
+
+    with _reading(mllm):
+        processor = AutoProcessor.from_pretrained(mllm.local_folder())
+    if not getattr(processor, "chat_template", None):
+        raise UserError(
+            f"the describer {mllm.location!r} has no chat template, so it cannot be asked: name "
+            "an instruction-tuned chat model, or put a chat_template.jinja into its folder"
+        )
+    processor.tokenizer.padding_side = "left"  # else generation would go on after the padding
+    if processor.tokenizer.pad_token is None:
+        processor.tokenizer.pad_token = processor.tokenizer.eos_token
+    return processor
+
+
+def _load_model(mllm: Weights, dtype: str) -> Any:
+    from transformers import AutoModelForImageTextToText
+
+    with _reading(mllm):
+        return AutoModelForImageTextToText.from_pretrained(
+            mllm.local_folder(), dtype=dtype, use_safetensors=True
+        )
+
+
+@contextmanager
+def _reading(mllm: Weights) -> Iterator[None]:
+    """Turns the library's many complaints about files into one sentence."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{mllm.location!r} cannot be loaded as a describer (an image-text-to-text model in "
+            f"transformers' layout): {reason}"
+        ) from error
+
+
+@contextmanager
+def _plain_greedy(model: Any) -> Iterator[None]:
+    """Sets the checkpoint's sampling settings aside: greedy decoding reads none of them."""
+    config = model.generation_config
+    kept = {name: getattr(config, name) for name in ("temperature", "top_p", "top_k")}
+    for name in kept:
+        setattr(config, name, None)
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(config, name, value)
+
+
+_MARKUP = re.compile(r"[*`#]+")
+_ROLE = re.compile(r"^(?:assistant|answer|description|caption|prompt)\s*:\s*", re.IGNORECASE)
+_VERDICT = re.compile(r"^(?:yes|no)\s*[,.;:!–—-]+\s*", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+_TURN = re.compile(r"(?:[,;]\s*|\s)(?:but|instead|rather)\b[,\s]*", re.IGNORECASE)
+_QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”")
+_ABSENCE = re.compile(
+    r"\b(?:not?|none|nobody|nothing|neither|nor|never|absent|absence|cannot|without any)\b"
+    r"|n['’]t\b",
+    re.IGNORECASE,
+)
+
+
+def tidy_description(text: str, prompt: str = "") -> str:
+    """What a model wrote, as a prompt for an image generator.
+
+    Takes off an echo of the instruction, a role's name, markup and a leading "Yes, " or "No, "
+    (as the authors' code does), makes all whitespace single spaces, and leaves out what is said
+    to be absent: a text encoder passes a negation on as the thing itself. (English; a model that
+    answers in another language keeps its negations.)
+
+    Args:
+        text: the model's words.
+        prompt: the instruction that it answered.
+
+    Returns:
+        One line; "" if nothing is said to be there.
+    """
+    text = " ".join(_MARKUP.sub("", printable(text)).split())
+    text = text.removeprefix(" ".join(prompt.split())).lstrip()
+    text = _VERDICT.sub("", _ROLE.sub("", text))
+    present = (_what_is_there(sentence) for sentence in _SENTENCE_END.split(text))
+    return " ".join(sentence for sentence in present if sentence)
+
+
+def _what_is_there(sentence: str) -> str:
+    """The sentence, or its part after a "but", without a negation; "" if there is none."""
+    for part in (sentence, *_TURN.split(sentence, maxsplit=1)[1:]):
+        if part and not _ABSENCE.search(_QUOTED.sub("", part)):
+            return part[0].upper() + part[1:]
+    return ""

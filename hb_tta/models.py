@@ -1,0 +1,159 @@
+"""The describer and the generator of an augmenter: loaded when needed, on one device in turn."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from hb_tta.describe import Describer, DescriberSpec
+from hb_tta.errors import UserError
+from hb_tta.generators.accelerator import default_device
+from hb_tta.generators.specs import SDXLSettings
+
+if TYPE_CHECKING:
+    from hb_tta.generators import Generator, GeneratorSpec
+
+ROOM_FOR_BOTH = 40 * 2**30  # bytes: LLaVA 7B and SDXL in bf16 take about 27 GiB, and work in it
+
+
+class Models:
+    """Both models' specs, and the models themselves once somebody asks for them.
+
+    Args:
+        generator: the method's spec.
+        describer: ``None``: there is none.
+        device: "cpu", "cuda", "cuda:1", …; ``None``: a GPU if there is one.
+        batch_size, cpu_offload: for a generator on an SDXL base.
+        keep_loaded: whether both stay on the device together; ``None``: where it has room.
+
+    Attributes:
+        generator_json: the generator's part of every key.
+
+    Raises:
+        UserError: the generator's weights are missing.
+    """
+
+    def __init__(
+        self,
+        generator: GeneratorSpec,
+        describer: DescriberSpec | None,
+        *,
+        device: str | None = None,
+        batch_size: int | None = None,
+        cpu_offload: bool = False,
+        keep_loaded: bool | None = None,
+    ) -> None:
+        self.device = device or default_device()
+        self.generator_json = generator.to_json()
+        self._generator_spec, self._describer_spec = generator, describer
+        self._load_options = _load_options(generator, batch_size, cpu_offload)
+        self._keep_loaded = keep_loaded
+        self._generator: Generator | None = None
+        self._describer: Describer | None = None
+
+    @cached_property
+    def describer_json(self) -> dict[str, Any] | None:
+        """The describer's part of a key; its weights need not be there before they are asked for.
+
+        Raises:
+            UserError: they are missing.
+        """
+        return None if self._describer_spec is None else self._describer_spec.to_json()
+
+    @cached_property
+    def fit(self) -> Callable[[str], tuple[str, bool]]:
+        """What the generator's text encoders take whole of a description, and whether it was cut.
+
+        Other packages' generators take what they are given.
+        """
+        if not isinstance(self._generator_spec, SDXLSettings):
+            return lambda text: (text, False)
+        from hb_tta.generators import fit_description, load_tokenizers
+
+        tokenizers = load_tokenizers(self._generator_spec.base)
+        return lambda text: fit_description(tokenizers, text)
+
+    def describe(self, contexts: Sequence[Any]) -> list[str]:
+        """See ``Describer.describe``."""
+        if self._describer is None:
+            assert self._describer_spec is not None
+            if self._generator is not None and not self._has_room():
+                self._release_generator()
+            self._describer = self._describer_spec.load(self.device)
+            _check_same(self._describer_spec, self.describer_json)
+        with _enough_memory(self.device):
+            return self._describer.describe(contexts)
+
+    def generate(self, contexts: Sequence[Any], seeds: Sequence[Sequence[int]]) -> list[list[Any]]:
+        """See ``Generator.generate``."""
+        if self._generator is None:
+            if self._describer is not None and not self._has_room():
+                self._release_describer()
+            load: Any = self._generator_spec.load
+            self._generator = load(self.device, **self._load_options)
+            _check_same(self._generator_spec, self.generator_json)
+        with _enough_memory(self.device):
+            return self._generator.generate(contexts, seeds)
+
+    def unload(self) -> None:
+        """Frees the device of both."""
+        if self._describer is not None:
+            self._release_describer()
+        if self._generator is not None:
+            self._release_generator()
+
+    def _has_room(self) -> bool:
+        if self._keep_loaded is not None or not self.device.startswith("cuda"):
+            return self._keep_loaded is not False
+        import torch
+
+        return torch.cuda.get_device_properties(self.device).total_memory >= ROOM_FOR_BOTH
+
+    def _release_describer(self) -> None:
+        assert self._describer is not None
+        self._describer.unload()
+        self._describer = None
+
+    def _release_generator(self) -> None:
+        import torch
+
+        self._generator = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _load_options(
+    generator: GeneratorSpec, batch_size: int | None, cpu_offload: bool
+) -> dict[str, Any]:
+    if isinstance(generator, SDXLSettings):
+        return {"batch_size": batch_size, "cpu_offload": cpu_offload}
+    if cpu_offload:
+        warnings.warn(f"{generator.method} ignores cpu_offload=True", stacklevel=5)
+    return {}
+
+
+def _check_same(spec: GeneratorSpec | DescriberSpec, json: dict[str, Any] | None) -> None:
+    """What is made with new weights must not be kept under the old ones' name."""
+    if spec.to_json() != json:
+        raise UserError(
+            "the weights on disk changed after the augmenter was made: make it again "
+            "(Augmenter.from_pretrained)"
+        )
+
+
+@contextmanager
+def _enough_memory(device: str) -> Iterator[None]:
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{device} has too little memory free: use a smaller batch_size, keep_loaded=False or "
+            "cpu_offload=True, or free some of it"
+        ) from error
