@@ -1,8 +1,8 @@
 """The on-disk, content-addressed home of everything that is dear to make: nothing is made twice.
 
 An entry is one file, ``<root>/<namespace>/<first two of the key>/<key><extension>``: the payload
-as it is, and behind it a trailer that describes the payload and proves that it is whole. Readers
-of PNG stop at the image's own end, so an entry of "views" opens in any image viewer.
+as it is, and behind it a trailer that describes the payload and proves it whole (``entries.py``).
+Readers of PNG stop at the image's own end, so an entry of "views" opens in any image viewer.
 
 The namespaces: "views" (PNG), "descriptions" (UTF-8 JSON), "features" (safetensors).
 """
@@ -10,8 +10,6 @@ The namespaces: "views" (PNG), "descriptions" (UTF-8 JSON), "features" (safetens
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import os
 import re
 import time
@@ -23,10 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from hb_tta.disk import cache_root, write_aside
+from hb_tta.entries import DamagedEntry, content_key, seal, unseal
 from hb_tta.errors import UserError
+
+__all__ = ["Damage", "Entry", "Pruned", "Store", "StoreInfo", "Usage", "content_key"]
 
 EXTENSIONS = {"views": ".png", "descriptions": ".json", "features": ".safetensors"}
 
@@ -39,90 +40,13 @@ USE_SECONDS = 3600.0
 
 _LOCKS, _SET_ASIDE = ".locks", ".damaged"
 _NAMESPACE = re.compile(r"[a-z][a-z0-9_-]*")
+_SHARD = re.compile(r"[0-9a-f]{2}")
 _KEY = re.compile(r"[0-9a-f]{64}")
 _ENTRY_NAME = re.compile(r"([0-9a-f]{64})(\.[a-z]+)?")
 _LEFTOVER_NAME = re.compile(r"\.[0-9a-f]{64}(\.[a-z]+)?\.[0-9a-f]{16}\.tmp")
 
 _READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-# ── Keys ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-def content_key(request: Mapping[str, Any]) -> str:
-    """The key of what a request makes: the SHA-256 of its canonical JSON, 64 hex digits.
-
-    Canonical JSON has sorted keys, no spaces, ASCII alone, and floats by ``repr``. An integer and
-    the float that equals it are different requests: a spec settles its own types. A tuple counts as
-    a list.
-
-    Raises:
-        TypeError: something in it is not plain JSON (a path, an array, a key that is no string…);
-            the message says where. Guessing a string for it would let two requests share a key.
-        ValueError: a float is NaN or infinite.
-    """
-    return hashlib.sha256(_canonical_json(request)).hexdigest()
-
-
-def _canonical_json(value: Mapping[str, Any]) -> bytes:
-    _check_json(dict(value), "request")
-    text = json.dumps(
-        dict(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-    )
-    return text.encode("ascii")
-
-
-def _check_json(value: object, where: str) -> None:
-    if type(value) is dict:
-        for name, item in value.items():
-            if type(name) is not str:
-                raise TypeError(f"{where} has the key {name!r}, which is no string")
-            _check_json(item, f"{where}[{name!r}]")
-    elif type(value) in (list, tuple):
-        for index, item in enumerate(value):  # type: ignore[arg-type]
-            _check_json(item, f"{where}[{index}]")
-    elif value is not None and type(value) not in (str, int, float, bool):
-        raise TypeError(f"{where} is a {type(value).__name__}, which is not plain JSON: {value!r}")
-
-
-# ── Entries ──────────────────────────────────────────────────────────────────────────────────────
-
-# The last line of an entry: the payload's length and the digest of all that is before the line,
-# the line's own length included. It has a fixed size, so that it is found from the end.
-_FOOTER = "\nhb-tta entry 1 {length:016x} {digest}\n"
-_FOOTER_SIZE = len(_FOOTER.format(length=0, digest="0" * 64))
-
-
-class DamagedEntry(Exception):
-    """An entry's bytes are not those that were written, or not those of its key."""
-
-
-def seal(payload: bytes, manifest: Mapping[str, Any]) -> bytes:
-    """The bytes of an entry: the payload, its manifest as a line of JSON, the closing line."""
-    body = b"\n".join((payload, _canonical_json(manifest)))
-    return body + _footer(body, len(payload))
-
-
-def unseal(entry: bytes) -> tuple[bytes, dict[str, Any]]:
-    """The payload and the manifest of an entry.
-
-    Raises:
-        DamagedEntry: it was cut short, or a bit of it changed.
-    """
-    body, footer = entry[:-_FOOTER_SIZE], entry[-_FOOTER_SIZE:]
-    try:
-        length = int(footer.split()[3], 16)
-    except (IndexError, ValueError):
-        raise DamagedEntry("its closing line is missing, so it was cut short") from None
-    if _footer(body, length) != footer:
-        raise DamagedEntry("its bytes do not match their digest")
-    return body[:length], json.loads(body[length:])
-
-
-def _footer(body: bytes, length: int) -> bytes:
-    digest = hashlib.sha256(b"%016x" % length + body).hexdigest()
-    return _FOOTER.format(length=length, digest=digest).encode("ascii")
 
 
 # ── What is in a store ───────────────────────────────────────────────────────────────────────────
@@ -217,7 +141,7 @@ class Store:
     def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
         chosen = default_store_root() if root is None else Path(root).expanduser()
         self.root = chosen.absolute()
-        if self.root.exists() and not self.root.is_dir():
+        if os.path.exists(self.root) and not os.path.isdir(self.root):
             raise UserError(f"the store {self.root} is a file: name a folder with --store")
 
     def get(self, namespace: str, key: str) -> bytes | None:
@@ -261,15 +185,8 @@ class Store:
         Raises:
             UserError: the store is read-only, so what it lacks cannot be kept.
         """
-        lock = self._lock(namespace, key)
-        try:
-            lock.acquire()
-        except OSError as error:
-            raise self._write_error(error) from error
-        try:
+        with self._held(namespace, key, timeout=-1):
             yield
-        finally:
-            lock.release()
 
     @contextmanager
     def try_lock(self, namespace: str, key: str) -> Iterator[bool]:
@@ -277,24 +194,18 @@ class Store:
 
         A refusal says "not now", not "this key": keys share 4096 locks a namespace.
         """
-        lock = self._lock(namespace, key)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            yield False
-            return
-        except OSError as error:
-            raise self._write_error(error) from error
-        try:
-            yield True
-        finally:
-            lock.release()
+        with self._held(namespace, key, timeout=0) as held:
+            yield held
 
     def entries(self) -> Iterator[Entry]:
-        """Every entry, damaged or not, in no order."""
-        for namespace, name, path in self._files():
-            matched = _ENTRY_NAME.fullmatch(name)
-            if matched and path.parent.name == name[:2]:
+        """Every entry, damaged or not, by namespace and key.
+
+        Raises:
+            UserError: a folder of the store cannot be read.
+        """
+        for namespace, path in self._files():
+            matched = _ENTRY_NAME.fullmatch(path.name)
+            if matched and path == self._path(namespace, matched[1]):
                 with suppress(FileNotFoundError):  # pruned by another process meanwhile
                     status = path.stat()
                     yield Entry(namespace, matched[1], path, status.st_size, status.st_mtime)
@@ -316,8 +227,15 @@ class Store:
 
         Entries that were set aside earlier are not listed: the store no longer counts on them.
         """
-        found = (self._damage(entry) for entry in self.entries())
-        return sorted((damage for damage in found if damage), key=lambda damage: damage.path)
+        damages = []
+        for entry in self.entries():
+            try:
+                _load(entry.namespace, entry.key, entry.path)
+            except FileNotFoundError:
+                continue
+            except (DamagedEntry, OSError) as error:
+                damages.append(Damage(entry.namespace, entry.key, entry.path, str(error)))
+        return damages
 
     def prune(self, older_than: float | None = None, max_bytes: int | None = None) -> Pruned:
         """Remove damaged entries and killed writers' leftovers, and if asked, what is little used.
@@ -328,48 +246,34 @@ class Store:
             max_bytes: then remove the least recently used entries until the rest is no larger.
 
         Raises:
-            UserError: the store is read-only.
+            UserError: a limit is negative, or the store is read-only.
         """
+        for name, limit in (("older_than", older_than), ("max_bytes", max_bytes)):
+            if limit is not None and limit < 0:
+                raise UserError(f"{name}={limit} is negative: a limit is 0 or more")
         try:
             leftovers = _remove(self._leftovers(LEFTOVER_SECONDS))
-            damaged = _remove(self._set_aside_files())
-            damaged += _remove(path for path in self._damaged_paths() if path.exists())
-            chosen = _least_used(list(self.entries()), older_than, max_bytes)
-            return Pruned(_remove(entry.path for entry in chosen), damaged, leftovers)
+            damaged = _remove(self._set_aside_files()) + _remove(self._damaged_files())
+            unused = _little_used(list(self.entries()), older_than, max_bytes)
+            return Pruned(_remove(entry.path for entry in unused), damaged, leftovers)
         except OSError as error:
-            raise UserError(
-                f"the store {self.root} cannot be pruned ({error.strerror}):"
-                " run it as a user who may write there"
-            ) from error
+            raise self._write_error(error) from error
 
     # Reading.
 
     def _read(self, namespace: str, key: str) -> tuple[bytes, dict[str, Any]] | None:
         path = self._path(namespace, key)
         try:
-            return self._load(namespace, key, path)
+            found = _load(namespace, key, path)
+            _mark_used(path)
+            return found
         except FileNotFoundError:
             return None
         except DamagedEntry as damage:
             self._put_aside(namespace, key, path, damage)
             return None
         except OSError as error:
-            raise UserError(
-                f"the store's entry {path} cannot be read ({error.strerror}):"
-                " mend its permissions, or name another store with --store"
-            ) from error
-
-    def _load(self, namespace: str, key: str, path: Path) -> tuple[bytes, dict[str, Any]]:
-        with open(path, "rb") as file:
-            data = file.read()
-            used = os.fstat(file.fileno()).st_mtime
-        payload, manifest = unseal(data)
-        if (manifest.get("namespace"), manifest.get("key")) != (namespace, key):
-            raise DamagedEntry("it is the entry of another key")
-        if time.time() - used > USE_SECONDS:
-            with suppress(OSError):  # a read-only store keeps no account of use
-                os.utime(path)
-        return payload, manifest
+            raise self._read_error(path, error) from error
 
     def _put_aside(self, namespace: str, key: str, path: Path, damage: DamagedEntry) -> None:
         """Move a damaged entry out of the way, unless somebody is making it again just now."""
@@ -377,34 +281,38 @@ class Store:
             f"the store's entry {path} is damaged ({damage}) and will be made again", stacklevel=4
         )
         with suppress(OSError, UserError), self.try_lock(namespace, key) as mine:
-            if mine and self._damage(Entry(namespace, key, path, 0, 0.0)):
+            if mine and _is_damaged(namespace, key, path):
                 aside = self.root / _SET_ASIDE / namespace
                 aside.mkdir(parents=True, exist_ok=True)
                 os.replace(path, aside / path.name)
 
-    def _damage(self, entry: Entry) -> Damage | None:
+    def _damaged_files(self) -> Iterator[Path]:
+        """Damaged entries that nobody is making again; each is locked until the next is asked."""
+        for found in self.verify():
+            with self.try_lock(found.namespace, found.key) as mine:
+                if mine and _is_damaged(found.namespace, found.key, found.path):
+                    yield found.path
+
+    # Locking.
+
+    @contextmanager
+    def _held(self, namespace: str, key: str, timeout: float) -> Iterator[bool]:
+        lock = self._lock(namespace, key)
         try:
-            self._load(entry.namespace, entry.key, entry.path)
-        except FileNotFoundError:
-            return None
-        except (DamagedEntry, OSError) as error:
-            return Damage(entry.namespace, entry.key, entry.path, str(error))
-        return None
+            lock.acquire(timeout=timeout)
+        except Timeout:
+            held = False
+        except OSError as error:
+            raise self._write_error(error) from error
+        else:
+            held = True
+        try:
+            yield held
+        finally:
+            if held:
+                lock.release()
 
-    def _damaged_paths(self) -> Iterator[Path]:
-        """Damaged entries that nobody is making again just now; each is locked while it is out."""
-        for damage in self.verify():
-            with self.try_lock(damage.namespace, damage.key) as mine:
-                if mine and self._damage(Entry(damage.namespace, damage.key, damage.path, 0, 0.0)):
-                    yield damage.path
-
-    # Places.
-
-    def _path(self, namespace: str, key: str) -> Path:
-        _check_address(namespace, key)
-        return self.root / namespace / key[:2] / (key + EXTENSIONS.get(namespace, ""))
-
-    def _lock(self, namespace: str, key: str) -> FileLock:
+    def _lock(self, namespace: str, key: str) -> BaseFileLock:
         # A lock file that is removed while somebody waits for it splits into two locks, so these
         # are never removed; that they are few is what keeps them from piling up. One instance a
         # file and process (is_singleton) lets a thread hold two keys of one lock.
@@ -412,31 +320,51 @@ class Store:
         path = self.root / _LOCKS / f"{namespace}-{key[:3]}.lock"
         return FileLock(path, is_singleton=True)
 
-    def _files(self) -> Iterator[tuple[str, str, Path]]:
-        """(namespace, file name, path) of every file where entries and their leftovers lie."""
-        for folder in self.root.glob("*/[0-9a-f][0-9a-f]"):
-            if _NAMESPACE.fullmatch(folder.parent.name):
-                for path in folder.iterdir():
-                    yield folder.parent.name, path.name, path
+    # Places.
+
+    def _path(self, namespace: str, key: str) -> Path:
+        _check_address(namespace, key)
+        return self.root / namespace / key[:2] / (key + EXTENSIONS.get(namespace, ""))
+
+    def _files(self) -> Iterator[tuple[str, Path]]:
+        """(namespace, path) of every file where entries and their leftovers lie."""
+        for namespace in self._listed(self.root):
+            if _NAMESPACE.fullmatch(namespace.name):
+                for shard in self._listed(namespace):
+                    if _SHARD.fullmatch(shard.name):
+                        yield from ((namespace.name, path) for path in self._listed(shard))
 
     def _leftovers(self, older_than: float = 0.0) -> Iterator[Path]:
-        for _, name, path in self._files():
-            if _LEFTOVER_NAME.fullmatch(name):
+        for _, path in self._files():
+            if _LEFTOVER_NAME.fullmatch(path.name):
                 with suppress(FileNotFoundError):  # its writer has just finished
                     if time.time() - path.stat().st_mtime >= older_than:
                         yield path
 
     def _set_aside_files(self) -> Iterator[Path]:
-        for path in (self.root / _SET_ASIDE).glob("*/*"):
-            if _ENTRY_NAME.fullmatch(path.name):
-                yield path
+        for namespace in self._listed(self.root / _SET_ASIDE):
+            yield from (p for p in self._listed(namespace) if _ENTRY_NAME.fullmatch(p.name))
+
+    def _listed(self, folder: Path) -> list[Path]:
+        """What lies in a folder, sorted; nothing where it is no folder."""
+        try:
+            return sorted(folder.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise self._read_error(folder, error) from error
+
+    def _read_error(self, path: Path, error: OSError) -> UserError:
+        return UserError(
+            f"{path} of the store cannot be read ({error.strerror}): mend its permissions, or name"
+            " another store with --store"
+        )
 
     def _write_error(self, error: OSError) -> UserError:
         if error.errno in _READ_ONLY:
-            problem = "is read-only and lacks what has to be made"
+            problem = "is read-only and something has to be written"
         elif error.errno in _FULL:
-            problem = "is on a full disk: free some space (hb-tta store prune)"
-            return UserError(f"the store {self.root} {problem}, or name another with --store")
+            problem = "is on a full disk (free some: hb-tta store prune)"
         else:
             problem = f"cannot be written ({error.strerror or error})"
         return UserError(f"the store {self.root} {problem}: name a folder to write in with --store")
@@ -449,7 +377,32 @@ def _check_address(namespace: str, key: str) -> None:
         raise ValueError(f"{key!r} is no key: content_key gives 64 hex digits")
 
 
-def _least_used(
+def _load(namespace: str, key: str, path: Path) -> tuple[bytes, dict[str, Any]]:
+    """An entry's payload and manifest; its time of use is left as it is."""
+    payload, manifest = unseal(path.read_bytes())
+    if (manifest.get("namespace"), manifest.get("key")) != (namespace, key):
+        raise DamagedEntry("it is the entry of another key")
+    return payload, manifest
+
+
+def _is_damaged(namespace: str, key: str, path: Path) -> bool:
+    """Whether the bytes are wrong; an entry that this user cannot read may be sound."""
+    try:
+        _load(namespace, key, path)
+    except DamagedEntry:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _mark_used(path: Path) -> None:
+    with suppress(OSError):  # a read-only store keeps no account of use
+        if time.time() - path.stat().st_mtime > USE_SECONDS:
+            os.utime(path)
+
+
+def _little_used(
     entries: list[Entry], older_than: float | None, max_bytes: int | None
 ) -> Iterator[Entry]:
     """The entries that an age and a size limit leave no room for."""
