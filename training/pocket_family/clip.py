@@ -1,0 +1,195 @@
+"""Stage ``clip``: a small open_clip CLIP, for zero-shot classification and for features.
+
+Its vision tower starts from the generator's image encoder, whose layout is the same; the text
+tower starts from nothing. Then both learn from pictures and captions, as CLIP does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from hb_tta.training.pocket_family.optimize import Draws, optimize
+from hb_tta.training.pocket_family.run import DEV_SEED, Run, to_pixels, training_scenes
+from hb_tta.training.pocket_family.towers import WIDTH
+from hb_tta.training.pocket_family.words import clip_tokenizer
+from hb_tta.training.pocket_family.worn import worn
+from open_clip.push_to_hf_hub import save_for_hf
+from transformers import CLIPVisionModelWithProjection
+
+from hb_tta.pocket.captions import random_caption
+from hb_tta.pocket.world import COLOURS, SHAPES, SIZE, Group, Scene, render_batch, sample_scenes
+
+WINDOW = 32
+BATCH = 64
+TEMPLATE = "a photo of a {}."
+CLASSES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
+# The names that zero-shot figures choose from, by what they name.
+LABELS = {
+    "colour and shape": CLASSES,
+    "shape": SHAPES,
+    "colour": tuple(f"{colour} shape" for colour in COLOURS),
+}
+
+
+def train_clip(run: Run) -> None:
+    """Train the CLIP and save it in open_clip's hub layout, with its tokenizer."""
+    torch.manual_seed(run.seed)
+    tokenizer = clip_tokenizer(WINDOW)
+    config = model_config(len(tokenizer))
+    model = build_model(config).to(run.device)
+    start_tower(model, run)
+    scenes = training_scenes(run)
+    singles = np.flatnonzero([is_single(scene) for scene in scenes.records])
+    dev = single_objects(DEV_SEED + 1000 * run.seed, run.examples(400, least=40))
+
+    def loss(draws: Draws, step: int) -> torch.Tensor:
+        mixed = draws.rows(len(scenes), BATCH // 2)
+        rows = np.concatenate([mixed, singles[draws.rows(len(singles), BATCH // 2)]])
+        texts = [training_text(scenes.records[row], draws.numpy) for row in rows]
+        pixels = worn(scenes.pixels(rows, run.device), draws)
+        images, words, scale = model(pixels, tokenize(tokenizer, texts, run.device))
+        return contrastive_loss(scale.clamp(max=100) * images @ words.T, texts)
+
+    optimize(
+        run, "clip", {"clip": model}, loss, steps=run.steps(900), lr=5e-4, evaluate_every=150,
+        evaluate=lambda: {k: v.mean() for k, v in zero_shot(model, tokenizer, dev).items()},
+    )  # fmt: skip
+    # A fresh tokenizer: a used one saves its last call's padding.
+    save(model.eval().half(), clip_tokenizer(WINDOW), config, run.weights / "clip")
+
+
+def model_config(vocab_size: int) -> dict:
+    """open_clip's model configuration: 1.7 million parameters."""
+    return {
+        "embed_dim": WIDTH,
+        "vision_cfg": {
+            "image_size": SIZE, "patch_size": 8, "layers": 5, "width": WIDTH, "head_width": 32,
+        },
+        "text_cfg": {
+            "context_length": WINDOW, "vocab_size": vocab_size, "hf_tokenizer_name": "tokenizer",
+            "width": WIDTH, "heads": 4, "layers": 3,
+        },
+    }  # fmt: skip
+
+
+def build_model(config: dict) -> open_clip.CLIP:
+    """The untrained CLIP, which sees pictures in [-1, 1]."""
+    model = open_clip.CLIP(**config)
+    half = (0.5, 0.5, 0.5)
+    open_clip.set_model_preprocess_cfg(model, {"size": SIZE, "mean": half, "std": half})
+    return model
+
+
+@torch.no_grad()
+def start_tower(model: open_clip.CLIP, run: Run) -> None:
+    """Copy the generator's image encoder into the vision tower, projection and all."""
+    source = CLIPVisionModelWithProjection.from_pretrained(
+        run.weights / "generator" / "image_encoder", dtype=torch.float32
+    )
+    seen, visual = source.vision_model, model.visual
+    weights = {
+        "class_embedding": seen.embeddings.class_embedding,
+        "positional_embedding": seen.embeddings.position_embedding.weight,
+        "conv1.weight": seen.embeddings.patch_embedding.weight,
+        "proj": source.visual_projection.weight.T,
+    }
+    norms = {"ln_pre": seen.pre_layrnorm, "ln_post": seen.post_layernorm}
+    for index, layer in enumerate(seen.encoder.layers):
+        block = f"transformer.resblocks.{index}"
+        norms |= {f"{block}.ln_1": layer.layer_norm1, f"{block}.ln_2": layer.layer_norm2}
+        norms |= {f"{block}.mlp.c_fc": layer.mlp.fc1, f"{block}.mlp.c_proj": layer.mlp.fc2}
+        norms[f"{block}.attn.out_proj"] = layer.self_attn.out_proj
+        parts = [getattr(layer.self_attn, f"{name}_proj") for name in "qkv"]
+        for kind in ("weight", "bias"):
+            joined = torch.cat([getattr(part, kind) for part in parts])
+            weights[f"{block}.attn.in_proj_{kind}"] = joined
+    for name, module in norms.items():
+        weights |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
+    visual.load_state_dict(weights)
+
+
+def is_single(scene: Scene) -> bool:
+    """Whether the scene shows one thing."""
+    return len(scene.things) == 1
+
+
+def single_objects(seed: int, number: int, *, held_out: bool = False) -> list[Scene]:
+    """Scenes of one thing each."""
+    stream = filter(is_single, sample_scenes(seed, held_out=held_out))
+    return [next(stream) for _ in range(number)]
+
+
+def training_text(scene: Scene, rng: np.random.Generator) -> str:
+    """A true caption, or in half of the scenes of one thing a class prompt."""
+    if is_single(scene) and rng.random() < 0.5:
+        group = scene.groups[0]
+        names = (f"{group.colour} {group.shape}", group.shape, f"{group.colour} shape")
+        return TEMPLATE.format(rng.choice(names, p=(0.6, 0.25, 0.15)))
+    text = random_caption(scene, rng)
+    return f"a photo of {text}." if rng.random() < 0.25 else text
+
+
+def tokenize(tokenizer, texts: list[str], device: str = "cpu") -> torch.Tensor:
+    """Ids (N, 32), as open_clip's tokenizer for Hugging Face gives them."""
+    return tokenizer(
+        texts, padding="max_length", max_length=WINDOW, truncation=True, return_tensors="pt"
+    ).input_ids.to(device)
+
+
+def contrastive_loss(logits: torch.Tensor, texts: list[str]) -> torch.Tensor:
+    """CLIP's symmetric loss on logits (pictures, texts); equal texts share the target."""
+    ids = {text: index for index, text in enumerate(texts)}
+    kind = torch.tensor([ids[text] for text in texts], device=logits.device)
+    target = (kind[:, None] == kind).float()
+    target = target / target.sum(1, keepdim=True)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def save(model: open_clip.CLIP, tokenizer, config: dict, folder: Path) -> None:
+    """Write ``open_clip_config.json``, ``open_clip_model.safetensors`` and the tokenizer.
+
+    ``open_clip.create_model_and_transforms("local-dir:<folder>")`` loads it.
+    """
+    save_for_hf(model, tokenizer, config, str(folder), safe_serialization=True)
+
+
+def load_clip(folder: Path, device: str = "cpu"):
+    """The finished CLIP in float32 and its tokenizer."""
+    model = open_clip.create_model(f"local-dir:{folder}", device=device)
+    return model.eval(), open_clip.get_tokenizer(f"local-dir:{folder}").tokenizer
+
+
+@torch.no_grad()
+def zero_shot(model: open_clip.CLIP, tokenizer, scenes: list[Scene]) -> dict[str, np.ndarray]:
+    """Zero-shot classification of scenes of one thing: 0/1 arrays by what the classes name."""
+    device = str(model.logit_scale.device)
+    pixels = to_pixels(render_batch(scenes), device)
+    images = torch.cat([model.encode_image(part, normalize=True) for part in pixels.split(256)])
+    groups = [scene.groups[0] for scene in scenes]
+    right = {}
+    for label, names in LABELS.items():
+        prompts = tokenize(tokenizer, [TEMPLATE.format(name) for name in names], device)
+        told = (images @ model.encode_text(prompts, normalize=True).T).argmax(1).tolist()
+        true = [_name(label, group) for group in groups]
+        right[label] = np.array([names[t] == name for t, name in zip(told, true, strict=True)], int)
+    return right
+
+
+def _name(label: str, group: Group) -> str:
+    return {
+        "colour and shape": f"{group.colour} {group.shape}",
+        "shape": group.shape,
+        "colour": f"{group.colour} shape",
+    }[label]
+
+
+def evaluate_clip(
+    run: Run, split_seed: int, n: int, *, held_out: bool = False
+) -> dict[str, np.ndarray]:
+    """Figures for the card on ``n`` single objects of a seed: see ``zero_shot``."""
+    model, tokenizer = load_clip(run.weights / "clip", run.device)
+    return zero_shot(model, tokenizer, single_objects(split_seed, n, held_out=held_out))
