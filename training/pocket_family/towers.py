@@ -65,7 +65,7 @@ def train_image_encoder(run: Run) -> None:
 
     optimize(
         run, "image_encoder", {"tower": tower, "whole": whole, "dense": dense}, loss,
-        steps=run.steps(3600), lr=1e-3, evaluate=evaluate,
+        steps=run.steps(2000), lr=1e-3, evaluate=evaluate,
     )  # fmt: skip
     tower.eval().half().save_pretrained(run.weights / "generator" / "image_encoder")
     image_processor().save_pretrained(run.weights / "generator" / "feature_extractor")
