@@ -61,9 +61,9 @@ class Weights:
             UserError: it is neither an existing folder nor like a hub id.
         """
         folder = Path(self.location).expanduser()
-        if folder.is_dir():
+        if self.location and folder.is_dir():
             return True
-        if folder.exists():
+        if self.location and folder.exists():
             raise UserError(f"{self.location!r} is a file: name the folder that holds the weights")
         if not _HUB_ID.fullmatch(self.location) or self.location[0] in ".~":
             raise UserError(
@@ -106,7 +106,13 @@ class Weights:
         if self.revision and _COMMIT.fullmatch(self.revision):
             return self.revision
         # Fetching one tiny file is the documented call that keeps a revision's commit in the cache.
-        return self._cached_commit() or Path(self._fetch(self.revision, ".gitattributes")).name
+        commit = self._cached_commit() or Path(self._fetch(self.revision, ".gitattributes")).name
+        if not _COMMIT.fullmatch(commit):
+            raise UserError(
+                f"the hub's cache does not know the commit of {self.location!r}: run"
+                f" `hf download {self.location}`, or name a folder"
+            )
+        return commit
 
     def local_folder(self) -> str:
         """The folder to load from, subfolder included; a hub id is fetched first where needed.
