@@ -6,14 +6,23 @@ what it says of a generator owes nothing to that generator.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from huggingface_hub import PyTorchModelHubMixin
 from PIL.Image import Image, Resampling
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import nn
+
+from hb_tta.disk import write_aside
+from hb_tta.errors import UserError
+from hb_tta.fingerprint import Weights
 
 from .reading import Reading, both_ways
 from .world import BACKGROUNDS, COLOURS, MAX_THINGS, RELATIONS, SHAPES, SIZE, Group
@@ -29,7 +38,7 @@ HEADS = {
 BATCH = 64
 
 
-class Reader(nn.Module, PyTorchModelHubMixin):
+class Reader(nn.Module):
     """A residual convolutional tower with one head an attribute.
 
     Args:
@@ -37,8 +46,9 @@ class Reader(nn.Module, PyTorchModelHubMixin):
         hidden: width of the layer that the heads share.
     """
 
-    def __init__(self, widths: tuple[int, int] = (48, 96), hidden: int = 256):
+    def __init__(self, widths: Sequence[int] = (48, 96), hidden: int = 256):
         super().__init__()
+        self.config = {"widths": list(widths), "hidden": hidden}
         fine, coarse = widths
         self.tower = nn.Sequential(
             _convolution(3, fine // 2, stride=2),
@@ -53,6 +63,28 @@ class Reader(nn.Module, PyTorchModelHubMixin):
             nn.Linear(2 * coarse + 16 * (SIZE // 8) ** 2, hidden), nn.GELU(), nn.LayerNorm(hidden)
         )
         self.heads = nn.ModuleDict({name: nn.Linear(hidden, n) for name, n in HEADS.items()})
+
+    @classmethod
+    def from_pretrained(cls, source: str | PathLike[str] | Weights) -> Self:
+        """A finished reader, in fp32 and eval mode, from a folder or a hub id.
+
+        Raises:
+            UserError: the weights are missing or damaged.
+        """
+        weights = source if isinstance(source, Weights) else Weights(fspath(source))
+        folder = Path(weights.local_folder())
+        try:
+            reader = cls(**json.loads((folder / "config.json").read_text()))
+            reader.load_state_dict(load_file(folder / "model.safetensors"))
+        except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+            raise UserError(f"{str(folder)!r} holds no reader: {error}") from error
+        return reader.eval()
+
+    def save_pretrained(self, folder: str | PathLike[str]) -> None:
+        """Write ``config.json`` and ``model.safetensors``, the weights as they are."""
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in self.state_dict().items()}
+        write_aside(Path(folder) / "config.json", json.dumps(self.config).encode())
+        write_aside(Path(folder) / "model.safetensors", save(tensors, {"format": "pt"}))
 
     def features(self, pixels: torch.Tensor) -> torch.Tensor:
         """Feature maps (N, channels, 8, 8) of pixels (N, 3, 64, 64) in [-1, 1]."""
