@@ -63,8 +63,17 @@ def render(panels: Sequence[Panel], *, title: str, subtitle: str = "") -> str:
 
 
 def visible(text: str) -> str:
-    """Escape ``text`` for HTML; control characters, which a browser hides, are spelled out."""
-    return html.escape("".join(_spelled(character) for character in text))
+    """Escape ``text`` for HTML; what a browser hides is spelled out."""
+    return html.escape(spelled_out(text))
+
+
+def spelled_out(text: str) -> str:
+    """``text`` with its control characters, line breaks apart, written as in Python: ``\\x1b``."""
+    return "".join(
+        # Cc: control characters; Cs: halves of surrogate pairs, which UTF-8 cannot hold.
+        repr(char)[1:-1] if char != "\n" and unicodedata.category(char) in ("Cc", "Cs") else char
+        for char in text
+    )
 
 
 def data_uri(image: Image) -> str:
@@ -75,13 +84,6 @@ def data_uri(image: Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _spelled(character: str) -> str:
-    # Cc: control characters; Cs: halves of surrogate pairs, which UTF-8 cannot hold.
-    if character != "\n" and unicodedata.category(character) in ("Cc", "Cs"):
-        return repr(character)[1:-1]
-    return character
 
 
 def _panel(panel: Panel) -> str:

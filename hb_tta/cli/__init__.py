@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import sys
 import warnings
@@ -107,13 +108,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status, see the module's docstring.
     """
+    _prepare_streams()
     arguments = build_parser().parse_args(argv)
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
             return arguments.run(arguments)
         except KeyboardInterrupt:
-            status, sentence = 130, "stopped: finished views are kept, the same command goes on"
+            status, sentence = 130, "stopped: finished work is kept, the same command goes on"
         except BrokenPipeError:
             _silence_stdout()
             return 1
@@ -155,6 +157,14 @@ def _show_warning(
     """A warning of ours in one line; other people's are for developers, and stay out of sight."""
     if issubclass(category, UserWarning) and f"{os.sep}hb_tta{os.sep}" in filename:
         print(f"hb-tta: warning: {message}", file=sys.stderr)
+
+
+def _prepare_streams() -> None:
+    """Print any script in any locale, and no progress bars of the hub's libraries into a log."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def _silence_stdout() -> None:

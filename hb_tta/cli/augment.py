@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hb_tta.cli.options import add_running, add_views
-from hb_tta.cli.output import Output
+from hb_tta.cli.output import MANIFEST, Output
 from hb_tta.cli.requests import Failure, Request, read_requests
-from hb_tta.context import TASKS, MultimodalContext
+from hb_tta.contact_sheet import spelled_out
+from hb_tta.context import TASKS
 from hb_tta.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ examples:
   hb-tta augment scene.png "Is the circle red?" --family pocket --out views
   hb-tta augment questions.jsonl --seed 100 --store /data/views"""
 
-CHUNK = 32  # images held in memory at a time
 SHOWN = 20  # failures told on the terminal; the manifest has all
 
 
@@ -62,6 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="hb-tta-out",
         metavar="DIR",
         help="the views' folder; files of the same name are replaced (default: hb-tta-out)",
+    )
+    parser.add_argument(
+        "--cpu-offload",
+        action="store_true",
+        help="keep on the GPU only what works just now: slower, for small GPUs",
     )
     add_running(parser)
 
@@ -97,25 +102,24 @@ def _add_generator(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Augment one image or many, write the views and their manifest."""
+    augmenter = _augmenter(arguments)  # loads nothing yet, but knows of wrong settings
     many = arguments.image.endswith(".jsonl")
-    requests, failures = _read_file(arguments) if many else ([_single(arguments)], [])
-    augmenter = _augmenter(arguments)
+    requests, failures = _read_file(arguments) if many else (_read_image(arguments), [])
     output = Output(Path(arguments.out))
     try:
-        for done in _augment(augmenter, requests, output, arguments):
-            if isinstance(done, Failure) and not many:
-                raise UserError(done.reason)
-            if isinstance(done, Failure):
-                failures.append(done)
-    finally:  # what was finished before an interruption is listed, too
+        if requests:
+            _augment(augmenter, requests, output, arguments)
+    finally:  # what was written before an interruption is listed, too
         if output.items or failures:
             output.write_manifest(failures)
-    _tell(output, failures)
+    _tell(output, failures, many=many)
     return 1 if failures else 0
 
 
-def _single(arguments: argparse.Namespace) -> Request:
-    return Request(1, Path(arguments.image), arguments.question or "", arguments.task)
+def _read_image(arguments: argparse.Namespace) -> list[Request]:
+    request = Request(1, Path(arguments.image), arguments.question or "", arguments.task)
+    request.check_image()
+    return [request]
 
 
 def _read_file(arguments: argparse.Namespace) -> tuple[list[Request], list[Failure]]:
@@ -147,6 +151,7 @@ def _augmenter(arguments: argparse.Namespace) -> Augmenter:
         dtype=arguments.dtype,
         store=arguments.store,
         task=arguments.task,
+        cpu_offload=arguments.cpu_offload,
         **settings,
     )
 
@@ -156,48 +161,24 @@ def _augment(
     requests: Sequence[Request],
     output: Output,
     arguments: argparse.Namespace,
-) -> Iterator[Request | Failure]:
-    """Augment and write in chunks; yields what became of every request."""
-    from tqdm import tqdm
-
-    with tqdm(
-        total=len(requests), unit="image", disable=None if len(requests) > 1 else True
-    ) as bar:
-        for start in range(0, len(requests), CHUNK):
-            contexts, failures = _load(requests[start : start + CHUNK])
-            done = augmenter.augment(list(contexts.values()), n=arguments.n, seed=arguments.seed)
-            for request, augmentation in zip(contexts, done, strict=True):
-                output.add(request, augmentation)
-            yield from failures
-            yield from contexts
-            bar.update(len(contexts) + len(failures))
+) -> None:
+    contexts = [request.context() for request in requests]
+    done = augmenter.iter_augment(contexts, n=arguments.n, seed=arguments.seed)
+    for request, augmentation in zip(requests, done, strict=True):
+        output.add(request, augmentation)
 
 
-def _load(
-    requests: Iterable[Request],
-) -> tuple[dict[Request, MultimodalContext], list[Failure]]:
-    from hb_tta.images import load_image
-
-    contexts, failures = {}, []
-    for request in requests:
-        try:
-            image = load_image(request.image)
-        except UserError as error:
-            failures.append(Failure(request.index, str(error)))
-        else:
-            contexts[request] = MultimodalContext(image, request.question, request.task)
-    return contexts, failures
-
-
-def _tell(output: Output, failures: Sequence[Failure]) -> None:
-    if len(output.items) == 1:
-        print(f"description: {output.items[0]['description']}")
-    views = sum(len(item["views"]) for item in output.items)
-    print(f"{views} views of {len(output.items)} images in {output.folder}")
+def _tell(output: Output, failures: Sequence[Failure], *, many: bool) -> None:
+    """Print where the views are, and what failed."""
+    if many:
+        views = sum(len(item["views"]) for item in output.items)
+        print(f"views: {views}, of images: {len(output.items)}, in: {output.folder}")
+    for item in () if many else output.items:
+        print(f"description: {spelled_out(item['description'] or 'none')}")
+        print(*(output.folder / view["file"] for view in item["views"]), sep="\n")
     if failures:
-        print(f"hb-tta: {len(failures)} lines failed:", file=sys.stderr)
+        print(f"hb-tta: lines that failed: {len(failures)}", file=sys.stderr)
     for failure in failures[:SHOWN]:
-        print(f"  {failure}", file=sys.stderr)
+        print(f"  {spelled_out(str(failure))}", file=sys.stderr)
     if len(failures) > SHOWN:
-        left_out = len(failures) - SHOWN
-        print(f"  … and {left_out} more: see {output.folder / 'manifest.json'}", file=sys.stderr)
+        print(f"  … all of them are in {output.folder / MANIFEST}", file=sys.stderr)

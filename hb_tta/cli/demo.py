@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hb_tta.cli.options import add_running, add_views, positive
+from hb_tta.context import MultimodalContext
 
 if TYPE_CHECKING:
     from hb_tta.contact_sheet import Row
@@ -96,16 +97,20 @@ def pick_scenes(count: int) -> Iterator[Sample]:
     return islice(turns, count)
 
 
+def contexts_of(samples: Iterable[Sample]) -> list[MultimodalContext]:
+    """What the augmenter is told of the samples: never their answers."""
+    return [MultimodalContext(sample.image, sample.question) for sample in samples]
+
+
 def augment_all(
     method: str, samples: Sequence[Sample], arguments: argparse.Namespace
 ) -> Iterator[Row]:
-    """A row of views for every scene; the samples' answers stay here."""
-    from hb_tta import Augmenter, MultimodalContext
+    """A row of views for every scene."""
+    from hb_tta import Augmenter
     from hb_tta.contact_sheet import Row
 
     augmenter = Augmenter.from_pretrained(
         method, family=FAMILY, device=arguments.device, store=arguments.store
     )
-    contexts = [MultimodalContext(sample.image, sample.question) for sample in samples]
-    for done in augmenter.augment(contexts, n=arguments.n, seed=arguments.seed):
+    for done in augmenter.augment(contexts_of(samples), n=arguments.n, seed=arguments.seed):
         yield Row(method, done.views, done.seeds, done.description)

@@ -55,6 +55,7 @@ class Output:
                 "question": request.question,
                 "task": request.task,
                 "description": augmentation.description,
+                "warnings": augmentation.warnings,
                 "spec_hash": spec_hash,
                 "views": views,
             }

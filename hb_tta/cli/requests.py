@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hb_tta.context import TASKS
+from hb_tta.context import TASKS, MultimodalContext
 from hb_tta.errors import UserError
+from hb_tta.images import load_image
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,15 @@ class Request:
     image: Path
     question: str
     task: str
+
+    def check_image(self) -> None:
+        """Raises UserError where there is no sound image in the file."""
+        load_image(self.image)
+
+    def context(self) -> MultimodalContext:
+        """What the augmenter takes; it reads the file when it needs the pixels."""
+        image: Any = self.image
+        return MultimodalContext(image, self.question, self.task)
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,9 @@ def read_requests(file: Path, task: str) -> Iterator[Request | Failure]:
             if not line.strip():
                 continue
             try:
-                yield _request(index, line, file.parent, task)
+                request = _request(index, line, file.parent, task)
+                request.check_image()
+                yield request
             except UserError as error:
                 yield Failure(index, str(error))
 
