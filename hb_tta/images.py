@@ -8,6 +8,7 @@ import os
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -42,7 +43,9 @@ def load_image(source: str | os.PathLike[str] | bytes | Image.Image) -> Image.Im
     if isinstance(source, bytes):
         return _decoded(io.BytesIO(source), f"the image given as {len(source)} bytes")
     if isinstance(source, (str, os.PathLike)):
-        return _decoded(io.BytesIO(_file_bytes(source)), f"the image {os.fspath(source)!r}")
+        path = Path(os.fsdecode(source)).expanduser()
+        with _opened(path) as file:
+            return _decoded(file, f"the image {str(path)!r}")
     raise UserError(
         f"an image is a path, the bytes of a file or a Pillow image, not {type(source).__name__}:"
         " make one of an array with PIL.Image.fromarray"
@@ -66,14 +69,13 @@ def pixel_digest(image: Image.Image) -> str:
     return hashlib.sha256(size + image.tobytes()).hexdigest()
 
 
-def _file_bytes(source: str | os.PathLike[str]) -> bytes:
-    path = Path(os.fsdecode(source)).expanduser()
+def _opened(path: Path) -> BinaryIO:
     try:
         if path.is_dir():
             raise UserError(f"{str(path)!r} is a folder, not an image: name a file in it")
-        if path.exists() and not path.is_file():
+        if path.exists() and not path.is_file():  # a pipe or a device may never end
             raise UserError(f"{str(path)!r} is not a regular file: copy the image into one")
-        return path.read_bytes()
+        return open(path, "rb")
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"there is no image {str(path)!r}: check the path") from None
     except ValueError:  # a null character
@@ -84,9 +86,10 @@ def _file_bytes(source: str | os.PathLike[str]) -> bytes:
         ) from error
 
 
-def _decoded(file: io.BytesIO, name: str) -> Image.Image:
-    if not file.getbuffer().nbytes:
+def _decoded(file: BinaryIO, name: str) -> Image.Image:
+    if not file.seek(0, os.SEEK_END):
         raise UserError(f"{name} is empty: give an image file")
+    file.seek(0)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -119,7 +122,8 @@ def _normalised(image: Image.Image, name: str) -> Image.Image:
 
 
 def _broken(name: str, error: Exception) -> UserError:
-    return UserError(f"{name} is damaged or cut short ({error}): get a whole copy of it")
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return UserError(f"{name} is damaged or cut short ({reason}): get a whole copy of it")
 
 
 def _eight_bit(image: Image.Image, name: str) -> Image.Image:
@@ -132,12 +136,13 @@ def _eight_bit(image: Image.Image, name: str) -> Image.Image:
     if values_HW.min() < 0 or values_HW.max() > 65535:
         raise UserError(f"{name} has pixels beyond 16 bits: save it with 8 or 16 bits")
     scaled = Image.fromarray(((values_HW * 255 + 32767) // 65535).astype(np.uint8))
-    scaled.info["exif"] = image.getexif().tobytes()
+    with suppress(Exception):  # EXIF that cannot be read says nothing about the pixels
+        scaled.info["exif"] = image.getexif().tobytes()
     return scaled
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    with suppress(Exception):  # EXIF that cannot be read says nothing about the pixels
+    with suppress(Exception):
         return ImageOps.exif_transpose(image)
     return image
 
@@ -145,6 +150,8 @@ def _upright(image: Image.Image) -> Image.Image:
 def _flattened(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         return image.convert("RGB")
+    if image.mode == "La":  # Pillow has no way from it to RGBA
+        image = image.convert("LA")
     image = image.convert("RGBA")
     white = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(white, image).convert("RGB")
