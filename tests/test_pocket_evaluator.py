@@ -12,6 +12,7 @@ from hb_tta.training.pocket_family.matching import (
     itm_match,
     query_states,
 )
+from hb_tta.training.pocket_family.places import place_labels
 from hb_tta.training.pocket_family.run import DEV_SEED, Run, dev_scenes
 from hb_tta.training.pocket_family.towers import train_image_encoder
 from hb_tta.training.pocket_family.worn import worn
@@ -19,7 +20,7 @@ from safetensors.torch import load_file
 from transformers import Blip2ForImageTextRetrieval, Blip2Processor, CLIPVisionModelWithProjection
 
 from hb_tta.pocket.captions import ATTRIBUTES
-from hb_tta.pocket.world import sample_scenes
+from hb_tta.pocket.world import DIRECTIONS, SHAPES, sample_scenes
 
 SCALE = 0.006
 
@@ -95,6 +96,18 @@ def test_a_twin_of_a_right_caption_is_not_used_against_it():
             assert not batch.trusted.any()
             return
     pytest.fail("no twins were drawn")
+
+
+def test_places_tell_the_directions():
+    for scene, _ in zip(sample_scenes(5), range(200), strict=False):
+        if scene.relation not in DIRECTIONS:
+            continue
+        labels = {name: values[0] for name, values in place_labels([scene]).items()}
+        axis = "x" if scene.relation in ("left of", "right of") else "y"
+        first, second = (labels[f"{axis}_{group.shape}"] for group in scene.groups)
+        assert (first < second) == (scene.relation in ("left of", "above"))
+        absent = {shape for shape in SHAPES if scene.group_of(shape) is None}
+        assert {name.split("_")[1] for name, value in labels.items() if value == 0} == absent
 
 
 def test_losses_are_low_for_the_right_scores_and_high_for_the_wrong_ones():
