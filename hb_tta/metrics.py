@@ -26,7 +26,8 @@ class Interval:
 
     Attributes:
         estimate: the statistic of the data as they are.
-        low, high: the ends of the interval. They meet where there is but one unit.
+        low, high: the ends of the interval. They meet where all units agree, which says little
+            where ``n`` is small.
         n: the independent units that were resampled (images, where groups were given).
     """
 
