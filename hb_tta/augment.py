@@ -222,25 +222,35 @@ class Augmenter:
             UserError: an image cannot be read, a context carries its ground truth, a model cannot
                 be loaded, the store cannot be written.
         """
+        items = self._plan(contexts, n, seed)
+        store = MemoryStore() if self.store is None else self.store
+        maker = Maker(self._models, store, batch_size=self._batch_size, progress=progress)
+        maker.make(items)
+        return (self._assemble(item, maker, store) for item in items)
+
+    def view_keys(self, contexts: Sequence[Any], n: int = 4, seed: int = 0) -> list[list[str]]:
+        """The keys under which the store keeps, or will keep, the views of ``augment``.
+
+        Nothing is made and no model is loaded. See ``iter_augment`` for the arguments.
+        """
+        return [list(item.view_keys) for item in self._plan(contexts, n, seed)]
+
+    def unload(self) -> None:
+        """Frees the device; the next call that needs a model loads it again."""
+        self._models.unload()
+
+    def _plan(self, contexts: Sequence[Any], n: int, seed: int) -> list[Item]:
         described = evaluation_contexts(contexts)
         to_describe = self.generator_spec.needs_description and any(
             context.description is None for context in described
         )
-        items = plan(
+        return plan(
             described,
             _seeds(n, seed),
             generator=self._models.generator_json,
             needs_description=self.generator_spec.needs_description,
             describer=self._models.describer_json if to_describe else None,
         )
-        store = self.store or MemoryStore()
-        maker = Maker(self._models, store, batch_size=self._batch_size, progress=progress)
-        maker.make(items)
-        return (self._assemble(item, maker, store) for item in items)
-
-    def unload(self) -> None:
-        """Frees the device; the next call that needs a model loads it again."""
-        self._models.unload()
 
     def _assemble(self, item: Item, maker: Maker, store: Store | MemoryStore) -> Augmentation:
         payloads = _payloads(item, maker, store)

@@ -99,6 +99,12 @@ class Models:
         with _enough_memory(self.device):
             return self._generator.generate(contexts, seeds)
 
+    @property
+    def loaded(self) -> list[str]:
+        """Which of "describer" and "generator" are on the device now."""
+        models = {"describer": self._describer, "generator": self._generator}
+        return [name for name, model in models.items() if model is not None]
+
     def unload(self) -> None:
         """Frees the device of both."""
         if self._describer is not None:
