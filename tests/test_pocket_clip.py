@@ -13,7 +13,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from hb_tta.pocket.world import render, render_batch
 
-SCALE = 0.004
+SCALE = 0.005
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +69,8 @@ def test_what_is_saved_is_what_was_trained(run):
         assert torch.equal(loaded[name], value.float()), name
 
 
-def test_the_vision_tower_starts_as_the_image_encoder(run):
-    model = clip.build_model(clip.model_config(100)).eval()
+def test_a_vision_tower_of_as_many_layers_starts_as_the_image_encoder(run):
+    model = clip.build_model(clip.model_config(100, vision_layers=5)).eval()
     clip.start_tower(model, run)
     source = CLIPVisionModelWithProjection.from_pretrained(
         run.weights / "generator" / "image_encoder", dtype=torch.float32
