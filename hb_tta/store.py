@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,16 @@ from hb_tta.disk import cache_root, write_aside
 from hb_tta.entries import DamagedEntry, content_key, seal, unseal
 from hb_tta.errors import UserError
 
-__all__ = ["Damage", "Entry", "Pruned", "Store", "StoreInfo", "Usage", "content_key"]
+__all__ = [
+    "Damage",
+    "Entry",
+    "Pruned",
+    "Store",
+    "StoreInfo",
+    "Usage",
+    "content_key",
+    "default_store_root",
+]
 
 EXTENSIONS = {"views": ".png", "descriptions": ".json", "features": ".safetensors"}
 
@@ -192,7 +202,8 @@ class Store:
     def try_lock(self, namespace: str, key: str) -> Iterator[bool]:
         """``lock`` without waiting: yields False where another process or thread has the lock.
 
-        A refusal says "not now", not "this key": keys share 4096 locks a namespace.
+        A refusal says "not now", not "this key": keys share 4096 locks a namespace. Each lock held
+        is an open file of the process, so batches have hundreds of keys at most.
         """
         with self._held(namespace, key, timeout=0) as held:
             yield held
@@ -314,11 +325,9 @@ class Store:
 
     def _lock(self, namespace: str, key: str) -> BaseFileLock:
         # A lock file that is removed while somebody waits for it splits into two locks, so these
-        # are never removed; that they are few is what keeps them from piling up. One instance a
-        # file and process (is_singleton) lets a thread hold two keys of one lock.
+        # are never removed; that they are few is what keeps them from piling up.
         _check_address(namespace, key)
-        path = self.root / _LOCKS / f"{namespace}-{key[:3]}.lock"
-        return FileLock(path, is_singleton=True)
+        return _file_lock(self.root / _LOCKS / f"{namespace}-{key[:3]}.lock", os.getpid())
 
     # Places.
 
@@ -368,6 +377,15 @@ class Store:
         else:
             problem = f"cannot be written ({error.strerror or error})"
         return UserError(f"the store {self.root} {problem}: name a folder to write in with --store")
+
+
+@cache
+def _file_lock(path: Path, process: int) -> BaseFileLock:
+    """One instance a file, so that a thread may hold two keys of one lock.
+
+    And one a process: a forked child does not hold what its parent holds.
+    """
+    return FileLock(path)
 
 
 def _check_address(namespace: str, key: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hb_tta.metrics import (
@@ -100,6 +100,7 @@ def test_a_statistic_sees_whole_groups() -> None:
     assert seen == {(1, 1, 2, 2, 3, 3), (1, 2, 3, 10, 20, 30), (10, 10, 20, 20, 30, 30)}
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(numbers, numbers, st.integers(0, 5)), min_size=1), st.randoms())
 def test_order_does_not_matter(rows: list[tuple[float, float, int]], random: Any) -> None:
     shuffled = list(rows)
@@ -125,6 +126,7 @@ def test_the_seed_is_what_is_random() -> None:
     assert bootstrap_interval(values, seed=1) != bootstrap_interval(values, seed=2)
 
 
+@settings(deadline=None)
 @given(st.lists(numbers, min_size=1, max_size=30), st.floats(0.5, 0.99))
 def test_an_interval_lies_within_the_data(values: list[float], confidence: float) -> None:
     interval = bootstrap_interval(values, confidence=confidence, resamples=100)
@@ -166,6 +168,7 @@ def enumerated(differences: list[float]) -> float:
     return sum(move >= observed - 1e-9 for move in moved) / len(moved)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=9))
 def test_few_images_are_enumerated(differences: list[int]) -> None:
     test = paired_test(differences, [0] * len(differences))
@@ -241,6 +244,7 @@ def test_accuracies_by_hand() -> None:
     assert accuracy_plus(scores, ids) == 2 / 4
 
 
+@settings(deadline=None)
 @given(pairs, st.randoms())
 def test_accuracy_plus_is_at_most_accuracy(rows: list[tuple[bool, bool]], random: Any) -> None:
     questions = [(score, place) for place, pair in enumerate(rows) for score in pair]
@@ -381,6 +385,7 @@ def test_frechet_distance_of_few_images_and_of_flat_features(images: int) -> Non
     assert frechet_distance(line * u, line * v) == pytest.approx(expected)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 12), st.integers(2, 12), st.integers(1, 8))
 def test_frechet_distance_is_symmetric_turns_and_is_never_negative(
     seed: int, images_a: int, images_b: int, dimensions: int

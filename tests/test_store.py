@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from store_checks import makes_each_once, survives_kills
@@ -92,12 +92,14 @@ def test_key_is_the_sha256_of_canonical_json() -> None:
     )
 
 
+@settings(deadline=None)
 @given(requests, requests)
 def test_keys_are_equal_exactly_where_the_json_is(one: dict, other: dict) -> None:
     same = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
     assert (content_key(one) == content_key(other)) == same
 
 
+@settings(deadline=None)
 @given(requests)
 def test_key_survives_json_and_the_order_of_names(request: dict) -> None:
     turned = dict(reversed(json.loads(json.dumps(request)).items()))
@@ -132,6 +134,7 @@ def test_key_refuses_numbers_that_json_lacks(value: float) -> None:
 # ── Entries ──────────────────────────────────────────────────────────────────────────────────────
 
 
+@settings(deadline=None)
 @given(st.binary(), requests)
 def test_seal_and_unseal(payload: bytes, manifest: dict) -> None:
     assert unseal(seal(payload, manifest)) == (payload, json.loads(json.dumps(manifest)))
