@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from hb_tta.context import DescribedContext
+from hb_tta.context import DescribedContext, evaluation_contexts
 from hb_tta.errors import UserError
 from hb_tta.generators.protocol import ContextLike
 
@@ -13,17 +13,18 @@ from hb_tta.generators.protocol import ContextLike
 def described_contexts(
     contexts: Sequence[ContextLike], seeds: Sequence[Sequence[int]], *, needs_description: bool
 ) -> list[DescribedContext]:
-    """The contexts of a ``generate`` call, plain pairs turned into ``DescribedContext``s.
+    """The contexts of a ``generate`` call, as ``evaluation_contexts`` lets them through.
 
     Raises:
-        UserError: there is not one list of seeds a context, or a description is missing.
+        UserError: there is not one list of seeds a context, a description is missing, or a
+            context is none.
     """
     if len(contexts) != len(seeds):
         raise UserError(
             f"{len(contexts)} contexts came with {len(seeds)} lists of seeds: "
             "give one list of seeds a context"
         )
-    described = [DescribedContext(*context) for context in contexts]
+    described = evaluation_contexts(contexts)
     for index, context in enumerate(described):
         if needs_description and context.description is None:
             raise UserError(

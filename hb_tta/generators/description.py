@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from hb_tta.errors import UserError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -56,10 +58,26 @@ def load_tokenizers(base: Weights) -> list[PreTrainedTokenizerBase]:
 
     source, options = located(base)
     with reading(base, "a Stable Diffusion XL pipeline"):
-        return [
+        tokenizers = [
             CLIPTokenizer.from_pretrained(source, subfolder=name, **options)
             for name in ("tokenizer", "tokenizer_2")
         ]
+    check_vocabulary(tokenizers, base)
+    return tokenizers
+
+
+def check_vocabulary(tokenizers: Iterable[PreTrainedTokenizerBase], base: Weights) -> None:
+    """Raises UserError if a tokenizer knows no words.
+
+    Where its files are missing transformers gives an empty tokenizer and says nothing: every
+    description would be the same.
+    """
+    for tokenizer in tokenizers:
+        if tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):
+            raise UserError(
+                f"{base.location!r} lacks the vocabulary of a tokenizer: fetch its folders "
+                "tokenizer and tokenizer_2 again"
+            )
 
 
 def _fits(tokenizers: Iterable[PreTrainedTokenizerBase], text: str) -> bool:

@@ -11,12 +11,20 @@ from typing import Any
 import torch
 from diffusers import DDIMScheduler, StableDiffusionXLPipeline
 from diffusers.utils import logging as diffusers_logging
+from huggingface_hub import constants
 from safetensors import SafetensorError
-from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+from transformers import (
+    AutoConfig,
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 from transformers.utils import logging as transformers_logging
 
 from hb_tta.errors import UserError
 from hb_tta.fingerprint import Weights
+from hb_tta.generators.description import check_vocabulary
 
 
 def load_pipeline(
@@ -36,6 +44,7 @@ def load_pipeline(
     with _no_progress_bars():
         pipe = _read_pipeline(base, dtype, image_encoder, embeds_images)
     _check_is_sdxl(pipe, base)
+    check_vocabulary([pipe.tokenizer, pipe.tokenizer_2], base)
     if embeds_images:
         _check_image_encoder(pipe, image_encoder or base)
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
@@ -89,7 +98,10 @@ def located(weights: Weights) -> tuple[str, dict[str, Any]]:
     """
     if weights.subfolder or weights.is_folder():
         return weights.local_folder(), {}
-    return weights.location, {"revision": weights.commit()}
+    return weights.location, {
+        "revision": weights.commit(),
+        "local_files_only": constants.HF_HUB_OFFLINE,  # else diffusers asks first and complains
+    }
 
 
 @contextmanager
@@ -107,16 +119,20 @@ def reading(weights: Weights, what: str) -> Iterator[None]:
 def _load_image_encoder(weights: Weights, dtype: torch.dtype) -> dict[str, Any]:
     """The tower and its preprocessor; in a pipeline's layout the latter is a folder of its own."""
     head, tail = os.path.split(weights.subfolder or "")
-    in_pipeline = tail == "image_encoder"
-    processor = replace(weights, subfolder=os.path.join(head, "feature_extractor"))
-    with reading(weights, "a CLIP vision tower"):
+    beside = replace(weights, subfolder=os.path.join(head, "feature_extractor"))
+    with reading(weights, "a CLIP vision tower"), _no_load_report():
         source, options = located(weights)
         tower, info = CLIPVisionModelWithProjection.from_pretrained(
-            source, **options, dtype=dtype, use_safetensors=True, output_loading_info=True
+            source,
+            **options,
+            config=_vision_config(source, options),
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
         )
-        source, options = located(processor if in_pipeline else weights)
+        source, options = located(beside if tail == "image_encoder" else weights)
         preprocessor = CLIPImageProcessor.from_pretrained(source, **options)
-    if info["missing_keys"]:  # the library would fill them with random numbers
+    if info["missing_keys"]:  # the library fills them with random numbers
         raise UserError(
             f"{weights.location!r} is no whole CLIP vision tower: it lacks "
             f"{min(info['missing_keys'])!r} ({len(info['missing_keys'])} weights in all)"
@@ -124,7 +140,30 @@ def _load_image_encoder(weights: Weights, dtype: torch.dtype) -> dict[str, Any]:
     return {"image_encoder": tower, "feature_extractor": preprocessor}
 
 
+@contextmanager
+def _no_load_report() -> Iterator[None]:
+    """A tower out of a whole CLIP leaves the text half over, at which the library prints a page."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+
+
+def _vision_config(source: str, options: dict[str, Any]) -> CLIPVisionConfig:
+    """Of a tower, or of a whole CLIP, whose width of the embedding stands outside the tower's."""
+    config = AutoConfig.from_pretrained(source, **options)
+    if not isinstance(config, CLIPConfig):
+        return config
+    config.vision_config.projection_dim = config.projection_dim
+    return config.vision_config
+
+
 def _check_is_sdxl(pipe: StableDiffusionXLPipeline, base: Weights) -> None:
+    for part in ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2"):
+        if getattr(pipe, part) is None:
+            raise UserError(f"{base.location!r} is no Stable Diffusion XL: it has no {part}")
     if pipe.unet.config.addition_embed_type != "text_time":
         raise UserError(
             f"{base.location!r} is no Stable Diffusion XL: its UNet takes no pooled embedding"

@@ -1,0 +1,1 @@
+"""A generator from another package: the reference image, mirrored."""
