@@ -157,7 +157,7 @@ header, main { max-width: 1240px; margin: 0 auto; }
 header { margin-bottom: 24px; }
 h1 { font-size: 24px; font-weight: 650; }
 .lead { color: var(--quiet); white-space: pre-line; }
-section { display: grid; grid-template-columns: 240px minmax(0, 1fr); gap: 32px;
+section { display: grid; grid-template-columns: 256px minmax(0, 1fr); gap: 32px;
   background: var(--card); border: 1px solid var(--line); border-radius: 10px;
   padding: 24px; margin-bottom: 20px; }
 h2 { font-size: 17px; font-weight: 600; line-height: 1.35; margin: 12px 0 8px; }

@@ -16,6 +16,7 @@ from hb_tta.cli import describe_os_error, main
 from hb_tta.cli.demo import contexts_of, pick_scenes
 from hb_tta.cli.requests import Failure, read_requests
 from hb_tta.families import get_family, list_families
+from hb_tta.generators import accelerator
 from hb_tta.pocket.tasks import pocket_mme
 from hb_tta.store import Store, content_key
 
@@ -150,7 +151,7 @@ def test_bad_lines_are_told_at_the_end_and_the_good_ones_are_done(work, capsys):
 
 def test_a_file_of_bad_lines_alone_is_told_without_a_model(work, capsys):
     file = write_lines(work / "questions.jsonl", {"image": "none.png"})
-    assert main(["augment", str(file), "--family", "sdxl"]) == 1
+    assert main(["augment", str(file), "--family", "pocket"]) == 1
     assert "line 1: there is no image" in capsys.readouterr().err
 
 
@@ -223,6 +224,17 @@ def test_no_number_of_views_but_a_positive_one(work, number, capsys):
     assert not Path("hb-tta-out").exists()
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:0"])
+def test_a_device_that_is_not_there(work, device, monkeypatch, capsys):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    accelerator._visible_gpu.cache_clear()
+    with pytest.raises(SystemExit) as stopped:
+        main(["augment", "scene.png", "Is it?", *QUICK, "--device", device])
+    accelerator._visible_gpu.cache_clear()
+    assert stopped.value.code == 2
+    assert f"argument --device: '{device}' is no" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -236,7 +248,6 @@ def test_no_number_of_views_but_a_positive_one(work, number, capsys):
         (["scene.png", "--family", "pocket", "--lora", "no/where/at/all"], "no/where/at/all"),
         (["scene.png", "--family", "pocket", "--steps", "0"], "num_inference_steps=0"),
         (["scene.png", "--family", "pocket", "--guidance", "nan"], "guidance_scale=nan"),
-        (["scene.png", "--family", "pocket", "--device", "gpu"], "gpu"),
         (["scene.png", "--family", "pocket", "--seed", "-1"], "seed=-1"),
         (["scene.png", "--family", "pocket", "--seed", str(10**30)], "seed=1000"),
         (["scene.png", *QUICK, "--store", "scene.png"], "is a file"),
@@ -271,6 +282,7 @@ def test_a_full_disk_is_told_in_one_sentence_and_costs_nothing_finished(work, op
     (work / "full").mkdir()
     code = f"""
 import resource, sys
+import torchvision.transforms.v2  # importing it writes temporary files
 from hb_tta.cli import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 sys.exit(main(["augment", "scene.png", *{QUICK!r}, {option!r}, "full"]))
@@ -279,7 +291,7 @@ sys.exit(main(["augment", "scene.png", *{QUICK!r}, {option!r}, "full"]))
         assert main(["augment", "scene.png", *QUICK]) == 0  # the store has the views
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "full" in sentence(done.stderr)
+    assert re.search(r"/full is on a full disk|full/000001-seed0.png cannot", sentence(done.stderr))
     assert not [path for path in (work / "full").rglob("*.tmp")]
     assert main(["augment", "scene.png", *QUICK, option, "full"]) == 0
     assert Store("full" if option == "--store" else None).verify() == []

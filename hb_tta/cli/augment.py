@@ -102,9 +102,12 @@ def _add_generator(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Augment one image or many, write the views and their manifest."""
-    augmenter = _augmenter(arguments)  # loads nothing yet, but knows of wrong settings
     many = arguments.image.endswith(".jsonl")
-    requests, failures = _read_file(arguments) if many else (_read_image(arguments), [])
+    requests, failures = _read_file(arguments) if many else _read_image(arguments)
+    augmenter = _augmenter(arguments)  # loads nothing yet, but knows of wrong settings
+    if many:
+        requests, unreadable = _look_at_images(requests)
+        failures = sorted(failures + unreadable, key=lambda failure: failure.index)
     output = Output(Path(arguments.out))
     try:
         if requests:
@@ -116,10 +119,10 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def _read_image(arguments: argparse.Namespace) -> list[Request]:
+def _read_image(arguments: argparse.Namespace) -> tuple[list[Request], list[Failure]]:
     request = Request(1, Path(arguments.image), arguments.question or "", arguments.task)
     request.check_image()
-    return [request]
+    return [request], []
 
 
 def _read_file(arguments: argparse.Namespace) -> tuple[list[Request], list[Failure]]:
@@ -134,6 +137,17 @@ def _read_file(arguments: argparse.Namespace) -> tuple[list[Request], list[Failu
         )
     requests = [line for line in lines if isinstance(line, Request)]
     return requests, [line for line in lines if isinstance(line, Failure)]
+
+
+def _look_at_images(requests: Sequence[Request]) -> tuple[list[Request], list[Failure]]:
+    sound, unreadable = [], []
+    for request in requests:
+        try:
+            request.check_image()
+            sound.append(request)
+        except UserError as error:
+            unreadable.append(Failure(request.index, str(error)))
+    return sound, unreadable
 
 
 def _augmenter(arguments: argparse.Namespace) -> Augmenter:
@@ -174,7 +188,8 @@ def _tell(output: Output, failures: Sequence[Failure], *, many: bool) -> None:
         views = sum(len(item["views"]) for item in output.items)
         print(f"views: {views}, of images: {len(output.items)}, in: {output.folder}")
     for item in () if many else output.items:
-        print(f"description: {spelled_out(item['description'] or 'none')}")
+        if item["description"] is not None:
+            print(f"description: {spelled_out(item['description'])}")
         print(*(output.folder / view["file"] for view in item["views"]), sep="\n")
     if failures:
         print(f"hb-tta: lines that failed: {len(failures)}", file=sys.stderr)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hb_tta.cli.options import add_running, add_views, positive
+from hb_tta.cli.output import write_result
 from hb_tta.context import MultimodalContext
 
 if TYPE_CHECKING:
@@ -58,7 +59,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Augment, write the page, and print where it is."""
     from hb_tta.contact_sheet import Panel, render
-    from hb_tta.disk import write_aside
     from hb_tta.prompts import clean_question
 
     samples = list(pick_scenes(arguments.scenes))
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         for sample, scene_rows in zip(samples, rows, strict=True)
     ]
     page = Path(arguments.out)
-    write_aside(page, render(panels, title=TITLE, subtitle=SUBTITLE).encode())
+    write_result(page, render(panels, title=TITLE, subtitle=SUBTITLE).encode())
     print(page.resolve())
     return 0
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
+
+from hb_tta.generators.accelerator import default_device
 
 DEFAULT_VIEWS = 4
 
@@ -16,6 +19,17 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return number
+
+
+def device(text: str) -> str:
+    """A device that models can be moved to, as ``argparse``'s ``type``."""
+    if not re.fullmatch(r"(cpu|cuda|mps|xpu)(:\d+)?", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no device: use cpu, cuda, cuda:1, mps or xpu"
+        )
+    if text.startswith("cuda") and default_device() == "cpu":
+        raise argparse.ArgumentTypeError(f"{text!r} is not to be had: torch finds no NVIDIA GPU")
+    return text
 
 
 def add_views(parser: argparse._ActionsContainer) -> None:
@@ -35,7 +49,9 @@ def add_views(parser: argparse._ActionsContainer) -> None:
 def add_running(parser: argparse._ActionsContainer) -> None:
     """``--device`` and ``--store``."""
     parser.add_argument(
-        "--device", help="where the models run, such as cpu or cuda:1 (default: a GPU if any)"
+        "--device",
+        type=device,
+        help="where the models run, such as cpu or cuda:1 (default: a GPU if any)",
     )
     add_store(parser)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hb_tta.cli.requests import Failure, Request
 from hb_tta.disk import write_aside
+from hb_tta.errors import UserError
 from hb_tta.store import content_key
 
 if TYPE_CHECKING:
@@ -39,12 +40,12 @@ class Output:
         """Write the views of one request.
 
         Raises:
-            OSError: the folder cannot be written, or the disk is full.
+            UserError: the folder cannot be written, or the disk is full.
         """
         views = []
         for view, seed in zip(augmentation.views, augmentation.seeds, strict=True):
             name = f"{request.index:06d}-seed{seed}.png"
-            write_aside(self.folder / name, png(view))
+            write_result(self.folder / name, png(view))
             views.append({"seed": seed, "file": name})
         spec_hash = content_key(augmentation.spec)
         self._specs[spec_hash] = augmentation.spec
@@ -69,8 +70,23 @@ class Output:
             "failures": [{"index": f.index, "reason": f.reason} for f in failures],
         }
         path = self.folder / MANIFEST
-        write_aside(path, json.dumps(manifest, indent=2).encode())
+        write_result(path, json.dumps(manifest, indent=2).encode())
         return path
+
+
+def write_result(path: Path, data: bytes) -> None:
+    """Write a file that a person asked for with ``--out``.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        write_aside(path, data)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror or error}): mend that or name another "
+            "place with --out; the store keeps the views, so they are not generated again"
+        ) from error
 
 
 def png(image: Image) -> bytes:

@@ -54,7 +54,7 @@ def read_requests(file: Path, task: str) -> Iterator[Request | Failure]:
     """The requests of a JSONL file, one ``{"image": path, "question": …}`` a line.
 
     A relative path is taken from the file's folder. ``"task"`` may stand in a line, too; all other
-    keys are ignored. Empty lines are skipped.
+    keys are ignored. Empty lines are skipped. The images are not looked at.
 
     Args:
         file: JSON objects in UTF-8, one a line.
@@ -65,9 +65,7 @@ def read_requests(file: Path, task: str) -> Iterator[Request | Failure]:
             if not line.strip():
                 continue
             try:
-                request = _request(index, line, file.parent, task)
-                request.check_image()
-                yield request
+                yield _request(index, line, file.parent, task)
             except UserError as error:
                 yield Failure(index, str(error))
 
