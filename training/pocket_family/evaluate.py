@@ -161,7 +161,8 @@ def evaluate_captions(
     Returns:
         0/1 by attribute, as ``judge`` has it, and ``average``, the mean of a picture's verdicts
         on the five; the strict reader's under ``strict_…``; under ``agree_…`` whether the two
-        readers gave the same verdict, and ``agree_reading``: whether they saw the same things.
+        readers gave the same verdict, and ``agree_reading``: whether they saw the same things;
+        under ``shuffled_…``, for a baseline, the verdict by the next picture's caption.
     """
     scenes = captioned(seed, number, held_out=held_out)
     contexts = [DescribedContext(render(scene), caption(scene)) for scene in scenes]
@@ -198,6 +199,9 @@ def both_judges(
     figures = by_name(trained)
     figures |= {f"strict_{name}": values for name, values in by_name(strict).items()}
     figures |= {f"agree_{name}": values for name, values in by_name(same).items()}
+    others = [*scenes[1:], *scenes[:1]]
+    shuffled = [judge(reading, s, mention) for reading, s in zip(readings[0], others, strict=True)]
+    figures |= {f"shuffled_{name}": values for name, values in by_name(shuffled).items()}
     whole = _array(_things(a) == _things(b) for a, b in zip(*readings, strict=True))
     return figures | {"agree_reading": whole}
 

@@ -121,7 +121,8 @@ def _fit(blob: np.ndarray, others: np.ndarray, colour: str) -> _Thing | None:
     if iou[best] < LEAST_IOU:
         return None
     shape, radius, dx, dy = bank.kinds[rows[best[0]]]
-    return _Thing(shape, colour, Place(best[2] + dx, best[1] + dy, radius), float(iou[best]))
+    place = Place(float(best[2] + dx), float(best[1] + dy), radius)
+    return _Thing(shape, colour, place, float(iou[best]))
 
 
 class _Bank:

@@ -1,0 +1,339 @@
+"""Stage ``card``: measures every figure and writes the family's model card, CARD.md.
+
+Nothing in the card is written by hand: aims and definitions stand here, figures come from
+``measure``, times from the logs of the stages, sizes from the weights.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from hb_tta.training.pocket_family.curves import draw_curves, stage_logs
+from hb_tta.training.pocket_family.evaluate import FIVE
+from hb_tta.training.pocket_family.measure import chosen_guidance, measured
+from hb_tta.training.pocket_family.run import DEV_SEED, SEALED_SEED, TRAIN_SEED, Run
+from hb_tta.training.pocket_family.sheets import draw_sheets
+from safetensors import safe_open
+
+from hb_tta.disk import write_aside
+from hb_tta.metrics import Interval, bootstrap_interval
+from hb_tta.pocket.captions import ATTRIBUTES
+from hb_tta.pocket.tasks import CATEGORIES
+
+READ = ("scene", "shape", "colour", "count", "relation")
+MAX_MEGABYTES = 45
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the card's table: a figure beside its aim, in the unit that is printed."""
+
+    what: str
+    aim: str
+    interval: Interval
+    met: bool
+    unit: str = "%"
+
+    def __str__(self) -> str:
+        i = self.interval
+        figure = f"{i.estimate:.1f} [{i.low:.1f}, {i.high:.1f}] {self.unit}"
+        return (
+            f"| {self.what} | {self.aim} | {figure} | {i.n} | {'yes' if self.met else '**no**'} |"
+        )
+
+
+def write_card(run: Run) -> None:
+    """Measure, draw and write: CARD.md, curves.png and contact sheets, in ``run.work / "card"``."""
+    folder = run.work / "card"
+    folder.mkdir(parents=True, exist_ok=True)
+    sections = [
+        _TOP.format(
+            guidance=chosen_guidance(run), train=TRAIN_SEED, dev=DEV_SEED, sealed=SEALED_SEED
+        ),
+        _HEADER + "\n".join(map(str, rows(run))),
+        _baselines(run),
+        _views(run),
+        _guidance(run),
+        _models(run),
+        _stages(run),
+        _BOTTOM,
+    ]
+    draw_curves(run, folder / "curves.png")
+    draw_sheets(run, folder)
+    write_aside(folder / "CARD.md", "\n\n".join(sections).encode() + b"\n")
+
+
+def rows(run: Run) -> Iterator[Row]:
+    """Every aim with its figure."""
+    for name in READ:
+        yield at_least(
+            f"reader: {name}, rendered scenes", measured(run, "reader_rendered")[name], 98
+        )
+    for name in READ:
+        trips = measured(run, "reader_round_trips")[name]
+        yield at_least(f"reader: {name}, VAE round trips", trips, 97)
+    captions = measured(run, "captions")
+    agree = captions["agree_average"]
+    yield at_least("reader: same verdicts as the strict reader, generated images", agree, 90)
+    psnr = bootstrap_interval(measured(run, "vae")["psnr"])
+    yield Row("VAE: round trips", "28", psnr, psnr.estimate >= 28, "dB")
+    for name, aim in zip(FIVE, (99, 97, 95, 80, 92), strict=True):
+        yield at_least(f"generator, from true captions: {name}", captions[name], aim)
+    embedding = measured(run, "embedding")
+    for name, aim in (("scene", 80), ("colour", 60)):
+        yield at_least(f"generator, from the embedding alone: {name}", embedding[name], aim)
+    yield _held_out(captions["average"], measured(run, "captions_held_out")["average"])
+    mllm, evaluator = measured(run, "mllm"), measured(run, "evaluator")
+    for category in CATEGORIES:
+        yield between(f"MLLM: {category}", mllm[f"{category}/accuracy"], 75, 95, images=2)
+    for category in CATEGORIES:
+        kept = mllm[f"{category}/description"]
+        yield at_least(f"MLLM's descriptions: {category} is in it and right", kept, 75, images=2)
+    for name in ATTRIBUTES:
+        yield at_least(f"evaluator, one-edit wrong captions: {name}", evaluator[name], 85)
+    zero_shot = measured(run, "clip")["colour and shape"]
+    yield between("CLIP, zero-shot on single objects: colour and shape", zero_shot, 60, 95)
+    yield from _diversity(run)
+
+
+def at_least(what: str, values: np.ndarray, aim: float, *, images: int = 1) -> Row:
+    """A share in percent that should reach its aim; ``images``: samples in a row of one image."""
+    interval = percent(values, images)
+    return Row(what, f"{aim:g}", interval, interval.estimate >= aim)
+
+
+def between(what: str, values: np.ndarray, low: float, high: float, *, images: int = 1) -> Row:
+    """A share in percent that should be neither too low nor too high."""
+    interval = percent(values, images)
+    return Row(what, f"{low:g}–{high:g}", interval, low <= interval.estimate <= high)
+
+
+def percent(values: np.ndarray, images: int = 1) -> Interval:
+    """The mean of 0/1 values in percent, resampled by images."""
+    groups = None if images == 1 else np.arange(len(values)) // images
+    return bootstrap_interval(100 * values, groups=groups)
+
+
+def _held_out(seen: np.ndarray, unseen: np.ndarray) -> Row:
+    """How much worse the generator is on combinations that no training scene contains."""
+    tagged = np.concatenate([100 * seen, -100 * unseen - 1000])  # tells the two after resampling
+
+    def gap(values: np.ndarray) -> float:
+        mine, other = values[values >= 0], -values[values < 0] - 1000
+        return float(mine.mean() - other.mean()) if len(mine) and len(other) else 0.0
+
+    interval = bootstrap_interval(tagged, statistic=gap, resamples=2000)
+    what = "generator: the five averaged, seen minus held-out combinations"
+    return Row(what, "≤ 5", interval, interval.estimate <= 5, "points")
+
+
+def _diversity(run: Run) -> Iterator[Row]:
+    figures = measured(run, "diversity")
+    for name in ("scene", "places", "sizes"):
+        drawn, world = figures[name], figures[f"world_{name}"]
+
+        def ratio(rows: np.ndarray, drawn=drawn, world=world) -> float:
+            picked = rows.astype(int)
+            return 100 * float(np.nanmean(drawn[picked]) / np.nanmean(world[picked]))
+
+        interval = bootstrap_interval(np.arange(len(drawn)), statistic=ratio, resamples=2000)
+        what = f"generator, between seeds: spread of {name}, of the world's"
+        yield Row(what, "80–120", interval, 80 <= interval.estimate <= 120)
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
+    shown = [header, ["---"] * len(header), *lines]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in shown)
+
+
+def _cell(values: np.ndarray, images: int = 1) -> str:
+    interval = percent(values, images)
+    return f"{interval.estimate:.1f} [{interval.low:.1f}, {interval.high:.1f}]"
+
+
+def _baselines(run: Run) -> str:
+    mllm, captions = measured(run, "mllm"), measured(run, "captions")
+    questions = [
+        [
+            category,
+            _cell(mllm[f"{category}/accuracy"], 2),
+            _cell(mllm[f"{category}/single_word"], 2),
+            _cell(mllm[f"{category}/blind"], 2),
+            _cell(mllm[f"{category}/blank"], 2),
+            f"{100 * mllm[f'{category}/best_blind'][0]:.1f}",
+        ]
+        for category in CATEGORIES
+    ]
+    sources = {
+        "caption alone": captions,
+        "caption and embedding": measured(run, "captions_and_embedding"),
+        "embedding alone": measured(run, "embedding"),
+        "caption alone, held-out combinations": measured(run, "captions_held_out"),
+    }
+    drawn = [
+        [how, judge, *(_cell(figures[prefix + name]) for name in (*FIVE, "bound"))]
+        for how, figures in sources.items()
+        for judge, prefix in (("reader", ""), ("strict", "strict_"))
+    ]
+    drawn.append(
+        ["caption alone, of another scene", "reader"]
+        + [_cell(captions[f"shuffled_{name}"]) for name in (*FIVE, "bound")]
+    )
+    agree = ", ".join(f"{name} {_cell(captions[f'agree_{name}'])}" for name in FIVE)
+    held_out = measured(run, "reader_held_out")
+    strict = measured(run, "reader_round_trips")
+    return "\n\n".join(
+        [
+            "## Beside their baselines",
+            _BLIND,
+            _table(
+                ["pocket_mme", "accuracy", "one word", "blind", "blank", "best blind"], questions
+            ),
+            _DRAWN,
+            _table(["drawn from", "judge", *FIVE, "bound"], drawn),
+            f"The two readers give the same verdict on: {agree}; they see exactly the same things "
+            f"in {_cell(captions['agree_reading'])} % of the pictures.",
+            "The reader on rendered scenes with held-out combinations: "
+            + ", ".join(f"{name} {_cell(held_out[name])}" for name in READ)
+            + ". The strict reader on VAE round trips: "
+            + ", ".join(f"{name} {_cell(strict[f'strict_{name}'])}" for name in READ)
+            + ".",
+        ]
+    )
+
+
+def _views(run: Run) -> str:
+    described, recorded = measured(run, "views"), measured(run, "views_of_records")
+    lines = [
+        [
+            category,
+            _cell(described[f"{category}/kept"], 2),
+            _cell(described[f"{category}/chance"], 2),
+            _cell(recorded[f"{category}/kept"], 2),
+            len(described[f"{category}/kept"]) // 2,
+        ]
+        for category in CATEGORIES
+    ]
+    header = [
+        "category",
+        "kept, %",
+        "by chance, %",
+        "kept, description from the record, %",
+        "images",
+    ]
+    return "\n\n".join(["## What a view keeps", _KEPT, _table(header, lines)])
+
+
+def _guidance(run: Run) -> str:
+    figures = measured(run, "guidance")
+    scales = list(dict.fromkeys(name.split("/")[0] for name in figures))
+    lines = [[s, *(_cell(figures[f"{s}/{name}"]) for name in (*FIVE, "average"))] for s in scales]
+    text = f"On the dev seed, from captions alone; {chosen_guidance(run):g} was chosen."
+    return "\n\n".join(["## Guidance", text, _table(["scale", *FIVE, "average"], lines)])
+
+
+def _models(run: Run) -> str:
+    lines, parameters, size = [], 0, 0
+    for folder in sorted({path.parent for path in run.weights.rglob("*.safetensors")}):
+        files = list(folder.glob("*.safetensors"))
+        count, bytes_ = sum(map(_parameters, files)), sum(f.stat().st_size for f in files)
+        lines.append([f"`{folder.relative_to(run.weights)}`", f"{count:,}", f"{bytes_ / 1e6:.2f}"])
+        parameters, size = parameters + count, size + bytes_
+    lines.append(["together", f"{parameters:,}", f"{size / 1e6:.2f} (aim: ≤ {MAX_MEGABYTES})"])
+    return "\n\n".join(["## Models", _table(["folder", "parameters", "MB"], lines)])
+
+
+def _parameters(path: Path) -> int:
+    with safe_open(path, "pt") as file:
+        return sum(int(np.prod(file.get_slice(key).get_shape())) for key in file.keys())
+
+
+def _stages(run: Run) -> str:
+    logs = stage_logs(run)
+    lines = [
+        [stage, f"{log[-1]['step']:.0f}", f"{log[-1]['seconds'] / 60:.1f}"]
+        for stage, log in logs.items()
+    ]
+    total = sum(log[-1]["seconds"] for log in logs.values()) / 60
+    lines.append(["together", "", f"{total:.1f}"])
+    header = ["stage", "steps", "minutes (wall, several stages at once on the machine)"]
+    scale = f" Scale {run.scale:g}, seed {run.seed}."
+    return "\n\n".join(
+        [
+            "## Training",
+            f"On {hardware(run)}.{scale} Figures on the dev seed against time:",
+            "![accuracy against time](curves.png)",
+            _table(header, lines),
+        ]
+    )
+
+
+def hardware(run: Run) -> str:
+    """The machine in words."""
+    if run.device.startswith("cuda"):
+        return torch.cuda.get_device_name(run.device)
+    names = {
+        line.split(":", 1)[1].strip()
+        for line in _read("/proc/cpuinfo").splitlines()
+        if line.startswith("model name")
+    }
+    name = ", ".join(sorted(names)) or platform.processor() or platform.machine()
+    return f"a CPU ({name}), {torch.get_num_threads()} torch thread a stage"
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text() if Path(path).exists() else ""
+
+
+_TOP = """# The pocket family
+
+Tiny models of the ordinary classes, trained from nothing on a procedural world of coloured shapes
+(64×64 pixels), so that all of hb-tta runs and is measured on a laptop. This card is written by the
+recipe:
+
+```
+python -m hb_tta.training.pocket_family --stage all
+```
+
+Scenes come from streams of seeds: {train} for training, {dev} for every choice (guidance scale:
+{guidance:g}), {sealed} for the figures below. Training scenes never hold the combinations that are
+held out. Percentages are followed by their 95 % bootstrap interval; *n* counts what was resampled.
+
+## Aims
+"""
+
+_HEADER = "| what | aim | figure | n | met |\n| --- | --- | --- | --- | --- |\n"
+
+_BLIND = """The MLLM's answers, in percent. *Accuracy*: MME's wording; *one word*: another usual
+suffix; *blind*: the same model with another scene's picture; *blank*: with a grey one; *best
+blind*: what a model could reach that knows every question's usual answer and sees nothing."""
+
+_DRAWN = """The generator's pictures, in percent. *Scene*: the background is the named one. *Colour*
+and *existence*: every named colour, every named shape is there. *Count*: of every named colour and
+shape together there are as many as named. *Position*: the named relation holds between the named
+groups. *Bound*: every named shape is there in its named colour."""
+
+_KEPT = """`Augmenter` gives a view of an image and a question, with the MLLM's own description.
+*Kept*: the reader's answer to the question is the same for the view as for the reference; a
+question that cannot be answered of the view is not kept. *By chance*: the same, of the view of
+another reference."""
+
+_BOTTOM = """## Contact sheets
+
+Frames are green where the reader reads what was asked for, red where not.
+
+![the world](world.png)
+![VAE round trips](round_trips.png)
+![one caption, 16 seeds](seeds.png)
+![16 captions](captions.png)
+
+## Limits
+
+The family is a test bed: it knows four shapes, five colours, four backgrounds, at most four equal
+things, and the words for them. Directions are judged by whether they hold, since one picture may
+hold two (left of and above). Figures come from one training run with one seed."""

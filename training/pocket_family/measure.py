@@ -1,0 +1,158 @@
+"""Every figure of the model card, measured once and kept: samples by name, a file a measure.
+
+A measure is made again when the weights that it judges, its size or its seed change, so the card
+may be interrupted, and measures may be made in several processes at once.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from hb_tta.training.pocket_family.evaluate import (
+    Figures,
+    best_guidance,
+    evaluate_captions,
+    evaluate_embedding,
+    evaluate_reader,
+    evaluate_vae,
+    guidance_figures,
+)
+from hb_tta.training.pocket_family.evaluate_views import evaluate_diversity, evaluate_views
+from hb_tta.training.pocket_family.run import DEV_SEED, SEALED_SEED, Run
+
+from hb_tta.disk import write_aside
+from hb_tta.fingerprint import Weights
+from hb_tta.pocket.tasks import CATEGORIES
+
+LEAST = 4  # samples at the smallest scale
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How figures are made.
+
+    Attributes:
+        roles: the folders of the models that they depend on.
+        number: samples (scenes, captions, images a category: see the function).
+        make: from a run and the number of samples to figures, nested by category or not.
+        guided: whether they depend on the guidance scale that was chosen.
+    """
+
+    roles: tuple[str, ...]
+    number: int
+    make: Callable[[Run, int], Mapping[str, Any]]
+    guided: bool = False
+
+
+def measured(run: Run, name: str) -> Figures:
+    """The figures of a measure, by "name" or "category/name": made now or read back."""
+    measure, path = MEASURES[name], run.work / "figures" / f"{name}.json"
+    number = run.examples(measure.number, least=LEAST)
+    key = {
+        "number": number,
+        "seed": run.seed,
+        "guidance": chosen_guidance(run) if measure.guided else None,
+        "weights": {r: Weights(str(run.weights / r)).fingerprint() for r in measure.roles},
+    }
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    if kept.get("key") != key:
+        started = time.monotonic()
+        figures = {k: values.tolist() for k, values in _flat(measure.make(run, number)).items()}
+        kept = {"key": key, "seconds": time.monotonic() - started, "figures": figures}
+        write_aside(path, json.dumps(kept).encode())
+    return {name: np.array(values) for name, values in kept["figures"].items()}
+
+
+def _flat(figures: Mapping[str, Any], prefix: str = "") -> Figures:
+    flat: Figures = {}
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}/")
+        else:
+            flat[prefix + name] = np.asarray(value, np.float64)
+    return flat
+
+
+def chosen_guidance(run: Run) -> float:
+    """The guidance scale that is best on the dev seed."""
+    by_scale: dict[str, Figures] = {}
+    for name, values in measured(run, "guidance").items():
+        scale, figure = name.split("/")
+        by_scale.setdefault(scale, {})[figure] = values
+    return best_guidance(by_scale)
+
+
+def _mllm(run: Run, number: int) -> Mapping[str, Any]:
+    from hb_tta.training.pocket_family.mllm_evaluate import best_blind_accuracy, evaluate_mllm
+
+    best = {category: np.array([best_blind_accuracy(category)]) for category in CATEGORIES}
+    return evaluate_mllm(run, "sealed", number) | {"best_blind": best}
+
+
+def _evaluator(run: Run, number: int) -> Mapping[str, Any]:
+    from hb_tta.training.pocket_family.evaluator import evaluate_evaluator
+
+    return evaluate_evaluator(run, _sealed(run), number)
+
+
+def _clip(run: Run, number: int) -> Mapping[str, Any]:
+    from hb_tta.training.pocket_family.clip import evaluate_clip
+
+    return evaluate_clip(run, _sealed(run), number)
+
+
+def _sealed(run: Run) -> int:
+    return SEALED_SEED + 1000 * run.seed
+
+
+def _reader(**how: bool) -> Callable[[Run, int], Figures]:
+    return lambda run, number: evaluate_reader(run, _sealed(run), number, **how)
+
+
+def _captions(**how: Any) -> Callable[[Run, int], Figures]:
+    return lambda run, number: evaluate_captions(
+        run, _sealed(run), number, chosen_guidance(run), **how
+    )
+
+
+def _views(described: bool) -> Callable[[Run, int], Mapping[str, Figures]]:
+    return lambda run, number: evaluate_views(
+        run, "sealed", number, chosen_guidance(run), described=described
+    )
+
+
+_VAE, _JUDGED = "generator/vae", ("generator", "reader")
+MEASURES = {
+    "reader_rendered": Measure(("reader",), 1000, _reader()),
+    "reader_held_out": Measure(("reader",), 500, _reader(held_out=True)),
+    "reader_round_trips": Measure((_VAE, "reader"), 1000, _reader(round_trip=True)),
+    "vae": Measure((_VAE,), 1000, lambda run, n: evaluate_vae(run, _sealed(run), n)),
+    "mllm": Measure(("mllm",), 300, _mllm),
+    "evaluator": Measure(("evaluator",), 500, _evaluator),
+    "clip": Measure(("clip",), 500, _clip),
+    "guidance": Measure(
+        _JUDGED, 120, lambda run, n: guidance_figures(run, DEV_SEED + 1000 * run.seed, n)
+    ),
+    "captions": Measure(_JUDGED, 500, _captions(), guided=True),
+    "captions_held_out": Measure(_JUDGED, 300, _captions(held_out=True), guided=True),
+    "captions_and_embedding": Measure(_JUDGED, 300, _captions(method="hummingbird"), guided=True),
+    "embedding": Measure(
+        _JUDGED,
+        300,
+        lambda run, n: evaluate_embedding(run, _sealed(run), n, chosen_guidance(run)),
+        guided=True,
+    ),
+    "diversity": Measure(
+        _JUDGED,
+        16,
+        lambda run, n: evaluate_diversity(run, _sealed(run), n, chosen_guidance(run)),
+        guided=True,
+    ),
+    "views": Measure((*_JUDGED, "mllm"), 40, _views(described=True), guided=True),
+    "views_of_records": Measure(_JUDGED, 40, _views(described=False), guided=True),
+}
