@@ -12,7 +12,7 @@ ACTIONS = {"store": ("info", "verify", "prune")}  # commands below commands
 
 def help_page() -> str:
     """The page in Markdown."""
-    commands = [[]]
+    commands: list[list[str]] = [[]]
     for name in COMMANDS:
         commands += [[name], *([name, action] for action in ACTIONS.get(name, ()))]
     head = "# The command line\n\n`make docs` writes this page.\n"
