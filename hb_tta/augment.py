@@ -27,7 +27,7 @@ from hb_tta.generators import DEFAULT, Default, get_method
 from hb_tta.generators.accelerator import default_device, default_dtype
 from hb_tta.generators.specs import as_weights
 from hb_tta.images import load_image
-from hb_tta.making import SHORTENED, TRIES, VANISHED, Maker
+from hb_tta.making import SHORTENED, TRIES, VANISHED, WORDLESS, Maker
 from hb_tta.models import Models
 from hb_tta.plan import Item, plan
 from hb_tta.store import Store
@@ -259,7 +259,7 @@ class Augmenter:
         if meta.get("shortened"):
             notes.append(SHORTENED)
         if item.description_key and not meta.get("description"):
-            notes.append("the describer wrote nothing of use: the views follow the image alone")
+            notes.append(WORDLESS)
         return Augmentation(
             views=[load_image(payload) for payload in payloads],
             seeds=list(item.seeds),

@@ -90,3 +90,8 @@ def _check_texts(context: DescribedContext, number: int) -> None:
         raise UserError(
             f"context {number} has the description {context.description!r}: give a text or None"
         )
+    if context.description and any("\ud800" <= char <= "\udfff" for char in context.description):
+        raise UserError(
+            f"context {number} has the description {context.description!r}, which is no Unicode "
+            "text (a lone surrogate): decode it with the right encoding"
+        )

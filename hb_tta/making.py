@@ -26,6 +26,7 @@ VIEWS_A_BATCH = 16  # more of SDXL's views at once gain nothing
 TRIES = 3  # at an entry that somebody else removes again as soon as it is made
 
 SHORTENED = "the description was too long for the text encoders and was shortened"
+WORDLESS = "the describer wrote nothing of use: the views follow the image alone"
 VANISHED = "entries vanish from the store as soon as they are made: stop whoever prunes it"
 
 
@@ -57,7 +58,10 @@ class Maker:
         missing = missing_keys(self._store, "views", [key for i in items for key in i.view_keys])
         if not missing:
             return
-        texts = self._descriptions([item for item in items if missing.keys() & item.view_keys])
+        unfinished = [item for item in items if missing.keys() & item.view_keys]
+        for note in (note for item in unfinished for note in item.warnings):
+            warnings.warn(note, stacklevel=3)
+        texts = self._descriptions(unfinished)
         views = {
             key: (item, seed)
             for item in reversed(items)  # of equal keys the first item counts
@@ -126,7 +130,7 @@ class Maker:
         )
         keys = [key for _, group in batch for key, _, _ in group]
         metas = [
-            {**self._meta(item), **told, "seed": seed}
+            {**self._meta(item), **told, "generator": self._models.generator_json, "seed": seed}
             for (item, group), told in zip(batch, fitted, strict=True)
             for _, _, seed in group
         ]
@@ -142,6 +146,8 @@ class Maker:
         description, shortened = self._models.fit(text)
         if shortened:
             warnings.warn(f"{SHORTENED}: it begins {text[:40]!r}", stacklevel=2)
+        if item.description_key and not text:
+            warnings.warn(WORDLESS, stacklevel=2)
         return {"description": description, "shortened": shortened}
 
     def _meta(self, item: Item) -> dict[str, Any]:
@@ -151,7 +157,6 @@ class Maker:
             "guidance": item.guidance,
             "task": item.task,
             "describer": self._models.describer_json if item.description_key else None,
-            "generator": self._models.generator_json,
         }
 
 

@@ -1,0 +1,87 @@
+"""The augmenter under a hundred kills, and eight of it on one store."""
+
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models
+from augmenting import contents, finish, logged, models, picture, start
+
+from hb_tta.store import Store
+
+pytestmark = pytest.mark.soak
+
+KILLS = 100
+
+
+@pytest.fixture(scope="module")
+def mllm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.save_llava(tmp_path_factory.mktemp("mllm"))
+
+
+def settings(mllm: Path, folder: Path, images: int, n: int, **changed: Any) -> dict[str, Any]:
+    paths = []
+    for seed in range(images):
+        picture(seed).save(folder / f"{seed}.png")
+        paths.append((str(folder / f"{seed}.png"), f"Is there a {seed}?"))
+    return {
+        "method": "hummingbird",
+        "models": models(mllm),
+        "store": str(folder / "store"),
+        "contexts": paths,
+        "n": n,
+        "batch_size": 3,
+        **changed,
+    }
+
+
+def killed(process: subprocess.Popen[str], log: Path, chance: random.Random) -> bool:
+    """Kill it: sometimes while it starts, mostly while it generates. False: it was quicker."""
+    before = len(logged(log))
+    patience = time.monotonic() + (chance.uniform(0, 5) if chance.random() < 0.2 else 600)
+    while time.monotonic() < patience and process.poll() is None:
+        if len(logged(log)) > before:
+            time.sleep(chance.uniform(0, 1))
+            break
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
+def test_a_hundred_kills_lose_no_finished_view(mllm: Path, tmp_path: Path) -> None:
+    store, log, chance = Store(tmp_path / "store"), tmp_path / "log", random.Random(0)
+    wanted = settings(mllm, tmp_path, images=40, n=250)  # more than can be made meanwhile
+    finished: dict[str, tuple[int, int, str]] = {}
+    progressed = 0
+    for _ in range(KILLS):
+        assert killed(start(tmp_path, log, wanted), log, chance)
+        assert store.verify() == []
+        now = contents(store)
+        assert {key: now[key] for key in finished} == finished  # the same files, untouched
+        progressed += len(now) > len(finished)
+        finished = now
+    assert progressed > KILLS // 3  # most kills fell into generation
+    assert len(logged(log)) == len(set(logged(log)))
+    last = settings(mllm, tmp_path, images=2, n=20)
+    result = finish(start(tmp_path, log, last))
+    after = contents(store)
+    assert set(result["keys"]) <= after.keys()
+    assert {key: after[key] for key in finished} == finished
+
+
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_eight_processes_make_nothing_twice(mllm: Path, tmp_path: Path, batch_size: int) -> None:
+    log = tmp_path / "log"
+    wanted = settings(mllm, tmp_path, images=12, n=10, batch_size=batch_size)
+    orders = [wanted["contexts"], wanted["contexts"][::-1], sorted(wanted["contexts"])]
+    running = [start(tmp_path, log, {**wanted, "contexts": orders[i % 3]}) for i in range(8)]
+    keys = [finish(process)["keys"] for process in running]
+    assert all(sorted(each) == sorted(keys[0]) for each in keys)
+    assert sorted(logged(log)) == sorted(set(keys[0]))
+    descriptions = [line for line in log.read_text().splitlines() if line.startswith("desc")]
+    assert len(descriptions) == len(set(descriptions)) == 12
