@@ -31,12 +31,15 @@ COMMANDS = {
 
 WIDTH = 90  # of every help text, so that docs/help.md does not depend on a terminal
 
+_FULL = "free some space and give the same command again, finished views are kept"
+_FORBIDDEN = "choose a file or folder that you may use"
 _REMEDIES = {
-    errno.ENOSPC: "free some space and give the same command again, finished views are kept",
-    errno.EDQUOT: "free some space and give the same command again, finished views are kept",
-    errno.EROFS: "choose a folder that can be written, with --out or --store",
-    errno.EACCES: "choose a file or folder that you may use",
-    errno.EPERM: "choose a file or folder that you may use",
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EROFS: _FORBIDDEN,
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+    errno.ENOENT: "check the path",
 }
 
 
@@ -113,7 +116,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
-            return arguments.run(arguments)
+            status = arguments.run(arguments)
+            sys.stdout.flush()  # a pipe that was closed shows here, not when the interpreter ends
+            return status
         except KeyboardInterrupt:
             status, sentence = 130, "stopped: finished work is kept, the same command goes on"
         except BrokenPipeError:

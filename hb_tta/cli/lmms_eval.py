@@ -1,0 +1,30 @@
+"""``hb-tta lmms-eval``: lmms-eval's own command line, with ``--augment``."""
+
+from __future__ import annotations
+
+import argparse
+from importlib.util import find_spec
+
+from hb_tta.errors import UserError
+
+DESCRIPTION = """\
+The same as `lmms-eval …`, whose --augment comes from this package as well: for where the
+plugin is not found, or another one replaces the same model."""
+
+PASSES_ON = True  # what it is given goes to lmms-eval as it stands
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what ``run`` reads."""
+    parser.usage = "hb-tta lmms-eval [options of lmms-eval]"
+    parser.description = DESCRIPTION
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run lmms-eval; it ends the process by itself where it fails."""
+    if find_spec("lmms_eval") is None:
+        raise UserError('lmms-eval is not installed: pip install "hb-tta[lmms-eval]"')
+    from hb_tta.integrations.lmms_eval import command_line
+
+    command_line.run(arguments.passed_on)
+    return 0
