@@ -77,8 +77,8 @@ def train_unet(run: Run) -> None:
         return F.mse_loss(unet(noisy, steps, text, added_cond_kwargs=added).sample, target)
 
     optimize(
-        run, "unet", {"unet": unet}, loss, steps=run.steps(11_000), lr=1e-3, ema=0.999,
-        evaluate=lambda: _save_preview(run, unet), evaluate_every=1000,
+        run, "unet", {"unet": unet}, loss, steps=run.steps(7000), lr=1e-3, ema=0.998,
+        evaluate=lambda: _save_preview(run, unet), evaluate_every=500,
     )  # fmt: skip
     save_pipeline(run, unet.eval(), run.weights / "generator")
 
@@ -113,13 +113,9 @@ class _TrainingSet:
         self.device = run.device
         scenes = training_scenes(run)
         vae = AutoencoderKL.from_pretrained(run.work / "vae_encoder").to(run.device)
-        mean, std = (
-            torch.tensor(values, device=run.device).view(1, -1, 1, 1)
-            for values in (vae.config.latents_mean, vae.config.latents_std)
-        )
         self.latents = torch.cat(
             [
-                ((encode(vae, scenes.pixels(slice(i, i + 64), run.device)) - mean) / std).cpu()
+                encode(vae, scenes.pixels(slice(i, i + 64), run.device)).cpu()
                 for i in range(0, len(scenes), 64)
             ]
         )

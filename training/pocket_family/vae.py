@@ -1,7 +1,9 @@
 """Stage ``vae``: a KL autoencoder with factor 8, as SDXL's, and 8 latent channels.
 
-Encoder and decoder learn together, first on crops; then the encoder is frozen, so that the
-denoiser may start, and the decoder alone learns to be crisp under a little latent noise.
+Encoder and decoder learn together, at first nearly free to say what they like (34 dB, 1,100 nats
+an image), then under a pressure that leaves the latents what matters (about 300 nats): on the free
+latents a denoiser did not learn to place and colour things. Then the encoder is frozen, and the
+decoder alone learns to be crisp under a little latent noise.
 """
 
 from __future__ import annotations
@@ -12,11 +14,11 @@ from diffusers import AutoencoderKL
 from hb_tta.training.pocket_family.optimize import Draws, optimize
 from hb_tta.training.pocket_family.run import Run, dev_scenes, training_scenes
 
-LATENT_NOISE = 0.06  # of each channel's standard deviation: what the denoiser leaves
+LATENT_NOISE = 0.06  # of a channel's deviation, which is 1: what the denoiser leaves
 
 
 def train_encoder(run: Run) -> AutoencoderKL:
-    """Train encoder and decoder together; the latents' statistics go into the config."""
+    """Train encoder and decoder together and normalise the latents."""
     torch.manual_seed(run.seed)
     vae = AutoencoderKL(
         in_channels=3,
@@ -32,8 +34,23 @@ def train_encoder(run: Run) -> AutoencoderKL:
         scaling_factor=1.0,
         force_upcast=False,
     ).to(run.device)
+    _train_both(run, "vae_encoder", vae, steps=run.steps(3600), lr=2e-3, pressure=1e-3)
+    normalise_latents(vae, *_latent_statistics(run, vae))
+    _train_both(run, "vae_pressure", vae, steps=run.steps(1000), lr=1.5e-3, pressure=0.05)
+    normalise_latents(vae, *_latent_statistics(run, vae))
+    vae.save_pretrained(run.work / "vae_encoder")
+    return vae
+
+
+def _train_both(
+    run: Run, stage: str, vae: AutoencoderKL, *, steps: int, lr: float, pressure: float
+) -> None:
+    """Encoder and decoder, on crops, then (the last 15 %) on full images.
+
+    Args:
+        pressure: weight of the KL divergence, a mean over the latents' entries.
+    """
     scenes, dev = training_scenes(run), dev_scenes(run, 256)
-    steps = run.steps(3600)
 
     def loss(draws: Draws, step: int) -> torch.Tensor:
         full = step >= 0.85 * steps
@@ -45,21 +62,45 @@ def train_encoder(run: Run) -> AutoencoderKL:
         noise = draws.normal(*posterior.mean.shape, device=run.device)
         decoded = vae.decode(posterior.mean + posterior.std * noise).sample
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
-        return _reconstruction(decoded, pixels) + 1e-3 * kl
+        return _reconstruction(decoded, pixels) + pressure * kl
 
     optimize(
-        run, "vae_encoder", {"vae": vae}, loss, steps=steps, lr=2e-3,
+        run, stage, {"vae": vae}, loss, steps=steps, lr=lr,
         evaluate=lambda: {"psnr": psnr(vae, dev.pixels(slice(None), run.device))},
     )  # fmt: skip
-    vae.eval()
-    means = torch.cat(
-        [encode(vae, scenes.pixels(slice(i, i + 64), run.device)) for i in range(0, 2048, 64)]
-    )
-    vae.register_to_config(
-        latents_mean=means.mean((0, 2, 3)).tolist(), latents_std=means.std((0, 2, 3)).tolist()
-    )
-    vae.save_pretrained(run.work / "vae_encoder")
-    return vae
+
+
+@torch.no_grad()
+def _latent_statistics(run: Run, vae: AutoencoderKL) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation of every channel of the posterior: two (C,)."""
+    scenes = training_scenes(run)
+    posteriors = [
+        vae.encode(scenes.pixels(slice(i, i + 64), run.device)).latent_dist
+        for i in range(0, min(len(scenes), 2048), 64)
+    ]
+    means = torch.cat([posterior.mean for posterior in posteriors])
+    noise = torch.cat([posterior.var for posterior in posteriors]).mean((0, 2, 3))
+    # Channels that say little are nearly all noise: by their means alone it would be blown up.
+    return means.mean((0, 2, 3)), (means.var((0, 2, 3)) + noise).sqrt()
+
+
+@torch.no_grad()
+def normalise_latents(vae: AutoencoderKL, mean: torch.Tensor, std: torch.Tensor) -> None:
+    """Make every channel's posterior of mean 0 and deviation 1, folding both into 1×1 convolutions.
+
+    The config's ``latents_mean`` would say the same, but the stock SDXL pipeline reads it for
+    four channels only.
+
+    Args:
+        mean, std: of each channel: (C,).
+    """
+    quant, post = vae.quant_conv, vae.post_quant_conv
+    channels = len(mean)  # the means' rows; the log-variances' follow
+    quant.weight[:channels] /= std.view(-1, 1, 1, 1)
+    quant.bias[:channels] = (quant.bias[:channels] - mean) / std
+    quant.bias[channels:] -= 2 * std.log()
+    post.bias += post.weight[:, :, 0, 0] @ mean
+    post.weight *= std.view(1, -1, 1, 1)
 
 
 def train_decoder(run: Run) -> AutoencoderKL:
@@ -68,14 +109,13 @@ def train_decoder(run: Run) -> AutoencoderKL:
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
     scenes, dev = training_scenes(run), dev_scenes(run, 256)
-    std = torch.tensor(vae.config.latents_std, device=run.device).view(1, -1, 1, 1)
 
     def loss(draws: Draws, step: int) -> torch.Tensor:
         pixels = scenes.pixels(draws.rows(len(scenes), 16), run.device)
         with torch.no_grad():
             latents = encode(vae, pixels)
         noise = draws.normal(*latents.shape, device=run.device)
-        return _reconstruction(vae.decode(latents + LATENT_NOISE * std * noise).sample, pixels)
+        return _reconstruction(vae.decode(latents + LATENT_NOISE * noise).sample, pixels)
 
     optimize(
         run, "vae_decoder", {"vae": vae}, loss, steps=run.steps(1600), lr=1e-3, ema=0.995,
@@ -86,7 +126,7 @@ def train_decoder(run: Run) -> AutoencoderKL:
 
 
 def encode(vae: AutoencoderKL, pixels: torch.Tensor) -> torch.Tensor:
-    """Mean latents (N, 8, 8, 8), not normalised, of pixels (N, 3, 64, 64) in [-1, 1]."""
+    """Mean latents (N, 8, 8, 8) of pixels (N, 3, 64, 64) in [-1, 1]."""
     with torch.no_grad():
         return vae.encode(pixels).latent_dist.mean
 
