@@ -13,19 +13,27 @@ from hb_tta.errors import UserError
 
 if TYPE_CHECKING:
     from hb_tta.augment import Augmentation, Augmenter
+    from hb_tta.tta import Answer, answer
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answer",
     "Augmentation",
     "Augmenter",
     "DescribedContext",
     "MultimodalContext",
     "UserError",
     "__version__",
+    "answer",
 ]
 
-_LAZY = {"Augmentation": "hb_tta.augment", "Augmenter": "hb_tta.augment"}
+_LAZY = {
+    "Answer": "hb_tta.tta",
+    "Augmentation": "hb_tta.augment",
+    "Augmenter": "hb_tta.augment",
+    "answer": "hb_tta.tta",
+}
 
 
 def __getattr__(name: str) -> Any:
