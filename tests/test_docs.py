@@ -28,7 +28,7 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch):
     snippets = blocks("python")
     for snippet in snippets:
         exec(compile(snippet, "README.md", "exec"), namespace)
-    assert len(snippets) == 2
+    assert len(snippets) == 3
     assert [view.mode for view in namespace["views"]] == ["RGB"] * 4
     assert len({view.tobytes() for view in namespace["views"]}) == 4
 
