@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
@@ -49,6 +50,12 @@ CLIP_PREPROCESSOR = {
     "resample": 3,
     "size": 32,
 }
+
+
+def reference() -> Image.Image:
+    """The golden cases' reference image, 60×48."""
+    with Image.open(GOLDEN / "reference.png") as image:
+        return image.convert("RGB")
 
 
 def save_sdxl_base(folder: Path) -> Path:

@@ -5,9 +5,8 @@ from functools import cache
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
-from sdxl_folders import GOLDEN, LORA, PIPELINE
+from sdxl_folders import GOLDEN, LORA, PIPELINE, reference
 
 from hb_tta.generators import HummingbirdGenerator
 
@@ -29,7 +28,7 @@ def generator(weights: str) -> HummingbirdGenerator:
 @cache
 def latents(weights: str, guidance: float, steps: int) -> list[list[torch.Tensor]]:
     """Of every prompt and seed, in one batch."""
-    image = Image.open(GOLDEN / "reference.png")
+    image = reference()
     return generator(weights).generate(
         [(image, prompt) for prompt in CASES["prompts"]],
         [SEEDS for _ in CASES["prompts"]],

@@ -11,15 +11,22 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from PIL import Image
 from safetensors.torch import load_file, save_file
-from sdxl_folders import GOLDEN, LORA, PIPELINE, save_clip, save_hub_cache, save_sdxl_base
+from sdxl_folders import (
+    GOLDEN,
+    LORA,
+    PIPELINE,
+    reference,
+    save_clip,
+    save_hub_cache,
+    save_sdxl_base,
+)
 
 from hb_tta.errors import UserError
 from hb_tta.fingerprint import Weights
 from hb_tta.generators import HummingbirdGenerator, I2T2ISpec
 
-CONTEXT = (Image.open(GOLDEN / "reference.png"), "two red dogs left of a blue bench")
+CONTEXT = (reference(), "two red dogs left of a blue bench")
 
 
 def latents(base: Path, **settings) -> torch.Tensor:
@@ -36,7 +43,7 @@ def test_sdxls_own_layout_with_a_whole_clip_beside_it(tmp_path: Path, caplog):
     base, clip = save_sdxl_base(tmp_path / "base"), save_clip(tmp_path / "clip")
     torch.testing.assert_close(latents(base, image_encoder=clip), expected(), atol=1e-3, rtol=0)
     generator = HummingbirdGenerator.from_pretrained(base, image_encoder=clip, device="cpu")
-    pipe = generator._sampler.pipe
+    pipe = generator.pipe
     assert type(pipe.scheduler).__name__ == "DDIMScheduler"
     golden = json.loads((PIPELINE / "scheduler" / "scheduler_config.json").read_text())
     unlike = {key for key in golden if pipe.scheduler.config[key] != golden[key]}
@@ -63,7 +70,7 @@ import sys
 assert "torch" not in sys.modules
 print(json.dumps(spec.to_json()))
 from PIL import Image
-image = Image.open({str(GOLDEN / "reference.png")!r})
+image = Image.open({str(GOLDEN / "reference.png")!r}).convert("RGB")
 options = dict(num_inference_steps=2, output_type="latent")
 latents = spec.load("cpu").generate([(image, {CONTEXT[1]!r})], [[0]], **options)[0][0]
 from safetensors.torch import save_file

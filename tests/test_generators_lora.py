@@ -9,9 +9,8 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from peft import LoraConfig
-from PIL import Image
 from safetensors.torch import load_file, save_file
-from sdxl_folders import GOLDEN, LORA, PIPELINE
+from sdxl_folders import LORA, PIPELINE, reference
 
 from hb_tta.errors import UserError
 from hb_tta.generators import HummingbirdGenerator
@@ -117,7 +116,7 @@ def test_a_zero_lora_is_the_untuned_generator(tmp_path: Path):
         return {k: t * 0 if "lora_B" in k else t for k, t in tensors.items()}
 
     zero = changed(tmp_path / "zero", tensors=zeroed)
-    image = Image.open(GOLDEN / "reference.png")
+    image = reference()
     views = [
         HummingbirdGenerator.from_pretrained(PIPELINE, lora=lora, device="cpu").generate(
             [(image, "a cat")], [[0]], num_inference_steps=2, output_type="latent"

@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from sdxl_folders import GOLDEN
+from sdxl_folders import reference
 from torchvision.transforms import RandAugment
 
 from hb_tta.errors import UserError
 from hb_tta.generators import RandAugmentGenerator, RandAugmentSpec
 
-REFERENCE = Image.open(GOLDEN / "reference.png")
+REFERENCE = reference()
 
 
 def views(seeds: list[int]) -> list[bytes]:

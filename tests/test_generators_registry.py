@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image, ImageOps
-from sdxl_folders import GOLDEN
+from PIL import ImageOps
+from sdxl_folders import reference
 
 import hb_tta.generators
 from hb_tta.errors import UserError
@@ -42,7 +42,7 @@ def test_an_installed_package_adds_a_generator(installed: Path, monkeypatch):
     assert "hb_tta_mirror.generator" not in sys.modules
     spec = method.from_family(get_family("pocket"))
     assert isinstance(spec, GeneratorSpec) and not spec.needs_description
-    image = Image.open(GOLDEN / "reference.png")
+    image = reference()
     ((left, right),) = spec.load().generate([(image, None)], [[0, 1]])
     assert left.tobytes() == image.tobytes()
     assert right.tobytes() == ImageOps.mirror(image).tobytes()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 from PIL import Image
-from sdxl_folders import GOLDEN, LORA, PIPELINE
+from sdxl_folders import LORA, PIPELINE, reference
 
 from hb_tta.errors import UserError
 from hb_tta.fingerprint import Weights
@@ -23,10 +23,6 @@ from hb_tta.generators import (
 )
 
 STEPS = 3
-
-
-def reference() -> Image.Image:
-    return Image.open(GOLDEN / "reference.png")
 
 
 def noise(seed: int, size: tuple[int, int] = (57, 40)) -> Image.Image:
@@ -58,14 +54,14 @@ SEEDS = [[0, 1, 2], [5], [], [7, 0]]
 
 
 def test_a_view_does_not_depend_on_its_batch():
-    settings: Any = {"num_inference_steps": 10, "guidance_scale": 7.5, "output_type": "latent"}
+    settings: Any = {"num_inference_steps": 6, "guidance_scale": 7.5, "output_type": "latent"}
     alone = [
         [hummingbird(1).generate([context], [[seed]], **settings)[0][0] for seed in seeds]
         for context, seeds in zip(CONTEXTS, SEEDS, strict=True)
     ]
     compositions = {
         batch_size: hummingbird(batch_size).generate(CONTEXTS, SEEDS, **settings)
-        for batch_size in (2, 4, 16)
+        for batch_size in (2, 16)
     }
     turned = hummingbird(4).generate(CONTEXTS[::-1], [s[::-1] for s in SEEDS[::-1]], **settings)
     compositions[-4] = [views[::-1] for views in turned[::-1]]
@@ -89,7 +85,7 @@ def test_pil_views_are_the_stock_pipelines():
     generator = hummingbird(1)
     (view,) = generator.generate([CONTEXTS[0]], [[3]])[0]
     assert (view.mode, view.size) == ("RGB", (64, 64))
-    pipe = generator._sampler.pipe
+    pipe = generator.pipe
     embeds, zeros = pipe.encode_image(reference(), "cpu", 1)
     prompt, negative, _, _ = pipe.encode_prompt(CONTEXTS[0][1])
     stock = pipe(
@@ -120,7 +116,7 @@ def test_i2t2i_is_the_stock_pipeline_on_the_description():
 def test_i2t2i_does_not_look_at_the_image():
     views = i2t2i().generate([(reference(), "a cat"), (noise(0), "a cat")], [[1], [1]])
     assert views[0][0].tobytes() == views[1][0].tobytes()
-    assert i2t2i()._sampler.pipe.image_encoder is None
+    assert i2t2i().pipe.image_encoder is None
 
 
 def test_the_image_and_the_description_both_matter():
@@ -183,7 +179,7 @@ def test_bfloat16_gives_finite_views_near_float32s():
 
 def test_views_that_come_out_as_nan_are_an_error():
     generator = HummingbirdGenerator.from_pretrained(PIPELINE, device="cpu", dtype="float32")
-    generator._sampler.pipe.vae.decoder.conv_out.bias.data.fill_(float("nan"))
+    generator.pipe.vae.decoder.conv_out.bias.data.fill_(float("nan"))
     with pytest.raises(UserError, match="NaN in float32"):
         generator.generate([CONTEXTS[0]], [[0]], num_inference_steps=1)
 

@@ -12,6 +12,7 @@ from os import PathLike
 from typing import Any
 
 import torch
+from diffusers import StableDiffusionXLPipeline
 
 from hb_tta.context import DescribedContext
 from hb_tta.fingerprint import Weights
@@ -29,10 +30,6 @@ class HummingbirdGenerator:
     Args:
         spec: what decides the pixels.
         device, batch_size, cpu_offload: see ``SDXLSampler``; they decide none.
-
-    Attributes:
-        spec: as given.
-        batch_size: views a batch.
     """
 
     def __init__(
@@ -107,6 +104,11 @@ class HummingbirdGenerator:
         return cls(spec, device=device, batch_size=batch_size, cpu_offload=cpu_offload)
 
     @property
+    def pipe(self) -> StableDiffusionXLPipeline:
+        """The stock pipeline, for whoever wants to call it alone."""
+        return self._sampler.pipe
+
+    @property
     def batch_size(self) -> int:
         """Views a batch."""
         return self._sampler.batch_size
@@ -150,7 +152,7 @@ class HummingbirdGenerator:
         )
 
     def _encode(self, contexts: list[DescribedContext], guided: bool) -> Conditions:
-        pipe = self._sampler.pipe
+        pipe = self.pipe
         prompt, negative_prompt, _, _ = pipe.encode_prompt(
             [context.description for context in contexts],
             device=self._sampler.device,

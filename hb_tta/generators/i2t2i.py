@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from diffusers import StableDiffusionXLPipeline
 
 from hb_tta.context import DescribedContext
 from hb_tta.generators.loading import load_pipeline
@@ -38,6 +39,11 @@ class I2T2IGenerator:
         )
 
     @property
+    def pipe(self) -> StableDiffusionXLPipeline:
+        """The stock pipeline, for whoever wants to call it alone."""
+        return self._sampler.pipe
+
+    @property
     def batch_size(self) -> int:
         """Views a batch."""
         return self._sampler.batch_size
@@ -63,7 +69,7 @@ class I2T2IGenerator:
 
     def _encode(self, contexts: list[DescribedContext], guided: bool) -> Conditions:
         return conditions_of(
-            *self._sampler.pipe.encode_prompt(
+            *self.pipe.encode_prompt(
                 [context.description for context in contexts],
                 device=self._sampler.device,
                 do_classifier_free_guidance=guided,

@@ -43,6 +43,7 @@ def load_pipeline(
     """
     with _no_progress_bars():
         pipe = _read_pipeline(base, dtype, image_encoder, embeds_images)
+    assert pipe.unet.dtype == dtype  # diffusers before 0.40 does not know the name
     _check_is_sdxl(pipe, base)
     check_vocabulary([pipe.tokenizer, pipe.tokenizer_2], base)
     if embeds_images:
@@ -75,19 +76,18 @@ def _read_pipeline(
 @contextmanager
 def _no_progress_bars() -> Iterator[None]:
     """Loading takes seconds; the libraries' bars would drown our caller's own."""
-    before = (
-        diffusers_logging.is_progress_bar_enabled(),
-        transformers_logging.is_progress_bar_enabled(),
-    )
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
+    shown = [
+        library
+        for library in (diffusers_logging, transformers_logging)
+        if library.is_progress_bar_enabled()
+    ]
+    for library in shown:
+        library.disable_progress_bar()
     try:
         yield
     finally:
-        if before[0]:
-            diffusers_logging.enable_progress_bar()
-        if before[1]:
-            transformers_logging.enable_progress_bar()
+        for library in shown:
+            library.enable_progress_bar()
 
 
 def located(weights: Weights) -> tuple[str, dict[str, Any]]:
@@ -109,7 +109,7 @@ def reading(weights: Weights, what: str) -> Iterator[None]:
     """Turns the libraries' many complaints about files into one sentence."""
     try:
         yield
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"{weights.location!r} cannot be loaded as {what}: {reason[:300]}"

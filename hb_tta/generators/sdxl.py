@@ -122,8 +122,9 @@ class SDXLSampler:
         """
         if output_type not in ("pil", "latent"):
             raise UserError(f"output_type={output_type!r} is not known: use 'pil' or 'latent'")
-        steps = num_inference_steps or self.settings.num_inference_steps
-        guidance = self.settings.guidance_scale if guidance_scale is None else guidance_scale
+        spec = self.settings
+        steps = spec.num_inference_steps if num_inference_steps is None else num_inference_steps
+        guidance = spec.guidance_scale if guidance_scale is None else guidance_scale
         check_num_inference_steps(steps)
         check_guidance_scale(guidance)
         described = described_contexts(contexts, seeds, needs_description=True)
