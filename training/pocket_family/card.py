@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from hb_tta.training.pocket_family.curves import draw_curves, stage_logs
 from hb_tta.training.pocket_family.evaluate import FIVE
+from hb_tta.training.pocket_family.evaluate_views import UNASKED
 from hb_tta.training.pocket_family.measure import chosen_guidance, measured
 from hb_tta.training.pocket_family.run import DEV_SEED, SEALED_SEED, TRAIN_SEED, Run
 from hb_tta.training.pocket_family.sheets import draw_sheets
@@ -39,23 +40,28 @@ class Row:
     met: bool
     unit: str = "%"
 
-    def __str__(self) -> str:
+    def cells(self) -> list[str]:
+        """The line's cells."""
         i = self.interval
         figure = f"{i.estimate:.1f} [{i.low:.1f}, {i.high:.1f}] {self.unit}"
-        return (
-            f"| {self.what} | {self.aim} | {figure} | {i.n} | {'yes' if self.met else '**no**'} |"
-        )
+        return [self.what, self.aim, figure, str(i.n), "yes" if self.met else "**no**"]
 
 
 def write_card(run: Run) -> None:
     """Measure, draw and write: CARD.md, curves.png and contact sheets, in ``run.work / "card"``."""
     folder = run.work / "card"
     folder.mkdir(parents=True, exist_ok=True)
+    write_aside(folder / "CARD.md", card_text(run).encode())
+    draw_curves(run, folder / "curves.png")
+    draw_sheets(run, folder)
+
+
+def card_text(run: Run) -> str:
+    """The card in Markdown."""
+    seeds = {"train": TRAIN_SEED, "dev": DEV_SEED, "sealed": SEALED_SEED}
     sections = [
-        _TOP.format(
-            guidance=chosen_guidance(run), train=TRAIN_SEED, dev=DEV_SEED, sealed=SEALED_SEED
-        ),
-        _HEADER + "\n".join(map(str, rows(run))),
+        _TOP.format(guidance=chosen_guidance(run), **seeds),
+        _table(["what", "aim", "figure", "n", "met"], [row.cells() for row in rows(run)]),
         _baselines(run),
         _views(run),
         _guidance(run),
@@ -63,9 +69,7 @@ def write_card(run: Run) -> None:
         _stages(run),
         _BOTTOM,
     ]
-    draw_curves(run, folder / "curves.png")
-    draw_sheets(run, folder)
-    write_aside(folder / "CARD.md", "\n\n".join(sections).encode() + b"\n")
+    return "\n\n".join(sections) + "\n"
 
 
 def rows(run: Run) -> Iterator[Row]:
@@ -134,16 +138,23 @@ def _held_out(seen: np.ndarray, unseen: np.ndarray) -> Row:
 
 def _diversity(run: Run) -> Iterator[Row]:
     figures = measured(run, "diversity")
-    for name in ("scene", "places", "sizes"):
-        drawn, world = figures[name], figures[f"world_{name}"]
-
-        def ratio(rows: np.ndarray, drawn=drawn, world=world) -> float:
-            picked = rows.astype(int)
-            return 100 * float(np.nanmean(drawn[picked]) / np.nanmean(world[picked]))
-
-        interval = bootstrap_interval(np.arange(len(drawn)), statistic=ratio, resamples=2000)
+    for name in UNASKED:
+        # A caption none of whose pictures shows a thing has no spread, and is left out.
+        known = np.isfinite(figures[name])
+        drawn, world = figures[name][known], figures[f"world_{name}"][known]
+        interval = _ratio(drawn, world) if known.any() else Interval(0.0, 0.0, 0.0, 0)
         what = f"generator, between seeds: spread of {name}, of the world's"
         yield Row(what, "80–120", interval, 80 <= interval.estimate <= 120)
+
+
+def _ratio(drawn: np.ndarray, world: np.ndarray) -> Interval:
+    """The mean of the first in percent of the mean of the second; captions are resampled."""
+
+    def ratio(rows: np.ndarray) -> float:
+        picked = rows.astype(int)
+        return 100 * float(drawn[picked].mean() / world[picked].mean())
+
+    return bootstrap_interval(np.arange(len(drawn)), statistic=ratio, resamples=2000)
 
 
 def _table(header: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
@@ -304,10 +315,7 @@ Scenes come from streams of seeds: {train} for training, {dev} for every choice 
 {guidance:g}), {sealed} for the figures below. Training scenes never hold the combinations that are
 held out. Percentages are followed by their 95 % bootstrap interval; *n* counts what was resampled.
 
-## Aims
-"""
-
-_HEADER = "| what | aim | figure | n | met |\n| --- | --- | --- | --- | --- |\n"
+## Aims"""
 
 _BLIND = """The MLLM's answers, in percent. *Accuracy*: MME's wording; *one word*: another usual
 suffix; *blind*: the same model with another scene's picture; *blank*: with a grey one; *best

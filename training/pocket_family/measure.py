@@ -29,8 +29,6 @@ from hb_tta.disk import write_aside
 from hb_tta.fingerprint import Weights
 from hb_tta.pocket.tasks import CATEGORIES
 
-LEAST = 4  # samples at the smallest scale
-
 
 @dataclass(frozen=True)
 class Measure:
@@ -41,18 +39,20 @@ class Measure:
         number: samples (scenes, captions, images a category: see the function).
         make: from a run and the number of samples to figures, nested by category or not.
         guided: whether they depend on the guidance scale that was chosen.
+        least: samples at the smallest scale; among twelve scenes every attribute comes up.
     """
 
     roles: tuple[str, ...]
     number: int
     make: Callable[[Run, int], Mapping[str, Any]]
     guided: bool = False
+    least: int = 12
 
 
 def measured(run: Run, name: str) -> Figures:
     """The figures of a measure, by "name" or "category/name": made now or read back."""
     measure, path = MEASURES[name], run.work / "figures" / f"{name}.json"
-    number = run.examples(measure.number, least=LEAST)
+    number = run.examples(measure.number, least=measure.least)
     key = {
         "number": number,
         "seed": run.seed,
@@ -136,23 +136,24 @@ MEASURES = {
     "evaluator": Measure(("evaluator",), 500, _evaluator),
     "clip": Measure(("clip",), 500, _clip),
     "guidance": Measure(
-        _JUDGED, 120, lambda run, n: guidance_figures(run, DEV_SEED + 1000 * run.seed, n)
+        _JUDGED, 96, lambda run, n: guidance_figures(run, DEV_SEED + 1000 * run.seed, n)
     ),
-    "captions": Measure(_JUDGED, 500, _captions(), guided=True),
-    "captions_held_out": Measure(_JUDGED, 300, _captions(held_out=True), guided=True),
-    "captions_and_embedding": Measure(_JUDGED, 300, _captions(method="hummingbird"), guided=True),
+    "captions": Measure(_JUDGED, 400, _captions(), guided=True),
+    "captions_held_out": Measure(_JUDGED, 240, _captions(held_out=True), guided=True),
+    "captions_and_embedding": Measure(_JUDGED, 240, _captions(method="hummingbird"), guided=True),
     "embedding": Measure(
         _JUDGED,
-        300,
+        240,
         lambda run, n: evaluate_embedding(run, _sealed(run), n, chosen_guidance(run)),
         guided=True,
     ),
     "diversity": Measure(
         _JUDGED,
-        16,
+        12,
         lambda run, n: evaluate_diversity(run, _sealed(run), n, chosen_guidance(run)),
         guided=True,
+        least=2,
     ),
-    "views": Measure((*_JUDGED, "mllm"), 40, _views(described=True), guided=True),
-    "views_of_records": Measure(_JUDGED, 40, _views(described=False), guided=True),
+    "views": Measure((*_JUDGED, "mllm"), 30, _views(described=True), guided=True, least=2),
+    "views_of_records": Measure(_JUDGED, 30, _views(described=False), guided=True, least=2),
 }

@@ -44,9 +44,9 @@ def draw_sheets(run: Run, folder: Path) -> None:
 
 
 def _world_cells(seed: int) -> list[Cell]:
-    plain = list(islice(sample_scenes(seed), NUMBER - 4))
-    contacts = (scene for scene in sample_scenes(seed) if scene.relation in CONTACTS)
-    scenes = [*plain, *islice(contacts, 4)]
+    stream = sample_scenes(seed)
+    scenes = list(islice(stream, NUMBER - len(CONTACTS)))
+    scenes += [next(s for s in stream if s.relation == contact) for contact in CONTACTS]
     return [Cell([render(scene)], [caption(scene)]) for scene in scenes]
 
 
@@ -106,7 +106,7 @@ def sheet(cells: Sequence[Cell]) -> Image.Image:
 
 def _tile(cell: Cell) -> Image.Image:
     side = SIZE * ZOOM
-    width = FRAME * 2 + side * len(cell.pictures)
+    width = FRAME + (side + FRAME) * len(cell.pictures)
     font = ImageFont.load_default(11)
     lines = [piece for line in cell.lines for piece in wrapped(line, width, font)]
     tile = Image.new("RGB", (width, side + 2 * FRAME + 4 + LINE * len(lines)), PAPER)
@@ -115,7 +115,7 @@ def _tile(cell: Cell) -> Image.Image:
         pen.rectangle((0, 0, width - 1, side + 2 * FRAME - 1), fill=RIGHT if cell.right else WRONG)
     for index, picture in enumerate(cell.pictures):
         large = picture.resize((side, side), Image.Resampling.NEAREST)
-        tile.paste(large, (FRAME + index * side, FRAME))
+        tile.paste(large, (FRAME + index * (side + FRAME), FRAME))
     for index, line in enumerate(lines):
         pen.text((0, side + 2 * FRAME + 2 + index * LINE), line, INK, font)
     return tile
