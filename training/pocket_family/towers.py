@@ -67,5 +67,12 @@ def train_image_encoder(run: Run) -> None:
         run, "image_encoder", {"tower": tower, "whole": whole, "dense": dense}, loss,
         steps=run.steps(2000), lr=1e-3, evaluate=evaluate,
     )  # fmt: skip
+    _unit_embeddings(tower, scenes.pixels(slice(0, 512), run.device))
     tower.eval().half().save_pretrained(run.weights / "generator" / "image_encoder")
     image_processor().save_pretrained(run.weights / "generator" / "feature_extractor")
+
+
+@torch.no_grad()
+def _unit_embeddings(tower: CLIPVisionModelWithProjection, pixels: torch.Tensor) -> None:
+    """Scale the projection to embeddings of deviation 1: what a denoiser learns from best."""
+    tower.visual_projection.weight /= tower(pixels).image_embeds.std()

@@ -77,7 +77,7 @@ def train_unet(run: Run) -> None:
         return F.mse_loss(unet(noisy, steps, text, added_cond_kwargs=added).sample, target)
 
     optimize(
-        run, "unet", {"unet": unet}, loss, steps=run.steps(7000), lr=1e-3, ema=0.998,
+        run, "unet", {"unet": unet}, loss, steps=run.steps(11_000), lr=1e-3, ema=0.998,
         evaluate=lambda: _save_preview(run, unet), evaluate_every=500,
     )  # fmt: skip
     save_pipeline(run, unet.eval(), run.weights / "generator")
