@@ -1,4 +1,7 @@
-"""What the tests of the augmenter share: its models, its pictures, processes of their own."""
+"""What the tests of the augmenter share: its models, pictures, fixtures, processes of their own.
+
+A test module names this file in ``pytest_plugins`` to have the fixtures.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,19 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+import tiny_models
 from PIL import Image
 
+from hb_tta import Augmenter, MultimodalContext
+from hb_tta.describe import DescriberSpec
+from hb_tta.fingerprint import Weights
 from hb_tta.store import Store
 
 GOLDEN = Path(__file__).parent / "golden" / "hummingbird_pipeline"
@@ -36,6 +46,95 @@ def models(mllm: Path, **others: Any) -> dict[str, Any]:
     }
 
 
+def pixels(images: list[Image.Image]) -> np.ndarray:
+    return np.stack([np.asarray(image).astype(int) for image in images])
+
+
+CONTEXTS = [
+    MultimodalContext(picture(0), "Is there a red circle left of the square?"),
+    MultimodalContext(picture(1, 80, 40), "How many triangles are there?"),
+    MultimodalContext(picture(2), "", "object"),
+    MultimodalContext(picture(3), "person | ride | bicycle", "hoi"),
+]
+
+
+# ── Augmenters ───────────────────────────────────────────────────────────────────────────────────
+
+Make = Callable[..., Augmenter]
+
+
+@pytest.fixture(scope="session")
+def tiny_mllm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.save_llava(tmp_path_factory.mktemp("mllm"))
+
+
+@pytest.fixture(scope="session")
+def tiny_describer(tiny_mllm: Path) -> DescriberSpec:
+    return DescriberSpec(Weights(str(tiny_mllm)), max_new_tokens=16)
+
+
+@pytest.fixture(scope="session")
+def augmenters() -> dict[str, Augmenter]:
+    """Augmenters of earlier tests with their models, by settings."""
+    return {}
+
+
+@pytest.fixture
+def make_augmenter(
+    tiny_describer: DescriberSpec, tmp_path: Path, augmenters: dict[str, Augmenter]
+) -> Make:
+    """Augmenters on the golden pipeline and a tiny LLaVA, with a store of the test's own."""
+
+    def make(method: str = "hummingbird", *, fresh: bool = False, **changed: Any) -> Augmenter:
+        store = changed.pop("store", tmp_path / "store")
+        settings = {**models(Path(), describer=tiny_describer), **changed}
+        if method == "randaugment":
+            settings = {}
+        elif method == "i2t2i":
+            settings.pop("lora")
+        new = Augmenter.from_pretrained(method, family="pocket", store=store, **settings)
+        if fresh:
+            return new
+        same = copy(augmenters.setdefault(f"{method} {settings}", new))
+        same.store = new.store
+        return same
+
+    return make
+
+
+# ── Processes ────────────────────────────────────────────────────────────────────────────────────
+
+
+def settings(mllm: Path, folder: Path, *, images: int = 4, **changed: Any) -> dict[str, Any]:
+    """Of an ``augment_process``."""
+    paths = []
+    for seed in range(images):
+        picture(seed).save(folder / f"{seed}.png")
+        paths.append((str(folder / f"{seed}.png"), f"Is there a {seed}?"))
+    return {
+        "method": "hummingbird",
+        "models": models(mllm),
+        "store": str(folder / "store"),
+        "contexts": paths,
+        "n": 4,
+        "batch_size": 2,
+        **changed,
+    }
+
+
+def augment_here(settings: dict[str, Any]) -> list[str]:
+    """What an ``augment_process`` does, in this process; the views' keys."""
+    augmenter = Augmenter.from_pretrained(
+        settings["method"],
+        family="pocket",
+        **settings["models"],
+        store=settings["store"],
+        batch_size=settings["batch_size"],
+    )
+    contexts = [MultimodalContext(image, question) for image, question in settings["contexts"]]
+    return [key for each in augmenter.augment(contexts, n=settings["n"]) for key in each.keys]
+
+
 def start(folder: Path, log: Path, settings: dict[str, Any]) -> subprocess.Popen[str]:
     """A process that augments as ``augment_process.py`` says."""
     file = folder / f"settings-{len(list(folder.glob('settings-*')))}.json"
@@ -50,7 +149,7 @@ def start(folder: Path, log: Path, settings: dict[str, Any]) -> subprocess.Popen
 
 def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
     """What it printed, once it ended well."""
-    out, err = process.communicate(timeout=600)
+    out, err = process.communicate()
     assert process.returncode == 0, err
     return json.loads(out.splitlines()[-1])
 

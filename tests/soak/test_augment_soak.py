@@ -5,38 +5,16 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-import tiny_models
-from augmenting import contents, finish, logged, models, picture, start
+from augmenting import contents, finish, logged, settings, start
 
 from hb_tta.store import Store
 
+pytest_plugins = ["augmenting"]
 pytestmark = pytest.mark.soak
 
 KILLS = 100
-
-
-@pytest.fixture(scope="module")
-def mllm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_models.save_llava(tmp_path_factory.mktemp("mllm"))
-
-
-def settings(mllm: Path, folder: Path, images: int, n: int, **changed: Any) -> dict[str, Any]:
-    paths = []
-    for seed in range(images):
-        picture(seed).save(folder / f"{seed}.png")
-        paths.append((str(folder / f"{seed}.png"), f"Is there a {seed}?"))
-    return {
-        "method": "hummingbird",
-        "models": models(mllm),
-        "store": str(folder / "store"),
-        "contexts": paths,
-        "n": n,
-        "batch_size": 3,
-        **changed,
-    }
 
 
 def killed(process: subprocess.Popen[str], log: Path, chance: random.Random) -> bool:
@@ -53,9 +31,11 @@ def killed(process: subprocess.Popen[str], log: Path, chance: random.Random) -> 
     return process.returncode == -signal.SIGKILL
 
 
-def test_a_hundred_kills_lose_no_finished_view(mllm: Path, tmp_path: Path) -> None:
+def test_a_hundred_kills_lose_no_finished_view(tiny_mllm: Path, tmp_path: Path) -> None:
     store, log, chance = Store(tmp_path / "store"), tmp_path / "log", random.Random(0)
-    wanted = settings(mllm, tmp_path, images=40, n=250)  # more than can be made meanwhile
+    wanted = settings(
+        tiny_mllm, tmp_path, images=40, n=250, batch_size=3
+    )  # more than can be made meanwhile
     finished: dict[str, tuple[int, int, str]] = {}
     progressed = 0
     for _ in range(KILLS):
@@ -67,7 +47,7 @@ def test_a_hundred_kills_lose_no_finished_view(mllm: Path, tmp_path: Path) -> No
         finished = now
     assert progressed > KILLS // 3  # most kills fell into generation
     assert len(logged(log)) == len(set(logged(log)))
-    last = settings(mllm, tmp_path, images=2, n=20)
+    last = settings(tiny_mllm, tmp_path, images=2, n=20)
     result = finish(start(tmp_path, log, last))
     after = contents(store)
     assert set(result["keys"]) <= after.keys()
@@ -75,9 +55,11 @@ def test_a_hundred_kills_lose_no_finished_view(mllm: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("batch_size", [1, 16])
-def test_eight_processes_make_nothing_twice(mllm: Path, tmp_path: Path, batch_size: int) -> None:
+def test_eight_processes_make_nothing_twice(
+    tiny_mllm: Path, tmp_path: Path, batch_size: int
+) -> None:
     log = tmp_path / "log"
-    wanted = settings(mllm, tmp_path, images=12, n=10, batch_size=batch_size)
+    wanted = settings(tiny_mllm, tmp_path, images=12, n=10, batch_size=batch_size)
     orders = [wanted["contexts"], wanted["contexts"][::-1], sorted(wanted["contexts"])]
     running = [start(tmp_path, log, {**wanted, "contexts": orders[i % 3]}) for i in range(8)]
     keys = [finish(process)["keys"] for process in running]
