@@ -25,7 +25,7 @@ from hb_tta.pocket.world import CONTACTS, INVERSE, Scene, render
 
 Figures = dict[str, np.ndarray]  # name → one value a sample, float64
 FIVE = ("scene", "colour", "existence", "count", "position")
-GUIDANCE = (1.0, 1.5, 2.0, 2.5, 3.0)
+GUIDANCE = (1.0, 1.5, 2.0, 3.0)
 BATCH = 16
 
 

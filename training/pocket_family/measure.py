@@ -130,30 +130,30 @@ _VAE, _JUDGED = "generator/vae", ("generator", "reader")
 MEASURES = {
     "reader_rendered": Measure(("reader",), 1000, _reader()),
     "reader_held_out": Measure(("reader",), 500, _reader(held_out=True)),
-    "reader_round_trips": Measure((_VAE, "reader"), 1000, _reader(round_trip=True)),
+    "reader_round_trips": Measure((_VAE, "reader"), 500, _reader(round_trip=True)),
     "vae": Measure((_VAE,), 1000, lambda run, n: evaluate_vae(run, _sealed(run), n)),
-    "mllm": Measure(("mllm",), 300, _mllm),
+    "mllm": Measure(("mllm",), 200, _mllm),
     "evaluator": Measure(("evaluator",), 500, _evaluator),
     "clip": Measure(("clip",), 500, _clip),
     "guidance": Measure(
-        _JUDGED, 96, lambda run, n: guidance_figures(run, DEV_SEED + 1000 * run.seed, n)
+        _JUDGED, 64, lambda run, n: guidance_figures(run, DEV_SEED + 1000 * run.seed, n)
     ),
-    "captions": Measure(_JUDGED, 400, _captions(), guided=True),
-    "captions_held_out": Measure(_JUDGED, 240, _captions(held_out=True), guided=True),
-    "captions_and_embedding": Measure(_JUDGED, 240, _captions(method="hummingbird"), guided=True),
+    "captions": Measure(_JUDGED, 300, _captions(), guided=True),
+    "captions_held_out": Measure(_JUDGED, 160, _captions(held_out=True), guided=True),
+    "captions_and_embedding": Measure(_JUDGED, 160, _captions(method="hummingbird"), guided=True),
     "embedding": Measure(
         _JUDGED,
-        240,
+        160,
         lambda run, n: evaluate_embedding(run, _sealed(run), n, chosen_guidance(run)),
         guided=True,
     ),
     "diversity": Measure(
         _JUDGED,
-        12,
+        8,
         lambda run, n: evaluate_diversity(run, _sealed(run), n, chosen_guidance(run)),
         guided=True,
         least=2,
     ),
-    "views": Measure((*_JUDGED, "mllm"), 30, _views(described=True), guided=True, least=2),
-    "views_of_records": Measure(_JUDGED, 30, _views(described=False), guided=True, least=2),
+    "views": Measure((*_JUDGED, "mllm"), 20, _views(described=True), guided=True, least=2),
+    "views_of_records": Measure(_JUDGED, 20, _views(described=False), guided=True, least=2),
 }
