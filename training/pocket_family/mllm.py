@@ -1,0 +1,208 @@
+"""Stage ``mllm``: a LLaVA that answers questions about the pocket world and describes it.
+
+The vision tower is a frozen copy of the generator's image encoder; the projector and the language
+model learn from lessons (``mllm_lessons``) that are packed, many to an image (``mllm_packing``).
+
+The model is meant to be imperfect: what cannot fail cannot be improved by augmentation. Colour and
+scene would be perfect in minutes, so a category is asked only while the model fails an exam on
+the dev split in it: see ``Curriculum``. Descriptions are practised all the time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from hb_tta.training.pocket_family.mllm_lessons import (
+    MME_SUFFIX,
+    Lesson,
+    can_tell,
+    compound_lesson,
+    description_lesson,
+    open_lesson,
+    tell,
+    yes_no_lessons,
+)
+from hb_tta.training.pocket_family.mllm_packing import Packer, packed_logits
+from hb_tta.training.pocket_family.mllm_processor import IMAGE, IMAGE_TOKENS, make_processor
+from hb_tta.training.pocket_family.optimize import Draws, optimize
+from hb_tta.training.pocket_family.run import Run, Scenes, to_pixels, training_scenes
+from torch import nn
+from transformers import (
+    CLIPVisionModelWithProjection,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
+
+from hb_tta.pocket.tasks import CATEGORIES, SPLITS, make_pair, question_pairs
+from hb_tta.pocket.world import Scene, render_batch
+
+# A width of 160 needs larger initial weights than the usual 0.02, or the gates of the MLPs start
+# shut and comparing what is asked with what is seen is not learnt for a thousand steps.
+HIDDEN = 160
+# The last layer but one knows best what a patch shows, but has half forgotten where it is (a probe
+# finds its column in 70 %); the embeddings know (98 %).
+LAYERS = (0, -2)
+CEILING = 0.85
+EXAM_EVERY = 100
+# Steps of two rounds, each with a schedule of its own: what the first leaves unlearnt, position,
+# needs a high learning rate again.
+ROUNDS = {"mllm": 1800, "mllm_again": 600}
+BATCH, LENGTH = 8, 320
+OPEN_SHARE, COMPOUND_SHARE = 0.4, 0.08
+
+
+def train_mllm(run: Run) -> None:
+    """Train the model and save it with its processor, as llava-hf lays out its folders."""
+    torch.manual_seed(run.seed)
+    processor = make_processor()
+    model = _build_model(run, processor.tokenizer)
+    packer = Packer(processor.tokenizer)
+    scenes = training_scenes(run, 12_000)  # each comes up about once
+    exam, curriculum = Exam(run, model, packer), Curriculum()
+
+    def loss(draws: Draws, step: int) -> torch.Tensor:
+        rows = _useful_rows(draws, scenes, curriculum.asked())
+        lessons = [_lessons(scenes.records[row], curriculum, packer, draws.numpy) for row in rows]
+        pack = packer.pack(lessons)
+        with torch.autocast(run.device, torch.bfloat16):
+            features = tower_features(model, scenes.pixels(rows, run.device))
+            logits = packed_logits(model, features, pack, packer.image_start)
+        return F.cross_entropy(logits.float(), pack.targets_A.to(logits.device))
+
+    def evaluate() -> dict[str, float]:
+        curriculum.pass_on(exam.take())
+        return dict(zip(CATEGORIES, curriculum.marks.tolist(), strict=True))
+
+    for name, steps in ROUNDS.items():
+        optimize(
+            run, name, {"mllm": model, "curriculum": curriculum}, loss, steps=run.steps(steps),
+            lr=2e-3, evaluate=evaluate, evaluate_every=EXAM_EVERY,
+        )  # fmt: skip
+    model.eval().half().save_pretrained(run.weights / "mllm")
+    processor.save_pretrained(run.weights / "mllm")
+
+
+def _build_model(run: Run, tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
+    tower = CLIPVisionModelWithProjection.from_pretrained(
+        run.weights / "generator" / "image_encoder", dtype=torch.float32
+    )
+    special = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    text = LlamaConfig(
+        hidden_size=HIDDEN, intermediate_size=416, num_hidden_layers=4, num_attention_heads=4,
+        vocab_size=len(tokenizer), max_position_embeddings=1024,
+        initializer_range=HIDDEN**-0.5, **special,
+    )  # fmt: skip
+    config = LlavaConfig(
+        vision_config=tower.config, text_config=text, vision_feature_layer=list(LAYERS),
+        vision_feature_select_strategy="default", image_seq_length=IMAGE_TOKENS,
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE), **special,
+    )  # fmt: skip
+    model = LlavaForConditionalGeneration(config)
+    model.model.vision_tower.load_state_dict(tower.vision_model.state_dict())
+    model.model.vision_tower.requires_grad_(False)
+    # For sequences this short, and with a mask, the plain attention is quicker on a CPU.
+    model.model.language_model.set_attn_implementation("eager")
+    return model.to(run.device)
+
+
+def tower_features(model: LlavaForConditionalGeneration, pixels: torch.Tensor) -> torch.Tensor:
+    """What the projector is given: patches (N, 64, 128 a layer) of the tower's ``LAYERS``."""
+    with torch.no_grad():
+        seen = model.model.vision_tower(pixels, output_hidden_states=True)
+    return torch.cat([seen.hidden_states[layer][:, 1:] for layer in LAYERS], -1)
+
+
+class Curriculum(nn.Module):
+    """Which categories are still asked: those in which the last exam was below ``CEILING``.
+
+    A category that falls below again is taken up again. The marks are a buffer, so that they are
+    kept with the weights and a resumed training asks the same.
+    """
+
+    marks: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("marks", torch.zeros(len(CATEGORIES)))
+
+    def pass_on(self, marks: list[float]) -> None:
+        """Take over the marks of an exam: an accuracy a category."""
+        self.marks.copy_(torch.tensor(marks))
+
+    def asked(self) -> list[str]:
+        """The categories to ask."""
+        return [c for c, mark in zip(CATEGORIES, self.marks, strict=True) if mark < CEILING]
+
+
+class Exam:
+    """The dev split's first question pairs, answered in packed form: both questions an image."""
+
+    def __init__(self, run: Run, model: LlavaForConditionalGeneration, packer: Packer):
+        self.model, self.packer = model, packer
+        pairs = run.examples(100, least=4)
+        scenes: list[Scene] = []
+        self.lessons: list[list[Lesson]] = []
+        for category in CATEGORIES:
+            stream = question_pairs(category, SPLITS["dev"])
+            for _ in range(pairs):
+                pair = next(stream)
+                scenes.append(pair.told)
+                questions = ((pair.yes, "Yes"), (pair.no, "No"))
+                self.lessons.append([Lesson(q + MME_SUFFIX, answer) for q, answer in questions])
+        self.features = tower_features(model, to_pixels(render_batch(scenes), run.device))
+
+    def take(self) -> list[float]:
+        """The accuracy by category: whether the first token is the answer's."""
+        rows = range(0, len(self.lessons), 100)
+        right = np.concatenate([self._right(slice(row, row + 100)) for row in rows])
+        return right.reshape(len(CATEGORIES), -1).mean(1).tolist()
+
+    def _right(self, rows: slice) -> np.ndarray:
+        pack = self.packer.pack(self.lessons[rows])
+        with torch.no_grad():
+            logits = packed_logits(self.model, self.features[rows], pack, self.packer.image_start)
+        right = (logits.argmax(-1).cpu() == pack.targets_A).numpy()
+        _, firsts = np.unique(pack.lessons_A.numpy(), return_index=True)
+        return right[firsts]
+
+
+def _useful_rows(draws: Draws, scenes: Scenes, asked: list[str]) -> np.ndarray:
+    """Scenes for a step: half of them drawn at random, half the most askable of others.
+
+    Else a category that few scenes can tell, position, would be asked least when it lags behind.
+    """
+    rows = draws.rows(len(scenes), 2 * BATCH)
+    some, others = rows[: BATCH // 2], rows[BATCH // 2 :]
+    askable = [sum(can_tell(scenes.records[row], category) for category in asked) for row in others]
+    best = others[np.argsort(askable, kind="stable")[::-1][: BATCH - len(some)]]
+    return np.concatenate([some, best])
+
+
+def _lessons(
+    scene: Scene, curriculum: Curriculum, packer: Packer, rng: np.random.Generator
+) -> list[Lesson]:
+    """A sequence's lessons about one scene: a description, then questions."""
+    asked = curriculum.asked()
+    return packer.fill(
+        lambda: _question_lessons(scene, asked, rng), description_lesson(scene, rng), LENGTH
+    )
+
+
+def _question_lessons(scene: Scene, asked: list[str], rng: np.random.Generator) -> list[Lesson]:
+    if rng.random() < COMPOUND_SHARE:
+        return [compound_lesson(scene, rng)]
+    for index in rng.permutation(len(asked)):
+        told = tell(scene, asked[index], rng)
+        if told is None:
+            continue
+        if rng.random() < OPEN_SHARE:
+            return [open_lesson(told, asked[index], rng)]
+        return yes_no_lessons(make_pair(told, asked[index], rng), rng)
+    return [description_lesson(scene, rng)]  # nothing that is asked can be asked of this scene
