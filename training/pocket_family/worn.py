@@ -15,9 +15,9 @@ def worn(pixels: torch.Tensor, draws: Draws) -> torch.Tensor:
     strengths = torch.rand(2, len(pixels), 1, 1, 1, generator=draws.torch)
     strengths = (strengths * 1.5 - 0.5).clamp(min=0).to(pixels.device)
     kernel = _gaussian(float(draws.numpy.uniform(0.3, MAX_BLUR))).to(pixels)
-    blurred = F.conv2d(
-        F.pad(pixels, (2, 2, 2, 2), mode="replicate"), kernel.expand(3, 1, 5, 5), groups=3
-    )
+    with torch.autocast(pixels.device.type, enabled=False):
+        edged = F.pad(pixels, (2, 2, 2, 2), mode="replicate")
+        blurred = F.conv2d(edged, kernel.expand(3, 1, 5, 5), groups=3)
     mixed = torch.lerp(pixels, blurred, strengths[0])
     noise = draws.normal(*pixels.shape, device=str(pixels.device))
     return mixed + MAX_NOISE * strengths[1] * noise
