@@ -234,6 +234,16 @@ def test_the_card_holds_every_aim_model_and_stage(run: Run, monkeypatch) -> None
     assert card_text(run) == text
 
 
+def test_a_card_of_an_unfinished_family_says_what_is_not_there(run: Run, monkeypatch) -> None:
+    _prepared(run, monkeypatch)
+    monkeypatch.setitem(MEASURES, "clip", Measure(("clip",), 3, lambda *_: {}))
+    monkeypatch.setitem(MEASURES, "views", Measure(("mllm",), 3, lambda *_: {}))
+    text = card_text(run)
+    assert "**Not there yet, and not measured: clip, mllm.**" in text
+    assert "CLIP, zero-shot" not in text and "What a view keeps" not in text
+    assert "reader: count" in text and "## Guidance" in text
+
+
 def test_curves_show_every_log(run: Run) -> None:
     for stage, extra in (("unet", {}), ("reader", {"scene": 0.9, "count": 0.5})):
         lines = [{"step": s, "of": 3, "loss": 1 / s, "seconds": 60 * s, **extra} for s in (1, 2, 3)]

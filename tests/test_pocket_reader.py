@@ -249,9 +249,9 @@ def test_inside_is_told_from_the_agent_though_its_shape_comes_last() -> None:
     assert row[RELATIONS.index("inside")] == 1
 
 
-def test_training_scenes_hold_no_held_out_combination_and_are_half_scattered() -> None:
+def test_the_judge_learns_held_out_combinations_too_and_half_of_its_scenes_are_scattered() -> None:
     scenes = draw_scenes(np.random.default_rng(0), 400)
-    assert not any(is_held_out(scene) for scene in scenes)
+    assert np.mean([is_held_out(scene) for scene in scenes]) > 0.1
     assert any(len(scene.groups) == 3 for scene in scenes)
     assert np.mean([scene.relation is not None for scene in scenes]) == pytest.approx(0.3, abs=0.07)
 

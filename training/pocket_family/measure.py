@@ -68,6 +68,12 @@ def measured(run: Run, name: str) -> Figures:
     return {name: np.array(values) for name, values in kept["figures"].items()}
 
 
+def missing(run: Run, *names: str) -> list[str]:
+    """The weights that these measures need and the run does not have yet."""
+    roles = {role for name in names for role in MEASURES[name].roles}
+    return sorted(role for role in roles if not (run.weights / _LAST_FILES[role]).exists())
+
+
 def _flat(figures: Mapping[str, Any], prefix: str = "") -> Figures:
     flat: Figures = {}
     for name, value in figures.items():
@@ -126,6 +132,15 @@ def _views(described: bool) -> Callable[[Run, int], Mapping[str, Figures]]:
     )
 
 
+# What a stage writes last of a role.
+_LAST_FILES = {
+    "generator": "generator/model_index.json",
+    "generator/vae": "generator/vae/config.json",
+    "reader": "reader/model.safetensors",
+    "mllm": "mllm/processor_config.json",
+    "evaluator": "evaluator/processor_config.json",
+    "clip": "clip/open_clip_config.json",
+}
 _VAE, _JUDGED = "generator/vae", ("generator", "reader")
 MEASURES = {
     "reader_rendered": Measure(("reader",), 1000, _reader()),

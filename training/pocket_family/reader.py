@@ -26,7 +26,6 @@ from hb_tta.pocket.world import (
     Group,
     Scene,
     Thing,
-    is_held_out,
     render_batch,
     sample_scene,
 )
@@ -63,7 +62,7 @@ def train_reader(run: Run) -> Reader:
 
     optimize(
         run, "reader", {"reader": reader, "dense": dense}, loss,
-        steps=run.steps(2600), lr=2e-3, weight_decay=0.02, evaluate=evaluate, evaluate_every=250,
+        steps=run.steps(1500), lr=2e-3, weight_decay=0.02, evaluate=evaluate, evaluate_every=250,
     )  # fmt: skip
     reader.eval().half().save_pretrained(run.weights / "reader")
     return reader
@@ -120,11 +119,15 @@ def reading_loss(logits: dict, labels: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def draw_scenes(rng: np.random.Generator, number: int) -> list[Scene]:
-    """Half of the world's scenes, half scattered ones; none with a held-out combination."""
+    """Half of the world's scenes, half scattered ones.
+
+    The combinations that are held out are among them: they tell composition from memory in the
+    models that are judged, and a judge that had never seen them would misread them.
+    """
     scenes: list[Scene] = []
     while len(scenes) < number:
         scene = sample_scene(rng) if len(scenes) % 2 else scattered_scene(rng)
-        if scene is not None and not is_held_out(scene):
+        if scene is not None:
             scenes.append(scene)
     return scenes
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from hb_tta.training.pocket_family.evaluate import captioned, draw, load_reader, round_trips
-from hb_tta.training.pocket_family.measure import chosen_guidance
+from hb_tta.training.pocket_family.measure import chosen_guidance, missing
 from hb_tta.training.pocket_family.run import SEALED_SEED, Run, Scenes
 from PIL import Image, ImageDraw, ImageFont
 
@@ -35,12 +35,17 @@ class Cell:
 
 
 def draw_sheets(run: Run, folder: Path) -> None:
-    """world.png, round_trips.png, seeds.png and captions.png, on the sealed seed."""
+    """world.png, round_trips.png, seeds.png and captions.png, on the sealed seed.
+
+    Those of models that the run has not made yet are left out.
+    """
     seed = SEALED_SEED + 1000 * run.seed
     _save(sheet(_world_cells(seed)), folder / "world.png")
-    _save(sheet(_round_trip_cells(run, seed)), folder / "round_trips.png")
-    _save(sheet(_seed_cells(run, seed)), folder / "seeds.png")
-    _save(sheet(_caption_cells(run, seed)), folder / "captions.png")
+    if not missing(run, "reader_round_trips"):
+        _save(sheet(_round_trip_cells(run, seed)), folder / "round_trips.png")
+    if not missing(run, "captions"):
+        _save(sheet(_seed_cells(run, seed)), folder / "seeds.png")
+        _save(sheet(_caption_cells(run, seed)), folder / "captions.png")
 
 
 def _world_cells(seed: int) -> list[Cell]:
