@@ -4,9 +4,8 @@
 #   make soak    the long tests
 #   make lint    ruff and mypy
 #   make docs    write docs/help.md again
-# PYTHON chooses the interpreter, VENV the environment's folder, and PIP_ARGS goes to pip: on a
-# computer without an NVIDIA card
-# PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" saves gigabytes.
+# PYTHON chooses the interpreter, VENV the environment's folder, and PIP_ARGS goes to pip (say,
+# --extra-index-url and PyTorch's index of CPU builds, which saves gigabytes without an NVIDIA card).
 
 PYTHON   ?= python3
 VENV     ?= .venv
