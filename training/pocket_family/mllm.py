@@ -47,10 +47,7 @@ HIDDEN = 160
 LAYERS = (0, -2)
 CEILING = 0.85
 EXAM_EVERY = 100
-# Steps of two rounds, each with a schedule of its own: what the first leaves unlearnt, position,
-# needs a high learning rate again.
-ROUNDS = {"mllm": 1800, "mllm_again": 600}
-BATCH, LENGTH = 8, 320
+STEPS, BATCH, LENGTH = 3000, 8, 320
 OPEN_SHARE, COMPOUND_SHARE = 0.4, 0.08
 
 
@@ -60,7 +57,7 @@ def train_mllm(run: Run) -> None:
     processor = make_processor()
     model = _build_model(run, processor.tokenizer)
     packer = Packer(processor.tokenizer)
-    scenes = training_scenes(run, 12_000)  # each comes up about once
+    scenes = training_scenes(run, 24_000)  # each comes up about once
     exam, curriculum = Exam(run, model, packer), Curriculum()
 
     def loss(draws: Draws, step: int) -> torch.Tensor:
@@ -76,11 +73,10 @@ def train_mllm(run: Run) -> None:
         curriculum.pass_on(exam.take())
         return dict(zip(CATEGORIES, curriculum.marks.tolist(), strict=True))
 
-    for name, steps in ROUNDS.items():
-        optimize(
-            run, name, {"mllm": model, "curriculum": curriculum}, loss, steps=run.steps(steps),
-            lr=2e-3, evaluate=evaluate, evaluate_every=EXAM_EVERY,
-        )  # fmt: skip
+    optimize(
+        run, "mllm", {"mllm": model, "curriculum": curriculum}, loss, steps=run.steps(STEPS),
+        lr=2e-3, evaluate=evaluate, evaluate_every=EXAM_EVERY,
+    )  # fmt: skip
     model.eval().half().save_pretrained(run.weights / "mllm")
     processor.save_pretrained(run.weights / "mllm")
 
