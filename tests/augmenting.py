@@ -1,6 +1,7 @@
 """What the tests of the augmenter share: its models, pictures, fixtures, processes of their own.
 
-A test module names this file in ``pytest_plugins`` to have the fixtures.
+A test module names this file in ``pytest_plugins`` to have the fixtures. (It imports the rest
+before that, so pytest must not expect to: PYTEST_DONT_REWRITE.)
 """
 
 from __future__ import annotations

@@ -19,6 +19,8 @@ from hb_tta.models import Models
 from hb_tta.store import Store
 
 pytest_plugins = ["augmenting"]
+# A model with random weights does not come to an end.
+pytestmark = pytest.mark.filterwarnings("ignore:the description was too long")
 
 
 def test_the_models_take_turns_where_there_is_no_room_for_both(

@@ -19,9 +19,12 @@ from augmenting import (
     start,
 )
 
+from hb_tta import UserError
 from hb_tta.store import Store
 
 pytest_plugins = ["augmenting"]
+# A model with random weights does not come to an end.
+pytestmark = pytest.mark.filterwarnings("ignore:the description was too long")
 
 
 def test_the_second_time_loads_no_torch_and_rewrites_nothing(
@@ -94,3 +97,23 @@ def test_a_lost_description_is_written_again_only_when_it_is_needed(
     assert again == first and augmenter._models.loaded == []
     (more,) = augmenter.augment(CONTEXTS[:1], n=2)
     assert more.description == first.description and more.keys[0] == first.keys[0]
+
+
+def test_a_store_that_cannot_be_used_is_told_before_a_model_is_loaded(
+    make_augmenter: Make, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    augmenter = make_augmenter(store=tmp_path / "file" / "store", fresh=True)
+    with pytest.raises(UserError, match="file/store"):
+        augmenter(picture(0), "Is it?")
+    assert augmenter._models.loaded == []
+
+
+def test_progress_is_shown_where_it_is_asked_for(
+    make_augmenter: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    augmenter = make_augmenter("randaugment", batch_size=2)
+    augmenter.augment(CONTEXTS, n=2)
+    assert capsys.readouterr().err == ""  # not a terminal
+    augmenter.augment(CONTEXTS, n=2, seed=9, progress=True)
+    assert "generating: 100%" in capsys.readouterr().err
