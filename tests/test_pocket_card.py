@@ -188,13 +188,14 @@ def _prepared(run: Run, monkeypatch) -> None:
         for name in (*FIVE, "bound", "average")
     ]
     read = [prefix + n for prefix in ("", "strict_") for n in card.READ]
-    questions = ("accuracy", "single_word", "blind", "blank", "description", "best_blind")
+    questions = ("accuracy", "single_word", "blind", "blank", "description")
     spreads = [prefix + name for prefix in ("", "world_") for name in UNASKED]
     figures = {
         "vae": {"psnr": rng.normal(35, 1, 40)},
         "clip": shares(["colour and shape"]),
         "evaluator": shares(ATTRIBUTES),
-        "mllm": {category: shares(questions) for category in CATEGORIES},
+        "mllm": {category: shares(questions) for category in CATEGORIES}
+        | {"best_blind": shares(CATEGORIES)},
         "guidance": {scale: shares(judged) for scale in ("1.0", "2.0")},
         "diversity": {name: rng.uniform(0.9, 1.0, 16) for name in spreads},
         **{name: shares(read) for name in MEASURES if name.startswith("reader")},

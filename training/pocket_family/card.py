@@ -188,7 +188,7 @@ def _questions(run: Run) -> str:
         [
             category,
             *(_cell(mllm[f"{category}/{name}"], 2) for name in shown),
-            f"{100 * mllm[f'{category}/best_blind'][0]:.1f}",
+            f"{100 * mllm[f'best_blind/{category}'][0]:.1f}",
         ]
         for category in CATEGORIES
     ]
@@ -290,11 +290,11 @@ def _stages(run: Run) -> str:
     total = sum(log[-1]["seconds"] for log in logs.values()) / 60
     lines.append(["together", "", f"{total:.1f}"])
     header = ["stage", "steps", "minutes (wall, several stages at once on the machine)"]
-    scale = f" Scale {run.scale:g}, seed {run.seed}."
+    seed = f" Seed {run.seed}."
     return "\n\n".join(
         [
             "## Training",
-            f"On {hardware(run)}.{scale} Figures on the dev seed against time:",
+            f"On {hardware(run)}.{seed} Figures on the dev seed against time:",
             "![accuracy against time](curves.png)",
             _table(header, lines),
         ]

@@ -42,7 +42,9 @@ def draw_curves(run: Run, path: Path) -> None:
         names = [name for name in log[-1] if name not in NOT_FIGURES] or ["loss"]
         minutes = [line["seconds"] / 60 for line in log]
         for name in names:
-            axis.plot(minutes, [line.get(name, math.nan) for line in log], label=name, lw=1.4)
+            axis.plot(
+                minutes, [line.get(name, math.nan) for line in log], label=name, lw=1.4, marker="."
+            )
         axis.set_title(stage, fontsize=10)
         axis.set_xlabel("minutes", fontsize=8)
         axis.tick_params(labelsize=8)

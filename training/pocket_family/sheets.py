@@ -89,9 +89,16 @@ def _generated(run: Run, scenes: Sequence[Scene]) -> list[Cell]:
 def judged_cells(
     pictures: np.ndarray, readings: Sequence[Reading], scenes: Sequence[Scene]
 ) -> list[Cell]:
-    """Cells of pictures that were asked for by full captions: asked, then read."""
+    """Cells of pictures that were asked for by full captions: asked, then read.
+
+    Right is what shows all that was asked for, and nothing else.
+    """
     return [
-        Cell([Image.fromarray(picture)], [caption(scene), str(reading)], matches(reading, scene))
+        Cell(
+            [Image.fromarray(picture)],
+            [caption(scene), str(reading)],
+            matches(reading, scene) and len(reading.groups) == len(scene.groups),
+        )
         for picture, reading, scene in zip(pictures, readings, scenes, strict=True)
     ]
 
