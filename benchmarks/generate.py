@@ -132,7 +132,7 @@ def summary(
         "batch_size": generator.batch_size,
         "rounds": len(rounds),
         "images_per_second": {
-            name: count / statistics.median(r[name] for r in rounds) for name in rounds[0]
+            name: count / statistics.median(r[name] for r in rounds) for name in sorted(rounds[0])
         },
         "batched_over_one_by_one": ratio("one by one", "batched"),
         "batched_over_bare_one_by_one": ratio("bare pipeline, one by one", "batched"),

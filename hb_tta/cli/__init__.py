@@ -25,6 +25,7 @@ from hb_tta.errors import UserError
 COMMANDS = {
     "augment": ("hb_tta.cli.augment", "generate views of an image, or of every line of a file"),
     "demo": ("hb_tta.cli.demo", "augment bundled scenes and write a contact sheet"),
+    "lmms-eval": ("hb_tta.cli.lmms_eval", "lmms-eval with --augment"),
     "list": ("hb_tta.cli.listing", "methods, families with their models, what is installed"),
     "store": ("hb_tta.cli.store", "inspect, check or prune the store of generated views"),
 }
@@ -81,6 +82,9 @@ class CommandParser(argparse.ArgumentParser):
 
     def parse_known_args(self, args=None, namespace=None):
         self.fill()
+        if self.get_default("passes_on") and args not in (["-h"], ["--help"]):
+            found = argparse.Namespace(passed_on=list(args or ()), run=self.get_default("run"))
+            return found, []
         return super().parse_known_args(args, namespace)
 
 

@@ -11,13 +11,12 @@ DESCRIPTION = """\
 The same as `lmms-eval …`, whose --augment comes from this package as well: for where the
 plugin is not found, or another one replaces the same model."""
 
-PASSES_ON = True  # what it is given goes to lmms-eval as it stands
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what ``run`` reads."""
     parser.usage = "hb-tta lmms-eval [options of lmms-eval]"
     parser.description = DESCRIPTION
+    parser.set_defaults(passes_on=True)  # all that follows goes to lmms-eval as it stands
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,165 @@
+"""What views cost at answering: jointly, separately, and what the store takes the second time.
+
+    python benchmarks/tta.py                                  # the pocket family's MLLM
+    python benchmarks/tta.py --mllm FOLDER --device cuda
+
+Every arm answers the same yes/no questions of pocket_mme in one process: *plain* from the real
+image, *joint* from it and its views decoded together, *separate* with one plain answer a view. The
+arms take turns question by question, so that whatever else slows the machine slows all of them; on
+a CPU the clock is the process's own processor time on one thread. *Augmentation* is what it takes
+to find all views in the store again, per question, as a share of a joint answer and that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from hb_tta import Augmenter, MultimodalContext, answer
+from hb_tta.families import get_family
+from hb_tta.generators.accelerator import default_device, default_dtype
+from hb_tta.pocket.tasks import Sample, pocket_mme
+
+SUFFIX = "\nAnswer the question using a single word or phrase."
+
+
+def main() -> None:
+    """Measures and prints a table, or JSON."""
+    options = _options()
+    torch.set_num_threads(options.threads)
+    clock = time.process_time if options.device == "cpu" else time.perf_counter
+    model = AutoModelForImageTextToText.from_pretrained(
+        options.mllm, dtype=default_dtype(options.device)
+    ).to(options.device)
+    processor = AutoProcessor.from_pretrained(options.mllm)
+    samples = list(islice(pocket_mme("dev", limit=options.questions), options.questions))
+    with tempfile.TemporaryDirectory() as store:
+        augmented = augment(samples, options, store)
+        augment_seconds = measure_augmentation(samples, options, store, clock)
+    seconds = measure_answers(model, processor, samples, augmented, options, clock)
+    report = summary(seconds, augment_seconds, options)
+    print(json.dumps(report, indent=2) if options.json else table(report))
+
+
+def augment(samples: list[Sample], options: argparse.Namespace, store: str) -> list[Any]:
+    """The views of every question, which the store keeps."""
+    augmenter = Augmenter.from_pretrained(options.method, family="pocket", store=store)
+    contexts = [MultimodalContext(sample.image, sample.question + SUFFIX) for sample in samples]
+    return augmenter.augment(contexts, n=options.views - 1)
+
+
+def measure_augmentation(
+    samples: list[Sample],
+    options: argparse.Namespace,
+    store: str,
+    clock: Callable[[], float],
+) -> float:
+    """Seconds a question for views that are in the store already."""
+    times = []
+    for _ in range(options.rounds):
+        began = clock()
+        augment(samples, options, store)
+        times.append((clock() - began) / len(samples))
+    return statistics.median(times)
+
+
+def measure_answers(
+    model: Any,
+    processor: Any,
+    samples: list[Sample],
+    augmented: list[Any],
+    options: argparse.Namespace,
+    clock: Callable[[], float],
+) -> dict[str, list[float]]:
+    """Seconds of each arm for each question, in turn."""
+
+    def ask(sample: Sample, image: Any, views: Any = ()) -> None:
+        answer(
+            model,
+            processor,
+            image,
+            sample.question + SUFFIX,
+            views,
+            max_new_tokens=options.max_new_tokens,
+        )
+        if options.device != "cpu":
+            torch.cuda.synchronize()
+
+    def separately(sample: Sample, views: Any) -> None:
+        for image in (sample.image, *views):
+            ask(sample, image)
+
+    arms: dict[str, Callable[[Sample, Any], None]] = {
+        "plain": lambda sample, views: ask(sample, sample.image),
+        "joint": lambda sample, views: ask(sample, sample.image, views),
+        "separate": separately,
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    for number in range(options.rounds + 1):
+        for sample, augmentation in zip(samples, augmented, strict=True):
+            for name, arm in arms.items():
+                began = clock()
+                arm(sample, augmentation.views)
+                if number:  # the first round warms up
+                    seconds[name].append(clock() - began)
+    return seconds
+
+
+def summary(
+    seconds: dict[str, list[float]], augment_seconds: float, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Medians; ratios are medians of the ratios of neighbours in time."""
+
+    def ratio(one: str, other: str) -> float:
+        pairs = zip(seconds[one], seconds[other], strict=True)
+        return statistics.median(a / b for a, b in pairs)
+
+    joint = statistics.median(seconds["joint"])
+    return {
+        "views": options.views,
+        "questions": options.questions,
+        "device": options.device,
+        "milliseconds": {name: 1000 * statistics.median(its) for name, its in seconds.items()},
+        "joint / separate": ratio("joint", "separate"),
+        "joint / plain": ratio("joint", "plain"),
+        "milliseconds of augmentation": 1000 * augment_seconds,
+        "share of augmentation": augment_seconds / (augment_seconds + joint),
+    }
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report for people."""
+    lines = [f"{report['views']} views, {report['questions']} questions, {report['device']}"]
+    lines += [f"{name:>12} {ms:9.2f} ms a question" for name, ms in report["milliseconds"].items()]
+    lines.append(f"{'from store':>12} {report['milliseconds of augmentation']:9.2f} ms a question")
+    lines.append(f"joint / separate {report['joint / separate']:.2f} (aim: 0.5 or less)")
+    lines.append(f"joint / plain    {report['joint / plain']:.2f}")
+    lines.append(f"augmentation     {report['share of augmentation']:.1%} (aim: under 2 %)")
+    return "\n".join(lines)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--mllm", default=get_family("pocket").weights("mllm").location)
+    parser.add_argument("--method", default="randaugment", help="whose views (speed is the same)")
+    parser.add_argument("--views", type=int, default=5, help="with the real one")
+    parser.add_argument("--questions", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--max-new-tokens", type=int, default=16)
+    parser.add_argument("--device", default=default_device())
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""``--augment`` for lmms-eval, through its own plugin point, entry points ``lmms_eval.models``.
+
+    lmms-eval --tasks mme --augment hummingbird --augment_args views=4,seed=0
+
+``manifests`` is the entry point's payload. lmms-eval calls it before it reads its command line,
+so it takes our flags out, and lets the chosen model's name lead to a subclass of that model's own
+class (backend.py). The name itself stays, since prompts and folders depend on it.
+
+    command_line.py   our flags out of the command line, what lmms-eval needs into it
+    settings.py       what ``--augment`` and ``--augment_args`` mean
+    backend.py        any backend of lmms-eval, with its answers taken over all views
+    requests.py       the images in a request, and the same request with others
+    records.py        each view's scores, for the samples file and beside it
+
+This package imports neither torch nor lmms-eval until the flag is given.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+FLAGS = ("--augment", "--augment_args", "--augment-args")
+_HELP = ("-h", "--help")
+
+
+def manifests() -> list[Any]:
+    """What the entry point gives lmms-eval: nothing, unless its own command line asks for us.
+
+    Without ``--augment`` and without a task of ours this looks at ``sys.argv`` and returns. Any
+    program may import lmms-eval's models, so the command line is looked at only if it is
+    lmms-eval's. Whatever is wrong ends the process: lmms-eval would log it and go on without us.
+    """
+    if "lmms_eval.__main__" not in sys.modules:
+        return []
+    return prepare(sys.argv)
+
+
+def prepare(argv: list[str]) -> list[Any]:
+    """Rewrite lmms-eval's command line in place; the manifests of the models it names.
+
+    Args:
+        argv: the program's name and its arguments.
+
+    Raises:
+        SystemExit: with a sentence, status 1, if the flags cannot be followed.
+    """
+    if not _concerns_us(argv[1:]):
+        return []
+    from hb_tta.integrations.lmms_eval import command_line
+    from hb_tta.integrations.lmms_eval.failure import AugmentationFailed
+
+    from hb_tta.errors import UserError
+
+    if any(argument in _HELP for argument in argv[1:]):
+        print(command_line.HELP)
+        return []
+    try:
+        return command_line.prepare(argv)
+    except UserError as error:
+        raise AugmentationFailed(str(error)) from error
+    except Exception as error:  # lmms-eval swallows it
+        raise AugmentationFailed.because(error) from error
+
+
+def _concerns_us(arguments: list[str]) -> bool:
+    """Whether a flag of ours is there, help is asked for, or a task of ours may be."""
+    return any(
+        argument.split("=", 1)[0] in (*FLAGS, *_HELP)
+        or "pocket_mme" in argument
+        or "mme_tta" in argument
+        or argument.startswith("--config")
+        for argument in arguments
+    )

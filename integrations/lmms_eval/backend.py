@@ -1,0 +1,334 @@
+"""Any backend of lmms-eval with its answers taken over all views of a question's images.
+
+The registry leads a model's name to a class that is made here on first use: a subclass of the
+backend's own class, so everything that lmms-eval reads off a model is there. The views of all
+requests are generated before the first answer; then each request is answered from the real image
+and its views together.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hb_tta.integrations.lmms_eval import records, voting
+from hb_tta.integrations.lmms_eval.failure import AugmentationFailed
+from hb_tta.integrations.lmms_eval.memory import Parking
+from hb_tta.integrations.lmms_eval.quiet import quiet
+from hb_tta.integrations.lmms_eval.requests import Question
+from hb_tta.integrations.lmms_eval.settings import VOTE, AugmentSettings, without_ours
+from lmms_eval.api.instance import GenerationResult, unwrap_generation_output
+from lmms_eval.models.registry_v2 import ModelManifest, ModelRegistryV2
+from loguru import logger
+from PIL.Image import Image
+from tqdm import tqdm
+
+from hb_tta.errors import UserError
+from hb_tta.images import pixel_digest
+
+CHUNK = 512  # questions whose images are in memory at a time
+Chunk = tuple[list[Question], Iterator[Any]]
+
+# ── Which class a model's name leads to ──────────────────────────────────────────────────────────
+
+
+class Run(NamedTuple):
+    """What the flags of this process ask for."""
+
+    settings: AugmentSettings
+    output_path: Path | None
+
+
+_run: Run | None = None
+_bases: dict[str, str] = {}  # a name in this module → the path of the backend's own class
+
+
+def override(
+    models: set[str], settings: AugmentSettings, output_path: Path | None
+) -> list[ModelManifest]:
+    """Manifests that lead the models' names to augmented classes.
+
+    Raises:
+        UserError: lmms-eval has no such model, or another plugin would take it from us.
+    """
+    import hb_tta.decoding  # noqa: F401  before a backend can bind transformers' generate
+
+    global _run
+    _run = Run(settings, output_path)
+    registry, later = _registry()
+    manifests = []
+    for model in sorted(models):
+        try:
+            found = registry.get_manifest(model)
+        except ValueError:
+            raise UserError(f"there is no model {model!r}: see `lmms-eval models`") from None
+        if found.model_id in later:
+            raise UserError(
+                f"the package {later[found.model_id]!r} replaces the model {model!r} after hb-tta "
+                "does: use `hb-tta lmms-eval` in place of `lmms-eval`"
+            )
+        manifests.append(
+            ModelManifest(
+                found.model_id,
+                simple_class_path=_augmented(found.model_id, "simple", found.simple_class_path),
+                chat_class_path=_augmented(found.model_id, "chat", found.chat_class_path),
+            )
+        )
+    return manifests
+
+
+def _registry() -> tuple[ModelRegistryV2, dict[str, str]]:
+    """All models without ours, and those that other plugins put in place after us."""
+    registry, later, after_us = ModelRegistryV2(), {}, False
+    for manifest in import_module("lmms_eval.models")._build_builtin_manifests():
+        registry.register_manifest(manifest)
+    for entry in metadata.entry_points(group="lmms_eval.models"):
+        if entry.value.split(":")[0] == __package__:
+            after_us = True
+            continue
+        for manifest in registry._coerce_payload_to_manifests(entry.load()):
+            registry.register_manifest(manifest, overwrite=True)
+            if after_us:
+                later[manifest.model_id] = entry.dist.name if entry.dist else entry.value
+    return registry, later
+
+
+def _augmented(model_id: str, kind: str, class_path: str | None) -> str | None:
+    if class_path is None:
+        return None
+    name = f"{model_id}__{kind}"
+    _bases[name] = class_path
+    return f"{__name__}.{name}"
+
+
+def __getattr__(name: str) -> type:
+    """The augmented class of a backend, made when lmms-eval first asks for it."""
+    if name not in _bases:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _bases[name].rpartition(".")
+    base = getattr(import_module(module), attribute)
+    made = type(f"Augmented{base.__name__}", (AugmentedBackend, base), {"__module__": __name__})
+    globals()[name] = made
+    return made
+
+
+# ── The class ────────────────────────────────────────────────────────────────────────────────────
+
+
+class AugmentedBackend:
+    """What is put before a backend's own class. Its own attributes begin with ``hb_``."""
+
+    # Of lmms-eval's own class, which comes behind this one.
+    is_simple: bool
+    task_dict: dict[str, Any]
+    rank: int
+
+    hb_settings: AugmentSettings
+    hb_sidecar: records.Sidecar | None
+
+    @classmethod
+    def create_from_arg_string(cls, arg_string: str, additional_config: Any = None) -> Any:
+        """The backend, from its own arguments; ours are the flags' again."""
+        assert _run is not None
+        own, ours = without_ours(arg_string)
+        settings = _run.settings
+        with _stopping():
+            if ours.get("spec") != settings.spec_hash:
+                raise UserError("the weights changed since the command line was read: start again")
+        model = super().create_from_arg_string(own, additional_config)  # type: ignore[misc]
+        model.hb_settings = settings
+        model.hb_sidecar = None
+        if _run.output_path is not None:
+            folder = _run.output_path / records.FOLDER / records.run_name(arg_string)
+            model.hb_folder = folder
+        return model
+
+    def generate_until(self, requests: list[Any]) -> list[Any]:
+        """Answers over all views, each with a record of what the views said."""
+        answer = self._hb_vote if self.hb_settings.combine == VOTE else self._hb_decode
+        with _stopping():
+            return self._hb_answers(requests, answer, super().generate_until)  # type: ignore[misc]
+
+    def loglikelihood(self, requests: list[Any]) -> list[Any]:
+        """The mean of the views' values; lmms-eval takes the least of a question's choices."""
+        with _stopping():
+            if self.hb_settings.combine != "mean":
+                raise UserError(
+                    f"combine={self.hb_settings.combine} has no meaning for multiple-choice tasks "
+                    "that compare likelihoods: use combine=mean"
+                )
+            return self._hb_answers(requests, self._hb_likelihood, super().loglikelihood)  # type: ignore[misc]
+
+    def generate_until_multi_round(self, requests: list[Any]) -> list[Any]:
+        """Refused: the views of a later round would need the answer to an earlier one."""
+        raise AugmentationFailed(
+            "tasks of several rounds cannot be augmented: run them without --augment"
+        )
+
+    generate_visual_cot = generate_until_multi_round
+
+    # The pass over the requests.
+
+    def _hb_answers(self, requests: list[Any], answer: Callable, own: Callable) -> list[Any]:
+        name = f"Answering from 1 + {self.hb_settings.views} views"
+        answers = []
+        augmented = self._hb_augmented(requests)
+        with quiet(type(self)), tqdm(total=len(requests), desc=name, disable=self.rank != 0) as bar:
+            for questions, views in augmented:
+                for question in questions:
+                    answers.append(self._hb_answer(question, views, answer, own))
+                    bar.update(1)
+        if self.hb_sidecar is not None:
+            self.hb_sidecar.write()
+        return answers
+
+    def _hb_augmented(self, requests: list[Any]) -> Iterable[Chunk]:
+        """The questions with their views. All views are made before this returns.
+
+        What is made stays in the store, so that a few questions at a time are in memory.
+        """
+        starts = range(0, len(requests), CHUNK)
+        chunks = [requests[start : start + CHUNK] for start in starts]
+        first: list[Chunk] = []
+        plain = 0
+        with Parking(self) as parking:
+            for chunk in chunks:
+                made = self._hb_made(chunk, parking)
+                plain += sum(not question.shown for question in made[0])
+                first = first or [made]
+            self.hb_settings.augmenter.unload()
+        if plain:
+            logger.warning(f"hb-tta: {plain} requests show no image and are answered as they are")
+        return itertools.chain(first, (self._hb_made(chunk, None) for chunk in chunks[1:]))
+
+    def _hb_made(self, requests: list[Any], parking: Parking | None) -> Chunk:
+        """Questions, and an ``Augmentation`` for each image that they show, in order."""
+        questions = [Question.read(r, self.is_simple, self.task_dict) for r in requests]
+        contexts = [context for question in questions for context in question.contexts]
+        if not contexts:
+            return questions, iter(())
+        augmenter, settings = self.hb_settings.augmenter, self.hb_settings
+        number = {"n": settings.views, "seed": settings.seed}
+        if parking is not None and parking.has_something and _misses(augmenter, contexts, number):
+            parking.park()
+        hidden = None if self.rank == 0 else False
+        return questions, augmenter.iter_augment(contexts, **number, progress=hidden)
+
+    def _hb_answer(
+        self, question: Question, views: Iterator[Any], answer: Callable, own: Callable
+    ) -> Any:
+        if not question.shown:
+            return own([question.copy()])[0]
+        augmentations = [next(views) for _ in question.shown]
+        requests = [question.copy()]
+        for view in zip(*(a.views for a in augmentations), strict=True):
+            requests.append(question.copy(view))
+        whole, self.task_dict = self.task_dict, question.task_dict
+        try:
+            value, record = answer(requests, own)
+        finally:
+            self.task_dict = whole
+        record["images"] = [
+            _about(image, augmentation)
+            for image, augmentation in zip(question.shown, augmentations, strict=True)
+        ]
+        self._hb_keep(question, record)
+        return value(record) if callable(value) else value
+
+    # The ways to answer: requests of all views → (what to return, given the record; the record).
+
+    def _hb_decode(self, requests: list[Any], own: Callable) -> tuple[Callable, dict[str, Any]]:
+        from hb_tta.decoding import decode_jointly
+        from hb_tta.tta import yes_no
+
+        calls = [lambda request=request: own([request])[0] for request in requests]
+        decoded = decode_jointly(calls, self.hb_settings.combiner)
+        text, counts = unwrap_generation_output(decoded.value)
+        record: dict[str, Any] = {"answer": text, "mode": decoded.mode, "views": []}
+        words = self._hb_yes_no_tokens()
+        if words is not None:
+            scores = [yes_no(logits_K, words) for logits_K in decoded.first_logits_VRK[:, 0]]
+            record["views"] = [score._asdict() for score in scores]
+            record["combined"] = yes_no(decoded.first_combined_RK[0], words)._asdict()
+        return lambda record: _with_record(text, counts, record), record
+
+    def _hb_vote(self, requests: list[Any], own: Callable) -> tuple[Callable, dict[str, Any]]:
+        found = [unwrap_generation_output(answer) for answer in own(requests)]
+        texts = [text for text, _ in found]
+        chosen = voting.vote(texts, self.hb_settings.real_weight)
+        text, counts = found[chosen]
+        record = {"answer": text, "mode": VOTE, "views": [{"answer": text} for text in texts]}
+        return lambda record: _with_record(text, counts, record), record
+
+    def _hb_likelihood(self, requests: list[Any], own: Callable) -> tuple[Any, dict[str, Any]]:
+        import torch
+
+        values, greedy = zip(*own(requests), strict=True)
+        combined = self.hb_settings.combiner(torch.tensor(values, dtype=torch.float64)[:, None])
+        record = {"answer": combined.item(), "mode": "loglikelihood", "views": list(values)}
+        return (combined.item(), all(greedy)), record
+
+    # What the views said.
+
+    def _hb_yes_no_tokens(self) -> tuple[list[int], list[int]] | None:
+        from hb_tta.tta import yes_no_tokens
+
+        if not hasattr(self, "hb_words"):
+            tokenizer = _tokenizer(self)
+            self.hb_words = None if tokenizer is None else yes_no_tokens(tokenizer)
+        return self.hb_words
+
+    def _hb_keep(self, question: Question, record: dict[str, Any]) -> None:
+        request = question.request
+        if not hasattr(self, "hb_folder") or request.metadata.get("__padding_only__"):
+            return
+        if self.hb_sidecar is None:
+            self.hb_sidecar = records.Sidecar(self.hb_folder, self.rank)
+        self.hb_sidecar.add(request, record, question.shown)
+
+
+def _with_record(text: Any, counts: Any, record: dict[str, Any]) -> GenerationResult:
+    return GenerationResult(text, records.ViewCounts.of(counts, record))
+
+
+def _about(image: Image, augmentation: Any) -> dict[str, Any]:
+    """What a record says of a real image and its views, which are in the store under the keys."""
+    return {
+        "pixels": pixel_digest(image),
+        "description": augmentation.description,
+        "seeds": augmentation.seeds,
+        "keys": augmentation.keys,
+    }
+
+
+def _misses(augmenter: Any, contexts: list[Any], number: dict[str, int]) -> bool:
+    keys = augmenter.view_keys(contexts, **number)
+    return any(augmenter.store.get("views", key) is None for some in keys for key in some)
+
+
+def _tokenizer(backend: Any) -> Any:
+    """A backend's tokenizer, wherever it keeps it; None for one that has none."""
+    for name in ("tokenizer", "_tokenizer", "processor", "_processor", "_image_processor"):
+        try:
+            found = getattr(backend, name, None)
+        except (NotImplementedError, AssertionError):
+            continue
+        found = getattr(found, "tokenizer", found)
+        if callable(getattr(found, "encode", None)) and callable(getattr(found, "decode", None)):
+            return found
+    return None
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """Turns an error into the end of the run: it is never scored as a wrong answer."""
+    try:
+        yield
+    except UserError as error:
+        raise AugmentationFailed(str(error)) from error
+    except Exception as error:
+        raise AugmentationFailed.because(error) from error

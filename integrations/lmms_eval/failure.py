@@ -1,0 +1,22 @@
+"""How the plugin stops a run that it cannot do right."""
+
+from __future__ import annotations
+
+import traceback
+
+
+class AugmentationFailed(SystemExit):
+    """Ends the process with a sentence on stderr and status 1.
+
+    lmms-eval and some of its backends catch every ``Exception``: the run would end with status 0,
+    or the question would count as answered wrongly. This is none.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(f"hb-tta: {sentence}")
+
+    @classmethod
+    def because(cls, error: BaseException) -> AugmentationFailed:
+        """For an error that is nobody's mistake: its traceback is shown."""
+        traceback.print_exception(error)
+        return cls(f"the augmented evaluation stopped: {type(error).__name__}: {error}")

@@ -1,0 +1,59 @@
+"""One progress bar and one summary for a run in which a backend is called once a question."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def quiet(backend: type) -> Iterator[None]:
+    """Take the place of what a backend's modules call at every ``generate_until``.
+
+    ``tqdm`` shows nothing, and ``log_metrics`` is called once, at the end, with the sums.
+    """
+    modules = dict.fromkeys(sys.modules[cls.__module__] for cls in backend.__mro__)
+    logged: list[dict[str, Any]] = []
+    replaced = []
+    for module in modules:
+        if module.__name__.startswith("lmms_eval.models."):
+            for name, made in (("tqdm", _hidden), ("log_metrics", lambda _: _collect(logged))):
+                if hasattr(module, name):
+                    own = getattr(module, name)
+                    replaced.append((module, name, own))
+                    setattr(module, name, made(own))
+    try:
+        yield
+    finally:
+        for module, name, own in replaced:
+            setattr(module, name, own)
+    logs = [own for _, name, own in replaced if name == "log_metrics"]
+    if logged:
+        logs[0](**_summed(logged))
+
+
+def _collect(logged: list[dict[str, Any]]) -> Any:
+    def log_metrics(**metrics: Any) -> None:
+        logged.append(metrics)
+
+    return log_metrics
+
+
+def _hidden(tqdm: Any) -> Any:
+    def bar(*args: Any, **kwargs: Any) -> Any:
+        return tqdm(*args, **{**kwargs, "disable": True})
+
+    return bar
+
+
+def _summed(logged: list[dict[str, Any]]) -> dict[str, Any]:
+    seconds = sum(metrics["total_elapsed_time"] for metrics in logged)
+    tokens = sum(metrics["total_gen_tokens"] for metrics in logged)
+    return {
+        **logged[-1],
+        "total_elapsed_time": seconds,
+        "total_gen_tokens": tokens,
+        "avg_speed": tokens / seconds if seconds else 0,
+    }

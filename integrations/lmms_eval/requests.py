@@ -1,0 +1,137 @@
+"""The images in a request of lmms-eval, and the same request with other images.
+
+A request names a document and holds a function from the document to the model's input: a list of
+images for "simple" backends, chat messages for "chat" ones. Both are walked as plain nested lists
+and dictionaries, so nothing else about them is known here.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL.Image import Image
+
+from hb_tta.context import MultimodalContext
+from hb_tta.images import load_image
+
+# Where a request's arguments have the function that gives its images (lmms_eval/api/task.py), by
+# (request type, whether the backend is a simple one).
+_VISUALS = {
+    ("generate_until", True): 2,
+    ("generate_until", False): 1,
+    ("loglikelihood", True): 2,
+    ("loglikelihood", False): 2,
+}
+
+
+@dataclass
+class Question:
+    """A request and what it shows.
+
+    Attributes:
+        request: lmms-eval's ``Instance``.
+        simple: whether the backend is a "simple" one.
+        document: the row of the data set; its images are decoded when they are read.
+        shown: the images it shows, in the order of its prompt.
+    """
+
+    request: Any
+    simple: bool
+    document: Any
+    shown: list[Image] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, request: Any, simple: bool, task_dict: Mapping[str, Any]) -> Question:
+        """Look at a request once."""
+        *_, doc_id, task, split = request.args
+        question = cls(request, simple, task_dict[task][split][doc_id])
+        visual = request.args[question._place]
+        if callable(visual):
+            question.shown = [load_image(image) for image in images(visual(question.document))]
+        return question
+
+    @property
+    def guidance(self) -> str:
+        """The text of the prompt, which the augmenter takes the question from.
+
+        Never the target: of a multiple-choice request that is another argument.
+        """
+        return str(self.request.args[0])
+
+    @property
+    def contexts(self) -> list[MultimodalContext]:
+        """What is to be augmented: one context an image."""
+        return [MultimodalContext(image, self.guidance) for image in self.shown]
+
+    @property
+    def task_dict(self) -> dict[str, Any]:
+        """The part of the model's ``task_dict`` that the request needs, without decoding again."""
+        *_, doc_id, task, split = self.request.args
+        return {task: {split: {doc_id: self.document}}}
+
+    def copy(self, others: Sequence[Image] | None = None) -> Any:
+        """The request, with ``others`` in place of its images if given.
+
+        Backends change the generation settings that they are given, so these are copied.
+        """
+        arguments = [
+            copy.deepcopy(argument) if isinstance(argument, dict) else argument
+            for argument in self.request.args
+        ]
+        if others is not None:
+            visual: Any = arguments[self._place]
+            arguments[self._place] = _showing(visual, others)
+        request = copy.copy(self.request)
+        request.arguments = tuple(arguments)
+        request.resps, request.token_counts = [], []
+        return request
+
+    @property
+    def _place(self) -> int:
+        return _VISUALS[self.request.request_type, self.simple]
+
+
+def images(tree: Any) -> Iterator[Any]:
+    """The images of a model's input, in order: Pillow images, and what image parts point to."""
+    if isinstance(tree, Image):
+        yield tree
+    elif _is_image_file(tree):
+        yield tree["url"]
+    elif isinstance(tree, Mapping):
+        for value in tree.values():
+            yield from images(value)
+    elif isinstance(tree, list | tuple):
+        for value in tree:
+            yield from images(value)
+
+
+def with_images(tree: Any, others: Iterator[Image]) -> Any:
+    """A copy of a model's input with the next of ``others`` in each image's place."""
+    if isinstance(tree, Image):
+        return next(others)
+    if _is_image_file(tree):
+        return {**tree, "url": next(others)}
+    if isinstance(tree, Mapping):
+        return {key: with_images(value, others) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(with_images(value, others) for value in tree)
+    return tree
+
+
+def _is_image_file(tree: Any) -> bool:
+    """A chat message's part that names an image by its path."""
+    return (
+        isinstance(tree, Mapping)
+        and tree.get("type") == "image"
+        and isinstance(tree.get("url"), str | bytes)
+    )
+
+
+def _showing(visual: Callable[..., Any], others: Sequence[Image]) -> Callable[..., Any]:
+    def shown(*args: Any, **kwargs: Any) -> Any:
+        return with_images(visual(*args, **kwargs), iter(others))
+
+    return shown

@@ -1,0 +1,124 @@
+"""What the tests of the lmms-eval plugin share: methods of their own, and runs in this process."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hb_tta.integrations.lmms_eval import prepare
+from hb_tta.integrations.lmms_eval.command_line import TASKS
+
+METHODS = {
+    name: f"lmms_eval_runs:{cls}"
+    for name, cls in {"same": "SameSpec", "failing": "FailingSpec"}.items()
+}
+
+
+@dataclass(frozen=True)
+class SameSpec:
+    """Views that are the image itself: nothing that is combined may change an answer."""
+
+    method: ClassVar[str] = "same"
+    needs_description: ClassVar[bool] = False
+
+    @classmethod
+    def from_family(cls, family: Any, **settings: Any) -> SameSpec:
+        return cls()
+
+    def to_json(self) -> dict[str, Any]:
+        return {"method": self.method}
+
+    def load(self, device: str | None = None) -> Any:
+        return self
+
+    @property
+    def spec(self) -> Any:
+        return self
+
+    def generate(self, contexts: Sequence[Any], seeds: Sequence[Any], **_: Any) -> list[list[Any]]:
+        return [[context.image for _ in its] for context, its in zip(contexts, seeds, strict=True)]
+
+
+@dataclass(frozen=True)
+class FailingSpec(SameSpec):
+    """A generator that runs out of memory."""
+
+    method: ClassVar[str] = "failing"
+
+    def generate(self, contexts: Sequence[Any], seeds: Sequence[Any], **_: Any) -> list[list[Any]]:
+        raise RuntimeError("out of memory")
+
+
+def small_tasks(folder: Path, images: int = 1) -> Path:
+    """Our tasks with few images: drawing all takes seconds."""
+    shutil.copytree(TASKS / "pocket_mme", folder)
+    for split in ("dev", "sealed"):
+        recipe = {"split": split, "images_a_category": images}
+        (folder / f"{split}.json").write_text(json.dumps(recipe))
+    return folder
+
+
+def evaluate(
+    tasks: Path,
+    *,
+    model: str,
+    model_args: str,
+    task: str = "pocket_mme_dev",
+    augment: str | None = None,
+    augment_args: str = "family=pocket",
+    output_path: Path | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """What ``lmms-eval`` does with these flags, without the seconds that it takes to start."""
+    from lmms_eval import models
+    from lmms_eval.evaluator import simple_evaluate
+    from lmms_eval.tasks import TaskManager
+
+    argv = ["lmms-eval", "--model", model, "--model_args", model_args, "--device", "cpu"]
+    if output_path is not None:
+        argv += ["--output_path", str(output_path)]
+    if augment is not None:
+        argv += ["--augment", augment, "--augment_args", augment_args]
+    manifests = prepare(argv)
+    registry = models._initialize_model_registry()
+    for manifest in manifests:
+        registry.register_manifest(manifest, overwrite=True)
+    stock, models.MODEL_REGISTRY_V2 = models.MODEL_REGISTRY_V2, registry
+    in_force = [a for a in argv if a.startswith("--model_args=")]
+    try:
+        return simple_evaluate(
+            model=model,
+            model_args=in_force[-1].partition("=")[2] if in_force else model_args,
+            tasks=[task],
+            task_manager=TaskManager(
+                include_path=str(tasks), include_defaults=False, model_name=model
+            ),
+            device="cpu",
+            log_samples=True,
+            bootstrap_iters=0,
+            **{"batch_size": 1, **settings},
+        )
+    finally:
+        models.MODEL_REGISTRY_V2 = stock
+
+
+def samples(results: dict[str, Any], task: str = "pocket_mme_dev") -> list[dict[str, Any]]:
+    return results["samples"][task]
+
+
+def answers(results: dict[str, Any]) -> list[str]:
+    return ["".join(sample["filtered_resps"][0]) for sample in samples(results)]
+
+
+def records(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the samples' lines say of the views."""
+    return [sample["token_counts"][0]["hb_tta"] for sample in samples(results)]
+
+
+def value_of(image: Any, choice: str) -> float:
+    """What the backend ``Texts`` says of a choice: brightness by length."""
+    return sum(image.tobytes()) / 1e6 * len(choice)
