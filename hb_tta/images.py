@@ -6,12 +6,13 @@ import hashlib
 import io
 import os
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from hb_tta.errors import UserError
 
@@ -104,6 +105,17 @@ def _decoded(file: BinaryIO, name: str) -> Image.Image:
         return _normalised(image, name)
 
 
+@contextmanager
+def _truncation_is_an_error() -> Iterator[None]:
+    """Pillow's own default, which some libraries (lmms-eval) turn off for the whole process."""
+    tolerated = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = tolerated
+
+
 def _normalised(image: Image.Image, name: str) -> Image.Image:
     width, height = image.size
     if not width or not height:
@@ -113,7 +125,8 @@ def _normalised(image: Image.Image, name: str) -> Image.Image:
             f"{name} is {width}×{height}, more than {MAX_PIXELS:,} pixels: make it smaller"
         )
     try:
-        image.load()
+        with _truncation_is_an_error():
+            image.load()
         return _plain(_flattened(_upright(_eight_bit(image, name))))
     except UserError:
         raise

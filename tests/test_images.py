@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageSequence
+from PIL import Image, ImageFile, ImageSequence
 
 from hb_tta import images
 from hb_tta.errors import UserError
@@ -246,6 +246,15 @@ def test_the_limit_itself_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_image(picture(size=(6, 4))).size == (6, 4)
     with pytest.raises(UserError, match="5×5"):
         load_image(picture(size=(5, 5)))
+
+
+def test_truncation_is_an_error_whatever_other_libraries_set(monkeypatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 64), 80).save(buffer, "PNG")
+    with pytest.raises(UserError):
+        load_image(buffer.getvalue()[: len(buffer.getvalue()) // 2])
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"])
