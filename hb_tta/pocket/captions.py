@@ -90,7 +90,7 @@ def random_caption(scene: Scene, rng: np.random.Generator, *, partial: float = 0
 def random_mention(scene: Scene, rng: np.random.Generator) -> Mention:
     """Leave parts out at random; a single group keeps at least its shape or its colour."""
     shape = rng.random() < 0.85
-    groups = (0, 1)
+    groups: tuple[int, ...] = (0, 1)
     if rng.random() < 0.2:
         groups = ((0,), (1,) if len(scene.groups) == 2 else (0,), ())[rng.integers(3)]
     return Mention(

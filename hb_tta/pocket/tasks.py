@@ -113,13 +113,14 @@ def question_pairs(category: str, seed: int, *, held_out: bool = False) -> Itera
 
 def _wanted(category: str, rng: np.random.Generator) -> str | int:
     """The true value of the asked attribute, uniform over its values."""
-    values = {
+    all_values: dict[str, tuple[str, ...] | tuple[int, ...]] = {
         "existence": SHAPES,
-        "count": range(1, 5),
+        "count": (1, 2, 3, 4),
         "position": DIRECTIONS,
         "color": tuple(COLOURS),
         "scene": tuple(BACKGROUNDS),
-    }[category]
+    }
+    values = all_values[category]
     return values[int(rng.integers(len(values)))]
 
 
@@ -166,6 +167,7 @@ def make_pair(told: Scene, category: str, rng: np.random.Generator) -> QuestionP
         second = told.groups[1]
         nouns = plural(group.shape, group.count), plural(second.shape, second.count)
         verb = "Is" if group.count == 1 else "Are"
+        assert told.relation is not None
         wrong = INVERSE[told.relation]
         asked = [f"{verb} the {nouns[0]} {r} the {nouns[1]}?" for r in (told.relation, wrong)]
     return QuestionPair(category, asked[0], asked[1], told)

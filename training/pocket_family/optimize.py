@@ -80,6 +80,7 @@ def optimize(
         nn.utils.clip_grad_norm_(parameters, clip)
         optimizer.step()
         if averages is not None:
+            assert ema is not None
             torch._foreach_lerp_(averages, [p.detach() for p in parameters], 1 - ema)
         losses.append(value.item())
         step += 1
@@ -165,8 +166,8 @@ class _Checkpoint:
                 _, index, name = key.split(".")
                 states.setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict({"state": states, "param_groups": state["param_groups"]})
-        for index, average in enumerate(self.averages or ()):
-            average.copy_(tensors[f"average.{index}"])
+        for number, average in enumerate(self.averages or ()):
+            average.copy_(tensors[f"average.{number}"])
         with safe_open(self.path, "pt") as file:
             metadata = file.metadata()
         return int(metadata["step"]), float(metadata["seconds"])

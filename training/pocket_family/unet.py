@@ -163,5 +163,4 @@ class _TrainingSet:
         which = torch.from_numpy(draws.numpy.choice(3, size, p=POOLED_SHARES)).unsqueeze(1)
         pooled = torch.where(which == 0, self.images[rows], self.pooled[captions])
         pooled = torch.where(which == 2, torch.zeros(()), pooled)
-        parts = self.latents[rows], text, pooled
-        return tuple(part.to(self.device) for part in parts)
+        return self.latents[rows].to(self.device), text.to(self.device), pooled.to(self.device)
