@@ -25,7 +25,7 @@ from transformers import GenerationMixin
 
 from hb_tta.errors import UserError
 from hb_tta.joint_loop import Combine, Joint, prepare_only
-from hb_tta.merging import Merged, merge, prompt_length
+from hb_tta.merging import WORDS, Merged, merge, prompt_length
 
 T = TypeVar("T")
 MODES = ("auto", "batched", "lock-step")
@@ -222,7 +222,8 @@ class _Driving:
             prompt = prompt_length(inputs[0])
             padding = merged.padding[0] if prompt else 0  # embeddings have no ids to pad
             joint = Joint(self._combine, len(views), padding)
-            joint.real = original(model, **inputs[0], **settings, custom_generate=prepare_only)
+            words = {name: value for name, value in inputs[0].items() if name in WORDS}
+            joint.real = original(model, **words, **settings, custom_generate=prepare_only)
             output = original(
                 model, **merged.inputs, **settings, custom_generate=joint.decode_batched
             )

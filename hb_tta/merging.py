@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 # A position a token: padded on the left to the longest view.
-TOKENS = ("input_ids", "inputs_embeds", "attention_mask", "token_type_ids", "mm_token_type_ids")
+WORDS = ("input_ids", "inputs_embeds", "attention_mask")
+TOKENS = (*WORDS, "token_type_ids", "mm_token_type_ids")
 # One or more lines an image (a row, a tile, a patch): joined one view after the other.
 IMAGES = (
     "pixel_values",
