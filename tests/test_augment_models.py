@@ -16,6 +16,7 @@ from hb_tta.families import get_family
 from hb_tta.fingerprint import Weights
 from hb_tta.generators import get_method
 from hb_tta.models import Models
+from hb_tta.pocket.tasks import pocket_mme
 from hb_tta.store import Store
 
 pytest_plugins = ["augmenting"]
@@ -63,6 +64,16 @@ def test_weights_that_change_under_an_augmenter_are_noticed(
     with pytest.raises(UserError, match="weights on disk changed"):
         augmenter(picture(0), "Is it?", n=1)
     assert "views" not in Store(tmp_path / "store").info().namespaces
+
+
+def test_the_bundled_family_works_as_it_comes(tmp_path: Path) -> None:
+    scene = next(pocket_mme("dev", category="color", limit=1))
+    augmenter = Augmenter.from_pretrained("hummingbird", family="pocket", store=tmp_path)
+    (augmentation,) = augmenter.augment([MultimodalContext(scene.image, scene.question)], n=2)
+    assert [view.size for view in augmentation.views] == [(64, 64)] * 2
+    assert augmentation.description and augmentation.warnings == []
+    generator = augmentation.spec["generator"]
+    assert (generator["num_inference_steps"], generator["guidance_scale"]) == (25, 2.0)
 
 
 def test_the_hubs_layouts_of_sdxl(tmp_path: Path) -> None:
