@@ -92,7 +92,8 @@ def test_the_drawn_relation_holds_and_its_contraries_do_not() -> None:
         seen.add(scene.relation)
         assert _holds(scene, scene.relation), scene
         if scene.relation in INVERSE:
-            assert not _holds(scene, INVERSE[scene.relation]), scene
+            others = {*DIRECTIONS, "touching", "apart from"} - {scene.relation}
+            assert not any(_holds(scene, relation) for relation in others), scene
             assert _holds(from_second(scene), INVERSE[scene.relation]), scene
         else:
             others = [relation for relation in CONTACTS if relation != scene.relation]
@@ -208,18 +209,10 @@ def test_telling_from_the_second_group_tells_the_same_picture() -> None:
     for scene in SCENES:
         if len(scene.groups) == 2:
             told = from_second(scene)
-            if not _overlap(scene):
-                assert render(told).tobytes() == render(scene).tobytes()
+            assert render(told).tobytes() == render(scene).tobytes()
             assert set(told.groups) == set(scene.groups)
             if scene.relation in DIRECTIONS:
                 assert from_second(told) == scene
-
-
-def _overlap(scene) -> bool:
-    first, second = ([t for t in scene.things if t.group == index] for index in (0, 1))
-    return any(
-        np.hypot(a.x - b.x, a.y - b.y) < 1.4 * (a.radius + b.radius) for a in first for b in second
-    )
 
 
 def test_random_captions_are_true() -> None:

@@ -10,7 +10,7 @@ Sizes and places are in pixels, x to the right and y downwards.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,9 @@ RELATIONS = DIRECTIONS + CONTACTS
 MIRROR_RELATIONS = ("inside", "above", "below", "touching", "apart from")
 INVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 MAX_THINGS = 4
+# Across a direction, all things of one group lie at most so many pixels to one side of the other's:
+# a direction is told from 10 px on (``reading.DIRECTION_GAP``).
+_SECOND_DIRECTION = 7.0
 
 # Combinations that no training scene contains: they tell composition from memory.
 HELD_OUT_LOOKS = frozenset(
@@ -141,13 +144,33 @@ def _two_groups(rng: np.random.Generator) -> Scene:
     groups = _different_groups(rng, counts)
     relation = str(rng.choice(DIRECTIONS))
     radius = _radius(rng, sum(counts))
+    things = _redraw_until_clear(lambda: _direction_places(rng, groups, relation, radius))
+    return Scene(_background(rng), groups, relation, things)
+
+
+def _direction_places(
+    rng: np.random.Generator, groups: tuple[Group, ...], relation: str, radius: float
+) -> tuple[Thing, ...]:
     things = []
     for index, group in enumerate(groups):
         first_half = (index == 0) == (relation in ("left of", "above"))
         for along, across in _strip(rng, group.count, radius, first_half):
             x, y = (along, across) if relation in ("left of", "right of") else (across, along)
             things.append(Thing(index, x, y, radius))
-    return Scene(_background(rng), groups, relation, tuple(things))
+    return tuple(things)
+
+
+def _redraw_until_clear(draw: Callable[[], tuple[Thing, ...]]) -> tuple[Thing, ...]:
+    """Draw until only one direction holds between the two groups and none of their things meet."""
+    while True:
+        things = draw()
+        first, second = ([t for t in things if t.group == index] for index in (0, 1))
+        dx = np.array([[b.x - a.x for b in second] for a in first])
+        dy = np.array([[b.y - a.y for b in second] for a in first])
+        gaps = [gap for d in (dx, dy) for gap in (d.min(), (-d).min()) if gap > _SECOND_DIRECTION]
+        reach = first[0].radius + second[0].radius
+        if len(gaps) == 1 and np.hypot(dx, dy).min() >= reach:
+            return things
 
 
 def agent_scene(rng: np.random.Generator, relation: str, shape: str) -> Scene:
@@ -166,9 +189,13 @@ def _agent_places(rng: np.random.Generator, relation: str, shape: str) -> tuple[
         return Thing(0, x + dx, y + dy + drop, small), Thing(1, x, y, large)
     agent, other = _radius(rng, 2), _radius(rng, 2)
     if relation in ("above", "below"):
-        (along, across), *_ = _strip(rng, 1, agent, relation == "above")
-        (along_1, across_1), *_ = _strip(rng, 1, other, relation != "above")
-        return Thing(0, across, along, agent), Thing(1, across_1, along_1, other)
+
+        def draw() -> tuple[Thing, ...]:
+            (along, across), *_ = _strip(rng, 1, agent, relation == "above")
+            (along_1, across_1), *_ = _strip(rng, 1, other, relation != "above")
+            return Thing(0, across, along, agent), Thing(1, across_1, along_1, other)
+
+        return _redraw_until_clear(draw)
     if relation == "touching":
         angle = rng.uniform(0, 2 * np.pi)
         step = 0.78 * (agent + other) * np.array([np.cos(angle), np.sin(angle)])
@@ -237,13 +264,20 @@ def _clear(dx: float, dy: float, gap: float) -> bool:
 _OVERSAMPLING = 4
 
 
+def drawing_order(scene: Scene) -> list[Thing]:
+    """The things from back to front, whichever group the scene is told from.
+
+    An agent comes last in ``SHAPES``: it is whole when it is inside or touching.
+    """
+    return sorted(scene.things, key=lambda thing: SHAPES.index(scene.groups[thing.group].shape))
+
+
 def render(scene: Scene) -> Image.Image:
     """Draw a scene: RGB, 64×64, anti-aliased (drawn four times as large, box-averaged)."""
     scale = _OVERSAMPLING
     image = Image.new("RGB", (SIZE * scale, SIZE * scale), BACKGROUNDS[scene.background])
     draw = ImageDraw.Draw(image)
-    # The agent is the first group: drawn last, it is whole when it is inside or touching.
-    for thing in sorted(scene.things, key=lambda thing: -thing.group):
+    for thing in drawing_order(scene):
         group = scene.groups[thing.group]
         x, y, radius = thing.x * scale, thing.y * scale, thing.radius * scale
         _draw_shape(draw, group.shape, x, y, radius, COLOURS[group.colour])

@@ -58,7 +58,7 @@ def train_clip(run: Run) -> None:
         return contrastive_loss(scale.clamp(max=100) * images @ words.T, texts)
 
     optimize(
-        run, "clip", {"clip": model}, loss, steps=run.steps(700), lr=5e-4, evaluate_every=150,
+        run, "clip", {"clip": model}, loss, steps=run.steps(220), lr=5e-4, evaluate_every=50,
         evaluate=lambda: {k: v.mean() for k, v in zero_shot(model, tokenizer, dev).items()},
     )  # fmt: skip
     # A fresh tokenizer: a used one saves its last call's padding.

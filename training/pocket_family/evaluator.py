@@ -14,14 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from hb_tta.training.pocket_family.edits import Choice, draw_choice, wrong_words
-from hb_tta.training.pocket_family.labels import (
-    DENSE_HEADS,
-    HEADS,
-    Heads,
-    Labels,
-    head_accuracy,
-    head_loss,
-)
+from hb_tta.training.pocket_family.labels import Heads, Labels, head_accuracy, head_loss
 from hb_tta.training.pocket_family.matching import (
     itc_loss,
     itc_scores,
@@ -30,14 +23,15 @@ from hb_tta.training.pocket_family.matching import (
     query_states,
 )
 from hb_tta.training.pocket_family.optimize import Draws, optimize
-from hb_tta.training.pocket_family.places import (
-    PATCH_HEADS,
-    PLACE_HEADS,
-    patch_labels,
-    place_labels,
-)
+from hb_tta.training.pocket_family.places import PLACE_HEADS, place_labels
 from hb_tta.training.pocket_family.run import Run, Scenes, dev_scenes, training_scenes
-from hb_tta.training.pocket_family.towers import WIDTH, image_processor
+from hb_tta.training.pocket_family.towers import (
+    PATCH_SIGHT,
+    SIGHT,
+    WIDTH,
+    image_processor,
+    sight_labels,
+)
 from hb_tta.training.pocket_family.words import bert_tokenizer
 from hb_tta.training.pocket_family.worn import worn
 from torch import nn
@@ -67,7 +61,7 @@ def train_evaluator(run: Run) -> None:
     model = build_model(len(processor.tokenizer)).to(run.device)
     model.set_attn_implementation("eager")  # three times as fast as SDPA on a CPU in bfloat16
     start_tower(model.vision_model, run)
-    whole = Heads(QUERIES * WIDTH, HEADS | PLACE_HEADS).to(run.device)
+    whole = Heads(QUERIES * WIDTH, SIGHT | PLACE_HEADS).to(run.device)
     _train_sight(run, model, whole)
     _train_matching(run, model, whole, processor)
     folder = run.weights / "evaluator"
@@ -146,17 +140,15 @@ def low_precision(run: Run) -> torch.autocast:
 
 
 def label(records: list[Scene]) -> Labels:
-    """The labels of scenes, with the places of their shapes and of the patches."""
-    labels = Labels.of(records)
-    places = patch_labels(len(records))
-    labels.dense |= {name: torch.from_numpy(v) for name, v in places.items()}
+    """The labels that the image encoder learns, with the places of the shapes."""
+    labels = sight_labels(records)
     labels.whole |= {name: torch.from_numpy(v) for name, v in place_labels(records).items()}
     return labels
 
 
 def _train_sight(run: Run, model: Blip2ForImageTextRetrieval, whole: Heads) -> None:
     """Dense labels for the tower's tokens, labels of the scene for the queries."""
-    dense = Heads(WIDTH, DENSE_HEADS | PATCH_HEADS).to(run.device)
+    dense = Heads(WIDTH, PATCH_SIGHT).to(run.device)
     scenes, dev = training_scenes(run), dev_scenes(run, 512)
     labels, dev_labels = label(scenes.records), label(dev.records)
 

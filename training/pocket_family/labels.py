@@ -23,6 +23,7 @@ from hb_tta.pocket.world import (
     SHAPES,
     SIZE,
     Scene,
+    drawing_order,
 )
 
 COLOUR_NAMES, BACKGROUND_NAMES = tuple(COLOURS), tuple(BACKGROUNDS)
@@ -40,6 +41,7 @@ DENSE_HEADS = {
     "centre": len(SHAPES) + 1,
 }
 PATCH = 8
+IGNORED = -100  # a label that is not asked for
 
 
 def canonical(scene: Scene) -> Scene:
@@ -72,7 +74,7 @@ def dense_labels(scenes: list[Scene]) -> dict[str, np.ndarray]:
     ys, xs = np.meshgrid(centres, centres, indexing="ij")
     labels = {head: np.zeros((len(scenes), side, side), np.int64) for head in DENSE_HEADS}
     for row, scene in enumerate(scenes):
-        for thing in sorted(scene.things, key=lambda thing: -thing.group):
+        for thing in drawing_order(scene):
             group = scene.groups[thing.group]
             shape = 1 + SHAPES.index(group.shape)
             near = np.hypot(xs - thing.x, ys - thing.y) <= thing.radius
@@ -115,7 +117,9 @@ class Heads(torch.nn.Module):
 def head_loss(logits: dict, labels: dict[str, torch.Tensor], rows=slice(None)) -> torch.Tensor:
     """The mean cross-entropy over heads."""
     losses = [
-        F.cross_entropy(v.flatten(0, -2), labels[k][rows].to(v.device).flatten())
+        F.cross_entropy(
+            v.flatten(0, -2), labels[k][rows].to(v.device).flatten(), ignore_index=IGNORED
+        )
         for k, v in logits.items()
     ]
     return torch.stack(losses).mean()
@@ -125,6 +129,7 @@ def head_accuracy(logits: dict, labels: dict[str, torch.Tensor]) -> dict[str, fl
     """Accuracy by attribute, over heads of a kind: "count" is the mean of "count_circle", …"""
     by_kind: dict[str, list[float]] = {}
     for name, values in logits.items():
-        right = (values.argmax(-1).cpu() == labels[name]).float().mean().item()
+        asked = labels[name] != IGNORED
+        right = (values.argmax(-1).cpu() == labels[name])[asked].float().mean().item()
         by_kind.setdefault(name.split("_")[0], []).append(right)
     return {kind: sum(values) / len(values) for kind, values in by_kind.items()}

@@ -178,7 +178,7 @@ def train_text_encoders(run: Run) -> None:
 
     optimize(
         run, "text_encoders", {"one": encoders[0], "two": encoders[1], "heads": heads}, loss,
-        steps=run.steps(1500), lr=1e-3, evaluate=evaluate, evaluate_every=250,
+        steps=run.steps(700), lr=1e-3, evaluate=evaluate, evaluate_every=250,
     )  # fmt: skip
     for encoder in encoders:
         with torch.no_grad():

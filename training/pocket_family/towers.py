@@ -2,7 +2,7 @@
 
 It learns dense labels at the layer that a LLaVA reads, and global labels from the projected
 embedding, which is what the generator is conditioned on. Contrastive training alone leaves so
-small a tower blind to shapes.
+small a tower blind to shapes, and labels of what a patch shows alone let it forget where it is.
 """
 
 from __future__ import annotations
@@ -17,12 +17,23 @@ from hb_tta.training.pocket_family.labels import (
     head_loss,
 )
 from hb_tta.training.pocket_family.optimize import Draws, optimize
+from hb_tta.training.pocket_family.places import (
+    BEARING_HEADS,
+    PATCH_BEARING_HEADS,
+    PATCH_HEADS,
+    bearing_labels,
+    patch_bearing_labels,
+    patch_labels,
+)
 from hb_tta.training.pocket_family.run import Run, dev_scenes, training_scenes
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from hb_tta.pocket.world import SIZE
+from hb_tta.pocket.world import SIZE, Scene
 
 WIDTH = 128
+# What a tower is asked: of the whole picture, and of every patch.
+SIGHT = HEADS | BEARING_HEADS
+PATCH_SIGHT = DENSE_HEADS | PATCH_HEADS | PATCH_BEARING_HEADS
 
 
 def image_processor() -> CLIPImageProcessor:
@@ -43,9 +54,9 @@ def train_image_encoder(run: Run) -> None:
         num_attention_heads=4, image_size=SIZE, patch_size=8, hidden_act="gelu",
     )  # fmt: skip
     tower = CLIPVisionModelWithProjection(config).to(run.device)
-    whole, dense = (Heads(WIDTH, sizes).to(run.device) for sizes in (HEADS, DENSE_HEADS))
+    whole, dense = (Heads(WIDTH, sizes).to(run.device) for sizes in (SIGHT, PATCH_SIGHT))
     scenes, dev = training_scenes(run), dev_scenes(run, 512)
-    labels, dev_labels = Labels.of(scenes.records), Labels.of(dev.records)
+    labels, dev_labels = sight_labels(scenes.records), sight_labels(dev.records)
 
     def outputs(pixels: torch.Tensor) -> tuple[dict, dict]:
         seen = tower(pixels, output_hidden_states=True)
@@ -70,6 +81,17 @@ def train_image_encoder(run: Run) -> None:
     _unit_embeddings(tower, scenes.pixels(slice(0, 512), run.device))
     tower.eval().half().save_pretrained(run.weights / "generator" / "image_encoder")
     image_processor().save_pretrained(run.weights / "generator" / "feature_extractor")
+
+
+def sight_labels(records: list[Scene]) -> Labels:
+    """The labels of ``SIGHT`` and ``PATCH_SIGHT``."""
+    labels = Labels.of(records)
+    shapes = labels.dense["shape"].numpy()
+    dense = patch_labels(len(records)) | patch_bearing_labels(records, shapes)
+    labels.dense |= {name: torch.from_numpy(values) for name, values in dense.items()}
+    whole = bearing_labels(records)
+    labels.whole |= {name: torch.from_numpy(values) for name, values in whole.items()}
+    return labels
 
 
 @torch.no_grad()

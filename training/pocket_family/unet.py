@@ -7,11 +7,15 @@ alone must carry what it can.
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any, NamedTuple
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from hb_tta.training.pocket_family.optimize import Draws, optimize
+from hb_tta.training.pocket_family.preview import judged_drawings
 from hb_tta.training.pocket_family.run import Run, Scenes, training_scenes
 from hb_tta.training.pocket_family.text import image_embeds, tokenize
 from hb_tta.training.pocket_family.vae import encode
@@ -26,12 +30,32 @@ from transformers import (
 from hb_tta.pocket.captions import random_caption
 from hb_tta.pocket.world import SIZE
 
-CAPTIONS_A_SCENE = 4
-# Shares of the training samples. Text: a caption; the empty caption, as for a view of the image
-# alone; zeros, as for the negative of classifier-free guidance.
-TEXT_SHARES = (0.85, 0.07, 0.08)
-# Pooled: the image embedding; the text's pooled vector; zeros.
-POOLED_SHARES = (0.50, 0.25, 0.25)
+STEPS = 16_000
+FULL_CAPTIONS, PARTIAL_CAPTIONS = 2, 3  # of each scene
+FULL_CAPTIONS_UNTIL = 0.45  # of the training
+
+
+class Mixture(NamedTuple):
+    """Shares of a step's samples.
+
+    Attributes:
+        partial: captions that leave things out.
+        text: given; empty, as for a view of the image alone; zeros.
+        pooled: the image embedding; the text's pooled vector; zeros.
+        neither: text and pooled vector are both zeros, whatever else was drawn: the negative of
+            classifier-free guidance.
+    """
+
+    partial: float
+    text: tuple[float, float, float]
+    pooled: tuple[float, float, float]
+    neither: float
+
+
+# All conditions at once are learnt slowly: at first the text must say everything that is to be
+# drawn, so that every sample teaches what its words mean; then it may leave things open.
+FIRST = Mixture(partial=0.0, text=(1.0, 0.0, 0.0), pooled=(0.0, 0.4, 0.6), neither=0.1)
+THEN = Mixture(partial=0.4, text=(0.86, 0.08, 0.06), pooled=(0.4, 0.3, 0.3), neither=0.08)
 
 
 def scheduler() -> DDIMScheduler:
@@ -64,46 +88,55 @@ def train_unet(run: Run) -> None:
     alphas = noise_schedule.alphas_cumprod.to(run.device)
     time_ids = torch.tensor([[SIZE, SIZE, 0, 0, SIZE, SIZE]], device=run.device).float()
 
+    steps_in_all = run.steps(STEPS)
+
     def loss(draws: Draws, step: int) -> torch.Tensor:
-        latents, text, pooled = data.batch(draws, 32)
+        mixture = FIRST if step < FULL_CAPTIONS_UNTIL * steps_in_all else THEN
+        latents, text, pooled = data.batch(draws, 32, mixture)
         noise = draws.normal(*latents.shape, device=run.device)
         # Stratified, and drawn towards high noise, where the layout is decided.
         u = (torch.rand(len(latents), generator=draws.torch) + torch.arange(len(latents))) / 32
-        steps = ((1 - (1 - u) ** 1.6) * 1000).long().clamp(max=999).to(run.device)
-        alpha = alphas[steps].view(-1, 1, 1, 1)
+        timesteps = ((1 - (1 - u) ** 1.6) * 1000).long().clamp(max=999).to(run.device)
+        alpha = alphas[timesteps].view(-1, 1, 1, 1)
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         target = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
         added = {"text_embeds": pooled, "time_ids": time_ids.expand(len(latents), -1)}
-        return F.mse_loss(unet(noisy, steps, text, added_cond_kwargs=added).sample, target)
+        return F.mse_loss(unet(noisy, timesteps, text, added_cond_kwargs=added).sample, target)
 
     optimize(
-        run, "unet", {"unet": unet}, loss, steps=run.steps(11_000), lr=1e-3, ema=0.998,
-        evaluate=lambda: _save_preview(run, unet), evaluate_every=500,
+        run, "unet", {"unet": unet}, loss, steps=steps_in_all, lr=1e-3, ema=0.998,
+        evaluate=lambda: _preview(run, unet), evaluate_every=1000,
     )  # fmt: skip
-    save_pipeline(run, unet.eval(), run.weights / "generator")
+    folder = run.weights / "generator"
+    build_pipeline(run, unet.eval(), folder / "vae").to(dtype=torch.float16).save_pretrained(folder)
 
 
-def _save_preview(run: Run, unet: UNet2DConditionModel) -> dict[str, float]:
-    """The pipeline as it stands, to look at while the training goes on."""
+def _preview(run: Run, unet: UNet2DConditionModel) -> dict[str, float]:
+    """The denoiser as it stands: saved, to look at while the training goes on, and judged."""
     unet.save_pretrained(run.work / "unet_preview")
-    return {}
+    # The finished decoder may still be in training; the encoder's own will do.
+    return judged_drawings(run, build_pipeline(run, unet, run.work / "vae_encoder"))
 
 
-def save_pipeline(run: Run, unet: UNet2DConditionModel, folder) -> None:
-    """Assemble the stock pipeline from the finished parts and save it in fp16."""
+def build_pipeline(run: Run, unet: UNet2DConditionModel, vae: Path) -> StableDiffusionXLPipeline:
+    """The stock pipeline of the finished parts, in float32."""
     parts = run.weights / "generator"
-    StableDiffusionXLPipeline(
-        vae=AutoencoderKL.from_pretrained(parts / "vae"),
-        text_encoder=CLIPTextModel.from_pretrained(parts / "text_encoder"),
-        text_encoder_2=CLIPTextModelWithProjection.from_pretrained(parts / "text_encoder_2"),
+
+    def load(kind: Any, folder: Path) -> Any:
+        return kind.from_pretrained(folder, dtype=torch.float32).to(run.device)
+
+    return StableDiffusionXLPipeline(
+        vae=load(AutoencoderKL, vae),
+        text_encoder=load(CLIPTextModel, parts / "text_encoder"),
+        text_encoder_2=load(CLIPTextModelWithProjection, parts / "text_encoder_2"),
         tokenizer=CLIPTokenizer.from_pretrained(parts / "tokenizer"),
         tokenizer_2=CLIPTokenizer.from_pretrained(parts / "tokenizer_2"),
         unet=unet,
         scheduler=scheduler(),
-        image_encoder=CLIPVisionModelWithProjection.from_pretrained(parts / "image_encoder"),
+        image_encoder=load(CLIPVisionModelWithProjection, parts / "image_encoder"),
         feature_extractor=CLIPImageProcessor.from_pretrained(parts / "feature_extractor"),
         add_watermarker=False,
-    ).to(dtype=torch.float16).save_pretrained(folder)
+    )
 
 
 class _TrainingSet:
@@ -126,11 +159,12 @@ class _TrainingSet:
     def _encode_captions(self, run: Run, scenes: Scenes) -> None:
         rng = np.random.default_rng([run.seed, 2])
         index: dict[str, int] = {"": 0}
+        kinds = [0.0] * FULL_CAPTIONS + [1.0] * PARTIAL_CAPTIONS
         self.captions = np.array(
             [
                 [
-                    index.setdefault(random_caption(record, rng), len(index))
-                    for _ in range(CAPTIONS_A_SCENE)
+                    index.setdefault(random_caption(record, rng, partial=partial), len(index))
+                    for partial in kinds
                 ]
                 for record in scenes.records
             ]
@@ -152,15 +186,24 @@ class _TrainingSet:
             pooled.append(seen[1].text_embeds.cpu())
         self.hidden, self.pooled = torch.cat(hidden), torch.cat(pooled)
 
-    def batch(self, draws: Draws, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def batch(
+        self, draws: Draws, size: int, mixture: Mixture
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Latents (B, 8, 8, 8), text (B, 32, 256), pooled (B, 128), with conditions dropped."""
         rows = draws.rows(len(self.latents), size)
-        captions = self.captions[rows, draws.numpy.integers(CAPTIONS_A_SCENE, size=size)]
-        how = draws.numpy.choice(3, size, p=TEXT_SHARES)
-        captions = np.where(how == 0, captions, 0)
+        partial = draws.numpy.random(size) < mixture.partial
+        column = np.where(
+            partial,
+            FULL_CAPTIONS + draws.numpy.integers(PARTIAL_CAPTIONS, size=size),
+            draws.numpy.integers(FULL_CAPTIONS, size=size),
+        )
+        how = draws.numpy.choice(3, size, p=mixture.text)
+        which = draws.numpy.choice(3, size, p=mixture.pooled)
+        neither = draws.numpy.random(size) < mixture.neither
+        captions = np.where(how == 0, self.captions[rows, column], 0)
         text = self.hidden[captions].float()
-        text[torch.from_numpy(how == 2)] = 0
-        which = torch.from_numpy(draws.numpy.choice(3, size, p=POOLED_SHARES)).unsqueeze(1)
-        pooled = torch.where(which == 0, self.images[rows], self.pooled[captions])
-        pooled = torch.where(which == 2, torch.zeros(()), pooled)
+        text[torch.from_numpy((how == 2) | neither)] = 0
+        kind = torch.from_numpy(which).unsqueeze(1)
+        pooled = torch.where(kind == 0, self.images[rows], self.pooled[captions])
+        pooled[torch.from_numpy((which == 2) | neither)] = 0
         return self.latents[rows].to(self.device), text.to(self.device), pooled.to(self.device)

@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL
 from hb_tta.training.pocket_family.optimize import Draws, optimize
 from hb_tta.training.pocket_family.run import Run, dev_scenes, training_scenes
 
-LATENT_NOISE = 0.06  # of a channel's deviation, which is 1: what the denoiser leaves
+LATENT_NOISE = 0.1  # what the denoiser leaves; the latents' deviation is 1
 
 
 def train_encoder(run: Run) -> AutoencoderKL:
@@ -35,9 +35,12 @@ def train_encoder(run: Run) -> AutoencoderKL:
         force_upcast=False,
     ).to(run.device)
     _train_both(run, "vae_encoder", vae, steps=run.steps(3600), lr=2e-3, pressure=1e-3)
-    normalise_latents(vae, *_latent_statistics(run, vae))
+    mean, std, _ = _latent_statistics(run, vae)
+    normalise_latents(vae, mean, std)
     _train_both(run, "vae_pressure", vae, steps=run.steps(1000), lr=1.5e-3, pressure=0.05)
-    normalise_latents(vae, *_latent_statistics(run, vae))
+    mean, std, said = _latent_statistics(run, vae)
+    # What the latents say, their means, is a part of their spread; it is what is to be denoised.
+    normalise_latents(vae, mean, std * said)
     vae.save_pretrained(run.work / "vae_encoder")
     return vae
 
@@ -71,8 +74,15 @@ def _train_both(
 
 
 @torch.no_grad()
-def _latent_statistics(run: Run, vae: AutoencoderKL) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation of every channel of the posterior: two (C,)."""
+def _latent_statistics(
+    run: Run, vae: AutoencoderKL
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of the posterior: mean and deviation of every channel, and the share of the means.
+
+    Returns:
+        mean, std: (C,). said: a scalar, the root mean square over channels of the means' deviation
+        in units of ``std``.
+    """
     scenes = training_scenes(run)
     posteriors = [
         vae.encode(scenes.pixels(slice(i, i + 64), run.device)).latent_dist
@@ -81,7 +91,9 @@ def _latent_statistics(run: Run, vae: AutoencoderKL) -> tuple[torch.Tensor, torc
     means = torch.cat([posterior.mean for posterior in posteriors])
     noise = torch.cat([posterior.var for posterior in posteriors]).mean((0, 2, 3))
     # Channels that say little are nearly all noise: by their means alone it would be blown up.
-    return means.mean((0, 2, 3)), (means.var((0, 2, 3)) + noise).sqrt()
+    variance = means.var((0, 2, 3)) + noise
+    said = (means.var((0, 2, 3)) / variance).mean().sqrt()
+    return means.mean((0, 2, 3)), variance.sqrt(), said
 
 
 @torch.no_grad()
