@@ -379,13 +379,19 @@ class Store:
         return UserError(f"the store {self.root} {problem}: name a folder to write in with --store")
 
 
+class _Lock(FileLock):
+    """A class of our own: lmms-eval has every ``FileLock`` of a path be one object, which a forked
+    child then shares with its parent (``lmms_eval.evaluator._enable_reentrant_filelocks``).
+    """
+
+
 @cache
 def _file_lock(path: Path, process: int) -> BaseFileLock:
     """One instance a file, so that a thread may hold two keys of one lock.
 
     And one a process: a forked child does not hold what its parent holds.
     """
-    return FileLock(path)
+    return _Lock(path)
 
 
 def _check_address(namespace: str, key: str) -> None:
