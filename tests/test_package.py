@@ -24,6 +24,7 @@ LIGHT = (
     "hb_tta.cli.augment",
     "hb_tta.cli.demo",
     "hb_tta.cli.listing",
+    "hb_tta.cli.report",
     "hb_tta.cli.store",
     "hb_tta.contact_sheet",
     "hb_tta.context",
@@ -34,6 +35,8 @@ LIGHT = (
     "hb_tta.images",
     "hb_tta.metrics",
     "hb_tta.prompts",
+    "hb_tta.report.page",
+    "hb_tta.report.reading",
     "hb_tta.store",
 )
 
@@ -123,7 +126,7 @@ def test_wheel_holds_code_weights_and_licence(tmp_path):
     bundled = {f.relative_to(ROOT).as_posix() for f in weights.rglob("*") if f.is_file()}
     assert bundled, "the pocket weights are missing"
     assert bundled <= names
-    assert "hb_tta/py.typed" in names
+    assert {"hb_tta/py.typed", "hb_tta/report/page.css", "hb_tta/report/page.js"} <= names
     assert any(name.endswith("/LICENSE") for name in names)
     assert not any(name.startswith(("training/", "integrations/", "tests/")) for name in names)
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "augment": ("hb_tta.cli.augment", "generate views of an image, or of every line of a file"),
     "demo": ("hb_tta.cli.demo", "augment bundled scenes and write a contact sheet"),
     "lmms-eval": ("hb_tta.cli.lmms_eval", "lmms-eval with --augment"),
+    "report": ("hb_tta.cli.report", "scores of lmms-eval's output, and a page of its questions"),
     "list": ("hb_tta.cli.listing", "methods, families with their models, what is installed"),
     "store": ("hb_tta.cli.store", "inspect, check or prune the store of generated views"),
 }

@@ -1,0 +1,16 @@
+"""Results of evaluations → a table, JSON, and one self-contained HTML page.
+
+    records.py    what one run said of one question: right or wrong, and what it saw
+    reading.py    lmms-eval's samples files → runs of records
+    folders.py    where lmms-eval and our plugin put a run's files
+    scores.py     runs → ACC, ACC+, intervals over images, paired tests against the plain run
+    table.py      scores as text, Markdown and JSON
+    page.py       scores and a gallery of questions as HTML (page.css and page.js are put into it)
+
+Whoever has accuracy results of another kind makes ``Run``s of ``Record``s and uses the rest.
+"""
+
+from hb_tta.report.records import Picture, Record, Run, View
+from hb_tta.report.scores import Score, score
+
+__all__ = ["Picture", "Record", "Run", "Score", "View", "score"]
