@@ -1,0 +1,168 @@
+"""Test-time prompt tuning (Shu et al. 2022), many images at once.
+
+Every image has prompts of its own, (B, N, W). The loss is summed over images and AdamW works
+element by element, so a batch gives what one image at a time gives; nothing is carried over from
+one call to the next. Image features need no gradient and are encoded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hb_tta.errors import UserError
+from hb_tta.tpt.encoders import DualEncoder
+from hb_tta.tpt.filters import get_filter, select_views
+from hb_tta.tpt.memory import enough_memory
+from hb_tta.tpt.prompts import PromptLayout, initial_context, make_text_encoder
+
+PROMPT = "a photo of a"
+LEARNING_RATE = 5e-3  # of TPT's code
+WEIGHT_DECAY = 0.01  # AdamW's default, which TPT's code leaves as it is
+
+# Prompt tokens in work at once: with CLIP's text tower (width 512, 12 layers) some 3 GB.
+_TOKENS_AT_ONCE = 8192
+
+
+class Tuning(NamedTuple):
+    """What tuning gives for B images.
+
+    Attributes:
+        logits_BC: of the real image under its tuned prompt.
+        selected_BK: the places of the views that it was tuned on.
+        losses_BT: the loss before each of T steps.
+        contexts_BNW: the tuned contexts.
+    """
+
+    logits_BC: Tensor
+    selected_BK: Tensor
+    losses_BT: Tensor
+    contexts_BNW: Tensor
+
+
+class PromptTuner:
+    """Tunes a prompt for every image on the entropy of its confident views.
+
+        tuner = PromptTuner(model, tokenizer, ["red circle", "blue square"])
+        logits = tuner(images)  # (B, V, 3, H, W), view 0 the real one → (B, C)
+
+    Args:
+        model: an open_clip model, or a CLIPModel or SiglipModel of transformers; it is frozen.
+        tokenizer: the model's.
+        class_names: C names; a prompt is ``prompt + " " + class + "."``.
+        prompt: the words whose embeddings the context starts from.
+        selection: share of the views that is trusted; None: the filter's own (0.1 for "tpt").
+        generated_selection: a quota of their own for generated views; None: one pool for all.
+        filter: one of ``hb_tta.tpt.FILTERS``.
+        steps: of AdamW: 1 in TPT, 4 in DiffTPT.
+        lr, weight_decay: of AdamW.
+        backend: how prompts reach the text tower: see ``hb_tta.tpt.prompts``.
+        batch_size: images whose prompts are tuned at once; None: what fits some 3 GB.
+
+    Raises:
+        UserError: a setting is out of range, two classes read the same, the model is no CLIP.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | DualEncoder,
+        tokenizer: Any = None,
+        class_names: Sequence[str] = (),
+        *,
+        prompt: str = PROMPT,
+        selection: float | None = None,
+        generated_selection: float | None = None,
+        filter: str = "tpt",
+        steps: int = 1,
+        lr: float = LEARNING_RATE,
+        weight_decay: float = WEIGHT_DECAY,
+        backend: str = "auto",
+        batch_size: int | None = None,
+    ) -> None:
+        check_optimisation(steps, lr)
+        get_filter(filter)
+        self.encoder = model if isinstance(model, DualEncoder) else DualEncoder(model, tokenizer)
+        layout = PromptLayout.of_names(self.encoder, prompt, class_names)
+        self._encode_prompts = make_text_encoder(self.encoder, layout, backend)
+        self.backend = self._encode_prompts.name
+        self.tokens = self._encode_prompts.tokens
+        self._context_NW = initial_context(self.encoder, layout)
+        self._filter, self._steps, self._lr = filter, steps, lr
+        self._weight_decay = weight_decay
+        self._shares = {"selection": selection, "generated_selection": generated_selection}
+        self.batch_size = batch_size or max(1, _TOKENS_AT_ONCE // self.tokens)
+        with torch.no_grad():
+            self.text_CD = self._encode_prompts(self._context_NW[None])[0]
+
+    def __call__(self, images: Tensor, *, generated: int = 0) -> Tensor:
+        """Logits (B, C) of preprocessed images (B, V, 3, H, W); view 0 is the real one.
+
+        Args:
+            generated: how many of the views, the last ones, are generated.
+
+        Raises:
+            UserError: the shape is another, or memory does not suffice.
+        """
+        if images.dim() != 5 or images.shape[2] != 3:
+            raise UserError(f"images have the shape {tuple(images.shape)}: give (B, V, 3, H, W)")
+        with enough_memory(f"{images.shape[1]} views of an image", "use fewer views"):
+            features = self.encoder.encode_images(images)
+        return self.tune(features, generated=generated).logits_BC
+
+    def zero_shot(self, features: Tensor) -> Tensor:
+        """Logits (…, V, C) of features (…, V, D) under the untuned prompt."""
+        return self.encoder.logits(features, self.text_CD)
+
+    def select(self, features_BVD: Tensor, *, generated: int = 0) -> Tensor:
+        """The places (B, K) of the views to tune on."""
+        logits = self.zero_shot(features_BVD)
+        return select_views(
+            logits, features_BVD, name=self._filter, generated=generated, **self._shares
+        )
+
+    def tune(self, features_BVD: Tensor, *, generated: int = 0) -> Tuning:
+        """Tune on image features of length 1, batch by batch."""
+        remedy = f"lower batch_size (it is {self.batch_size})"
+        with torch.inference_mode(False), enough_memory(f"{self.tokens} prompt tokens", remedy):
+            features = features_BVD.detach().clone().float().to(self.encoder.device)
+            parts = [self._tune(part, generated) for part in features.split(self.batch_size)]
+        return Tuning(*(torch.cat(field) for field in zip(*parts, strict=True)))
+
+    def _tune(self, features_BVD: Tensor, generated: int) -> Tuning:
+        selected = self.select(features_BVD, generated=generated)
+        size = features_BVD.shape[-1]
+        chosen_BKD = features_BVD.gather(1, selected[..., None].expand(-1, -1, size))
+        contexts = self._context_NW.repeat(len(features_BVD), 1, 1).requires_grad_()
+        optimizer = torch.optim.AdamW([contexts], lr=self._lr, weight_decay=self._weight_decay)
+        losses = []
+        for _ in range(self._steps):
+            with torch.enable_grad():
+                logits = self.encoder.logits(chosen_BKD, self._encode_prompts(contexts))
+                loss_B = marginal_entropy(logits)
+                (contexts.grad,) = torch.autograd.grad(loss_B.sum(), contexts)
+            optimizer.step()
+            losses.append(loss_B.detach())
+        with torch.no_grad():
+            text_BCD = self._encode_prompts(contexts)
+            logits_BC = self.encoder.logits(features_BVD[:, :1], text_BCD)[:, 0]
+        return Tuning(logits_BC, selected, torch.stack(losses, 1), contexts.detach())
+
+
+def marginal_entropy(logits_BKC: Tensor) -> Tensor:
+    """(B,) entropy of the views' mean probabilities (Shu et al. 2022, equation 2)."""
+    log_p = F.log_softmax(logits_BKC, -1)
+    mean = log_p.logsumexp(1) - torch.log(torch.tensor(float(log_p.shape[1])))
+    mean = mean.clamp(min=torch.finfo(mean.dtype).min)
+    return -(mean * mean.exp()).sum(-1)
+
+
+def check_optimisation(steps: int, lr: float) -> None:
+    """Raises UserError for settings that cannot be."""
+    if steps < 1:
+        raise UserError(f"steps={steps} tune nothing: use 1 or more")
+    if not lr > 0:
+        raise UserError(f"lr={lr} is out of range: use more than 0, TPT's is {LEARNING_RATE}")
