@@ -1,0 +1,94 @@
+"""The benchmark's controls are what they say: the ceiling keeps what is asked, and so on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from hb_tta.pocket.tasks import CATEGORIES, FOCUS, pocket_mme
+from hb_tta.pocket.world import is_held_out
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+from pocket_controls import controls, draw_again, other_numbers, prompt_of  # noqa: E402
+
+# What each category's two questions are decided by.
+FACTS = {
+    "existence": lambda scene: [group.shape for group in scene.groups],
+    "count": lambda scene: [(group.shape, group.count) for group in scene.groups],
+    "position": lambda scene: (scene.relation, [group.shape for group in scene.groups]),
+    "color": lambda scene: [(group.shape, group.colour) for group in scene.groups],
+    "scene": lambda scene: scene.background,
+}
+
+
+def augmentation(number: int) -> SimpleNamespace:
+    return SimpleNamespace(views=[f"view of {number}"], keys=[str(number)], description=None)
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_the_ceiling_keeps_what_is_asked_and_varies_the_rest(category):
+    rng = np.random.default_rng(0)
+    backgrounds = set()
+    for sample in pocket_mme("dev", category=category, limit=20):
+        drawn = draw_again(sample.scene, FOCUS[category], rng)
+        assert FACTS[category](drawn) == FACTS[category](sample.scene)
+        assert drawn.things != sample.scene.things
+        assert not is_held_out(drawn)
+        backgrounds.add((sample.scene.background, drawn.background))
+    changed = sum(old != new for old, new in backgrounds)
+    assert changed == 0 if category == "scene" else changed > 4
+
+
+def test_other_views_are_of_the_next_image_with_the_same_answer():
+    samples = list(pocket_mme("dev", limit=3))
+    others = other_numbers(samples)
+    assert sorted(others) == list(range(len(samples)))
+    for sample, other in zip(samples, others, strict=True):
+        assert samples[other].question_id != sample.question_id
+        assert samples[other].category == sample.category
+        assert samples[other].answer == sample.answer
+
+
+def test_what_each_control_shows():
+    samples = list(pocket_mme("dev", category="color", limit=2))
+    made = [augmentation(number) for number in range(len(samples))]
+    made[1].description = "Two red circles."
+    arms = controls(samples, made, "dev", 3)
+    prompt = prompt_of(samples[0])
+    assert prompt.endswith("?\nAnswer the question using a single word or phrase.")
+    assert arms["plain here"](0).prompt == arms["text"](0).prompt == prompt
+    assert arms["text"](1).prompt == f"Two red circles.\n{prompt_of(samples[1])}"
+    assert not arms["text"](1).views
+    assert arms["other"](0).views == ["view of 2"]
+    one, again = arms["ceiling"](0), arms["ceiling"](0)
+    assert len(one.views) == 3
+    assert [v.tobytes() for v in one.views] == [v.tobytes() for v in again.views]
+    assert len({v.tobytes() for v in (*one.views, *arms["ceiling"](1).views)}) == 6
+
+
+@pytest.mark.soak
+def test_the_benchmark_runs_and_goes_on(tmp_path):
+    """End to end at its smallest size; a control's half-written line is answered again."""
+    pytest.importorskip("lmms_eval", reason="the extra lmms-eval is not installed")
+    command = [sys.executable, str(BENCHMARKS / "pocket_mme.py"), "--out", str(tmp_path)]
+    command += ["--limit", "2", "--views", "1"]
+    subprocess.run(command, check=True, timeout=1200)
+    report = (tmp_path / "report.json").read_bytes()
+    samples = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*_samples_*.jsonl")}
+    assert len(samples) == 4
+    text = tmp_path / "controls" / "text.jsonl"
+    text.write_bytes(text.read_bytes()[:-30])
+    subprocess.run(command, check=True, timeout=600)
+    assert {path: path.stat().st_mtime_ns for path in samples} == samples
+    again = (tmp_path / "report.json").read_bytes()
+    assert again.partition(b'"seconds"')[0] == report.partition(b'"seconds"')[0]
+    refused = subprocess.run([*command, "--seed", "1"], capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "has results of another seed: name another --out" in refused.stderr
