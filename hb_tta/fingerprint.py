@@ -183,7 +183,7 @@ class Weights:
 
 
 def _folder_digest(folder: Path) -> str:
-    index = _Index(cache_root() / "fingerprints.json")
+    index = FileIndex(cache_root() / "fingerprints.json")
     try:
         lines = [f"{index.digest(path)}  {name}\n" for name, path in sorted(_files(folder))]
     except OSError as error:
@@ -213,7 +213,7 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
                 yield path.relative_to(folder).as_posix(), path
 
 
-class _Index:
+class FileIndex:
     """Digests of files that were hashed before, by path, size and times.
 
     It only saves time: one that is missing, damaged or cannot be written costs a second hashing.

@@ -38,7 +38,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def quick_index(monkeypatch: pytest.MonkeyPatch) -> None:
     """Index files however fresh: the tests have just written them."""
-    monkeypatch.setattr(fingerprint._Index, "_FRESH_NS", 0)
+    monkeypatch.setattr(fingerprint.FileIndex, "_FRESH_NS", 0)
 
 
 def write(folder: Path, files: dict[str, bytes] = FILES) -> Path:
