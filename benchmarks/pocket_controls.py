@@ -1,6 +1,7 @@
 """The controls of pocket_mme.py: what a question is answered with in place of its own views.
 
-    text      the description in the prompt, and no views
+    text      the description in the prompt before the question, and no views. The pocket MLLM was
+              trained on no such prompts: what it loses by them tells nothing of the description
     other     the views that were made for another image's question
     ceiling   views that the world draws anew from the scene's record: the asked fact is kept
               (``hb_tta.pocket.tasks.FOCUS``) and everything else varies as in the world

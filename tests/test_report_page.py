@@ -7,6 +7,7 @@ import html
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import chromium
@@ -139,6 +140,28 @@ def test_views_that_were_asked_one_by_one():
     record = Record("0", "0", "c", True, answer="Yes", target="Yes", views=views)
     text = page.render("t", score([Run("vote", [record])]), store=Store("/nowhere")).html
     assert "Yes, &lt;it&gt; is" in text
+
+
+def test_results_of_another_kind(tmp_path):
+    """Classification: images in files, one question an image, answers that are no yes and no."""
+    (tmp_path / "a.png").write_bytes(png(Image.new("RGB", (300, 200))))
+    views = [View("real", [Picture(file=tmp_path / "a.png")], answer="shark")]
+    records = [Record("a", "a", "ImageNet-R", False, target="tench", answer="shark", views=views)]
+    runs = [Run("zero-shot", [replace(records[0], right=True)], plain=True), Run("tuned", records)]
+    found = page.render("imagenet", score(runs), store=Store(tmp_path))
+    parsed = Parsed(found.html)
+    assert found.missing == {}
+    assert "wrong: broken by augmentation" in parsed.text
+    assert "question a" in parsed.text and "ACC+" not in parsed.text.partition("In percent")[0]
+    assert embedded(found.html)[0].startswith("data:image/jpeg")
+
+
+def test_missing_images_of_two_models_are_counted_apart(tmp_path):
+    views = [View("real", [Picture()]), View("seed 0", [Picture(key="0" * 64)])]
+    records = [Record("0", "0", "c", True, views=views)]
+    runs = [Run("hummingbird", records, model=model) for model in ("a", "b")]
+    found = page.render("t", score(runs), store=Store(tmp_path / "empty"))
+    assert found.missing == {"a: hummingbird": 2, "b: hummingbird": 2}
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from hb_tta.metrics import Interval, PairedTest
 from hb_tta.prompts import clean_question
 from hb_tta.report import table
 from hb_tta.report.album import Album
-from hb_tta.report.records import Picture, Record, Run, View
+from hb_tta.report.records import Picture, Record, View
 from hb_tta.report.scores import ALL, Scored, change_of
 from hb_tta.store import Store
 
@@ -160,16 +160,16 @@ def _notes(scored: Sequence[Scored], rows: list[_Row], shown: list[_Row]) -> lis
 
 
 def _warning(one: Scored, scored: Sequence[Scored], missing: Counter[str], store: Store) -> str:
-    count = missing[one.run.name]
+    name = table.name_of(one, scored)
+    count = missing[name]
     if not count:
         return ""
     again = "Evaluate again with --augment to have them."
     if one.run.command is not None:
         again = f"They are made again by {_command(one.run.command)}"
     return (
-        f'<p class="warning"><b>{count} images of {visible(table.name_of(one, scored))} are '
-        f"missing</b>: the store {visible(str(store.root))} does not have them (--store names "
-        f"another one). {again}</p>"
+        f'<p class="warning"><b>{count} images of {visible(name)} are missing</b>: the store '
+        f"{visible(str(store.root))} does not have them (--store names another one). {again}</p>"
     )
 
 
@@ -178,34 +178,40 @@ def _command(command: str) -> str:
 
 
 def _table(scored: Sequence[Scored]) -> str:
-    names = list(scored[0].scores)
+    names, kinds = list(scored[0].scores), table.kinds_of(scored)
     heads = "".join(
-        f'<th colspan="2" scope="colgroup">{visible(name)}'
+        f'<th colspan="{len(kinds)}" scope="colgroup">{visible(name)}'
         f"<small>{visible(table.counts(scored[0].scores[name]))}</small></th>"
         for name in names
     )
-    kinds = "<th>ACC</th><th>ACC+</th>" * len(names)
+    kind_heads = "".join(_tag("th", place, kind) for place, kind in enumerate(kinds)) * len(names)
     rows = "".join(
         f'<tr><th scope="row">{visible(table.name_of(one, scored))}</th>'
-        + "".join(_cells(one, name) for name in names)
+        + "".join(_cells(one, name, len(kinds)) for name in names)
         + "</tr>"
         for one in scored
     )
     return (
-        f'<table><thead><tr><th rowspan="2"></th>{heads}</tr><tr>{kinds}</tr></thead>'
+        f'<table><thead><tr><th rowspan="2"></th>{heads}</tr><tr>{kind_heads}</tr></thead>'
         f"<tbody>{rows}</tbody></table>"
     )
 
 
-def _cells(one: Scored, category: str) -> str:
-    return "".join(_figure(*figure) for figure in one.scores[category].figures)
+def _cells(one: Scored, category: str, kinds: int) -> str:
+    figures = one.scores[category].figures[:kinds]
+    return "".join(_tag("td", place, _figure(*figure)) for place, figure in enumerate(figures))
+
+
+def _tag(name: str, place: int, content: str) -> str:
+    """A cell of the table; the first of a category has a line at its left."""
+    return f"<{name}{'' if place else ' class=first'}>{content}</{name}>"
 
 
 def _figure(interval: Interval | None, test: PairedTest | None) -> str:
     if interval is None:
-        return "<td>–</td>"
-    ends = f"[{table.percent(interval.low)}, {table.percent(interval.high)}]"
-    figure = f"<b>{table.percent(interval.estimate)}</b><small>{ends}</small>"
+        return "–"
+    low, high = (table.percent(end).removesuffix(".0") for end in (interval.low, interval.high))
+    figure = f"<b>{table.percent(interval.estimate)}</b><small>[{low}, {high}]</small>"
     if test is not None:
         way = "up" if test.difference > 0 else "down" if test.difference < 0 else "same"
         sure = " sure" if test.p_value < 0.05 else ""
@@ -213,7 +219,7 @@ def _figure(interval: Interval | None, test: PairedTest | None) -> str:
             f'<small class="{way}{sure}">{table.signed(test.difference)}<br>'
             f"{visible(table.p_value(test))}</small>"
         )
-    return f"<td>{figure}</td>"
+    return figure
 
 
 def _options(names: Sequence[str]) -> str:
@@ -281,15 +287,18 @@ def _answer(
     missing: Counter[str],
 ) -> str:
     """What one run saw and said."""
-    title = visible(table.name_of(one, scored))
+    name = table.name_of(one, scored)
+    title = visible(name)
     said = f"answered <q dir=auto>{visible(record.answer)}</q>, {_verdict(change)}"
     told = ""
     if record.description:
         told = f'<p class="description" dir="auto">{visible(record.description)}</p>'
     views, again = "", ""
     if record.views:
-        tiles = [_view(view, record, one.run, album, missing) for view in record.views]
-        combined = "" if record.combined is None else _combined(record.combined, record)
+        tiles = [_view(view, record, name, album, missing) for view in record.views]
+        combined = ""
+        if record.combined is not None and len(record.views) > 1:
+            combined = _combined(record.combined, record)
         views = f'<div class="views">{"".join(tiles)}{combined}</div>'
         if 'class="gone"' in views and one.run.command is not None:
             again = f'<p class="again">made again by {_command(one.run.command)}</p>'
@@ -304,11 +313,11 @@ def _verdict(change: str) -> str:
     return f'<b class="{change}">{words.get(change, change)}</b>'
 
 
-def _view(view: View, record: Record, run: Run, album: Album, missing: Counter[str]) -> str:
+def _view(view: View, record: Record, run: str, album: Album, missing: Counter[str]) -> str:
     pictures = ""
     for picture in view.pictures:
         place = album.place(picture)
-        missing[run.name] += place is None
+        missing[run] += place is None
         gone = '<span class="gone">missing</span>'
         pictures += gone if place is None else _image(place, view.label)
     caption = f"<figcaption>{visible(view.label)}{_bar(view, record)}</figcaption>"

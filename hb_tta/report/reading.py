@@ -132,7 +132,8 @@ def _run(file: SamplesFile, lines: Lines, store: str | None) -> Run:
     _check_once(file, records)
     settings = augment_settings(str(file.config.get("model_args") or ""))
     augmented = bool(settings) or any(said)
-    name = settings.pop("augment", file.path.parent.parent.name if augmented else "plain")
+    folder = file.path.resolve().parent.parent.name
+    name = settings.pop("augment", (folder or "augmented") if augmented else "plain")
     command = making_again(file, store) if augmented else None
     return Run(name, records, not augmented, file.model, settings, command)
 
@@ -253,7 +254,7 @@ def _check_questions(runs: list[Run]) -> None:
     first = {record.question: record for record in runs[0].records}
     for run in runs[1:]:
         other = {record.question: record for record in run.records}
-        for question in first.keys() ^ other.keys():
+        for question in sorted(first.keys() ^ other.keys()):
             has, lacks = (runs[0], run) if question in first else (run, runs[0])
             raise UserError(
                 f"question {question} is in the run {has.name} and not in {lacks.name}: "

@@ -33,8 +33,9 @@ def text(task: str, scored: Sequence[Scored]) -> str:
     for category, its in rows.items():
         lines += ["", f"{spelled_out(category)}: {counts(scored[0].scores[category])}"]
         for row in its:
-            name, acc, acc_plus = (f"{row[i]:<{widths[i]}}" for i in range(3))
-            lines.append(f"  {name}  ACC {acc}  ACC+ {acc_plus}  {row[3]}".rstrip())
+            name, *figures = (f"{row[i]:<{widths[i]}}" for i in range(3))
+            told = [f"{kind} {its}" for kind, its in zip(kinds_of(scored), figures, strict=False)]
+            lines.append("  ".join(["", name, *told, row[3]]).rstrip())
     return "\n".join([*lines, "", *remarks(scored)]).rstrip()
 
 
@@ -75,6 +76,12 @@ def to_json(task: str, scored: Sequence[Scored]) -> dict[str, Any]:
             for one in scored
         ],
     }
+
+
+def kinds_of(scored: Sequence[Scored]) -> tuple[str, ...]:
+    """ACC, and ACC+ where any images have their two questions."""
+    pairs = any(score.acc_plus is not None for one in scored for score in one.scores.values())
+    return ("ACC", "ACC+") if pairs else ("ACC",)
 
 
 def name_of(one: Scored, scored: Sequence[Scored]) -> str:

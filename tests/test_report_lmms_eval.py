@@ -1,0 +1,78 @@
+"""The report of what lmms-eval itself writes, with the plugin and without: tiny random models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny_models
+from lmms_eval_runs import evaluate, small_tasks
+
+pytest.importorskip("lmms_eval", reason="the extra lmms-eval is not installed")
+
+from lmms_eval.loggers.evaluation_tracker import EvaluationTracker
+
+from hb_tta.report import page, score
+from hb_tta.report.reading import read_runs
+from hb_tta.store import Store
+
+TASK = "pocket_mme_dev"
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """A plain and an augmented run, as files; and what lmms-eval says of them."""
+    work = tmp_path_factory.mktemp("work")
+    tasks = small_tasks(work / "pocket_mme", images=2)
+    mllm = tiny_models.save_llava(work / "mllm")
+    own = {}
+    for name, flags in {"plain": {}, "randaugment": {"augment": "randaugment"}}.items():
+        flags |= {"augment_args": f"family=pocket,views=2,store={work / 'store'}"}
+        tracker = EvaluationTracker(output_path=str(work / name))
+        results = evaluate(
+            tasks,
+            model="llava_hf",
+            model_args=f"pretrained={mllm},device_map=cpu",
+            output_path=work / name,
+            evaluation_tracker=tracker,
+            **flags,
+        )
+        samples = results.pop("samples")
+        own[name] = results["results"][TASK]
+        tracker.save_results_aggregated(results, samples, datetime_str="20260101_000000")
+        tracker.save_results_samples(TASK, samples[TASK])
+    return work, own
+
+
+def read(work: Path):
+    return read_runs([str(work / "plain"), str(work / "randaugment")], store=str(work / "store"))
+
+
+def test_the_figures_are_lmms_evals_own(evaluated):
+    work, own = evaluated
+    task, runs = read(work)
+    assert task == TASK
+    for one in score(runs):
+        theirs = own[one.run.name]
+        found = one.scores["all"]
+        assert found.questions == 20
+        assert 100 * found.acc.estimate == pytest.approx(theirs["acc,none"])
+        assert found.acc_plus is not None
+        assert 100 * found.acc_plus.estimate == pytest.approx(theirs["acc_plus,none"])
+
+
+def test_every_image_is_found(evaluated):
+    work, _ = evaluated
+    task, runs = read(work)
+    made = page.render(task, score(runs), store=Store(work / "store"))
+    assert (made.questions, made.missing) == (20, {})
+    assert made.html.count("<figure><img") == 20 * 3
+
+
+def test_the_command_that_makes_views_again_is_the_runs(evaluated):
+    work, _ = evaluated
+    command = read(work)[1][1].command
+    assert command is not None
+    assert f"--model llava_hf --tasks {TASK} --model_args pretrained={work / 'mllm'}" in command
+    assert "--augment randaugment --augment_args" in command
+    assert "family=pocket" in command and "views=2" in command
