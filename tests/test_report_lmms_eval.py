@@ -66,7 +66,7 @@ def test_every_image_is_found(evaluated):
     task, runs = read(work)
     made = page.render(task, score(runs), store=Store(work / "store"))
     assert (made.questions, made.missing) == (20, {})
-    assert made.html.count("<figure><img") == 20 * 3
+    assert made.html.count('<img class="view"') == 20 * 3
 
 
 def test_the_command_that_makes_views_again_is_the_runs(evaluated):

@@ -13,13 +13,14 @@ from pathlib import Path
 import chromium
 import pytest
 from PIL import Image
-from report_files import line, png, said, write_augmented, write_plain, write_run
+from report_files import line, picture, png, said, write_augmented, write_plain, write_run
 from test_contact_sheet import EVIL
 from test_contact_sheet import Page as Parsed
 
 from hb_tta.images import load_image
 from hb_tta.report import Picture, Record, Run, View, page, score
 from hb_tta.report.album import LARGEST, Album, data_uri
+from hb_tta.report.gallery import share_of_yes
 from hb_tta.report.reading import read_runs
 from hb_tta.store import Store
 
@@ -169,7 +170,7 @@ def test_missing_images_of_two_models_are_counted_apart(tmp_path):
     [(0.0, -1e4, 1.0), (-1e4, 0.0, 0.0), (-0.5, -0.5, 0.5), (-float("inf"), -float("inf"), 0.5)],
 )
 def test_share_of_yes(yes, no, share):
-    assert page.share_of_yes(yes, no) == pytest.approx(share, abs=1e-9)
+    assert share_of_yes(yes, no) == pytest.approx(share, abs=1e-9)
 
 
 # ── In a browser ─────────────────────────────────────────────────────────────────────────────────
@@ -261,6 +262,19 @@ def test_images_come_when_a_question_is_opened(opened):
     assert "seed 0\nyes 85.8 % ✗" in text and "combined\nyes 81.8 % ✗" in text
     assert {address.partition(":")[0] for address in opened.requests} <= {"file", "data", "about"}
     assert opened.complaints == []
+
+
+def test_what_a_person_sees(opened, tmp_path):
+    """A screenshot, for people to look at; the views of an opened question are in it."""
+    opened.run("document.querySelectorAll('.question summary')[3].click()")
+    opened.run("document.getElementById('filters').scrollIntoView()")
+    opened.run("new Promise(done => setTimeout(done, 300))")
+    opened.screenshot(tmp_path / "page.png")
+    seen = load_image(tmp_path / "page.png")
+    assert seen.size == (1280, 900)
+    colours = {colour for _, colour in seen.getcolors(maxcolors=1 << 20)}
+    for shown in (1, 130, 131):  # the real image of question 3 and its two views: report_files.py
+        assert picture(shown).getpixel((0, 0)) in colours
 
 
 def test_html_in_a_question_runs_nothing(tab, tmp_path):

@@ -6,6 +6,9 @@
     scores.py     runs → ACC, ACC+, intervals over images, paired tests against the plain run
     table.py      scores as text, Markdown and JSON
     page.py       scores and a gallery of questions as HTML (page.css and page.js are put into it)
+    gallery.py    which questions the page shows, and what was seen and said of each
+    album.py      the page's images, each embedded once
+    command.py    the command line of a run
 
 Whoever has accuracy results of another kind makes ``Run``s of ``Record``s and uses the rest.
 """
