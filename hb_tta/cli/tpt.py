@@ -1,0 +1,251 @@
+"""``hb-tta tpt``: test-time prompt tuning of a CLIP on a benchmark, with generated views."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hb_tta.cli.options import add_running, positive
+from hb_tta.cli.output import write_result
+
+if TYPE_CHECKING:
+    from hb_tta.tpt.models import Clip
+    from hb_tta.tpt.views import ViewFeatures
+
+DESCRIPTION = """\
+Tunes a CLIP's prompts on the views of each test image, and prints accuracy with intervals
+beside what the same views give without tuning. Several methods make a table.
+
+Tasks: pocket_objects, its variants pocket_objects_a, _v2, _r, _sketch (pocket_objects_all:
+all five); imagenet, imagenet-a, -v2, -r, -sketch, folder (--data: one folder a class);
+pocket_hoi, bongard-hoi (--data: its JSON files, and the images' paths start there).
+
+Features, views and answers are kept in the store: the same command again resumes, and
+other settings of the tuner encode no image again."""
+
+EXAMPLES = """\
+examples:
+  hb-tta tpt --task pocket_objects_all --augment none randaugment i2t2i hummingbird
+  hb-tta tpt --task pocket_hoi --augment none hummingbird --views 2 --split sealed
+  hb-tta tpt --task imagenet-a --data imagenet-a --clip ViT-B-16-quickgelu:openai \\
+      --family sdxl --augment hummingbird --views 63 --crops 63 --filter difftpt-paper --steps 4"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what ``run`` reads."""
+    parser.usage = "hb-tta tpt --task TASK [options]"
+    parser.description = DESCRIPTION
+    parser.epilog = EXAMPLES
+    parser.add_argument("--task", required=True, help="see above")
+    parser.add_argument("--data", metavar="DIR", help="the images, for tasks that bring none")
+    parser.add_argument(
+        "--class-names",
+        metavar="FILE",
+        help='of `folder`: JSON {"folder": "name"} (default: the folders\' own names)',
+    )
+    parser.add_argument(
+        "--split",
+        choices=("dev", "sealed"),
+        default="dev",
+        help="of pocket tasks: dev for choices, sealed for reported figures (default: dev)",
+    )
+    parser.add_argument(
+        "--limit", type=positive, metavar="N", help="samples of each task, a fixed subset"
+    )
+    _add_models(parser)
+    _add_views(parser)
+    _add_tuning(parser)
+    parser.add_argument("--out", metavar="FILE", help="write the results as JSON")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    add_running(parser)
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--clip",
+        metavar="DIR|ID|NAME:TAG",
+        help="a folder, a hub id, or open_clip's NAME:PRETRAINED (default: the family's)",
+    )
+    parser.add_argument(
+        "--family",
+        default="pocket",
+        help="the models that make views: pocket or sdxl (default: pocket)",
+    )
+    parser.add_argument(
+        "--lora",
+        metavar="DIR|ID",
+        help="a LoRA's folder or hub id, or 'none' (default: the family's)",
+    )
+
+
+def _add_views(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--augment",
+        nargs="+",
+        default=["none"],
+        metavar="METHOD",
+        help="who makes views, see `hb-tta list`; none: the crops alone (default: none)",
+    )
+    parser.add_argument(
+        "--views",
+        type=positive,
+        default=4,
+        metavar="N",
+        help="generated views of an image (default: 4)",
+    )
+    parser.add_argument(
+        "--crops",
+        type=int,
+        default=0,
+        metavar="N",
+        help="random crops of an image as well, 63 in TPT (default: 0)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of views and crops (default: 0)")
+    parser.add_argument(
+        "--views-of",
+        choices=("both", "supports", "queries"),
+        default="both",
+        help="in few-shot tasks, whose views are used (default: both)",
+    )
+
+
+def _add_tuning(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--prompt", default="a photo of a", help="to start from (default: 'a photo of a')"
+    )
+    parser.add_argument(
+        "--filter",
+        default="tpt",
+        help="of views: tpt, difftpt-paper, difftpt-code (default: tpt)",
+    )
+    parser.add_argument(
+        "--selection",
+        type=float,
+        metavar="SHARE",
+        help="of views that are trusted (default: the filter's, 0.1 or 0.3)",
+    )
+    parser.add_argument(
+        "--generated-selection",
+        type=float,
+        metavar="SHARE",
+        help="a quota of their own for generated views (default: one pool for all)",
+    )
+    parser.add_argument(
+        "--steps", type=positive, metavar="N", help="of tuning (default: 1; few-shot: 64)"
+    )
+    parser.add_argument("--lr", type=float, default=5e-3, help="of AdamW (default: 0.005)")
+    parser.add_argument(
+        "--batch-size", type=positive, metavar="N", help="prompts tuned at once (default: fits)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluate every method on every part of the task; write and print the table."""
+    from hb_tta.datasets import load_tasks
+    from hb_tta.families import get_family
+    from hb_tta.tpt.models import load_clip
+
+    tasks = load_tasks(
+        arguments.task,
+        data=arguments.data,
+        class_names=arguments.class_names,
+        split=arguments.split,
+        limit=arguments.limit,
+    )
+    family = get_family(arguments.family)
+    clip = load_clip(arguments.clip or family.weights("clip"), device=arguments.device)
+    makers = {
+        method: _views(method, clip, arguments) for method in dict.fromkeys(arguments.augment)
+    }
+    results = []
+    for method, views in makers.items():
+        for task in tasks:
+            results.append({"augment": method, **_evaluate(task, views, arguments)})
+            if arguments.out:  # after each part: what is done is there, whatever comes
+                _write(Path(arguments.out), results)
+    print(table(results))
+    return 0
+
+
+def _views(method: str, clip: Clip, arguments: argparse.Namespace) -> ViewFeatures:
+    from hb_tta import Augmenter
+    from hb_tta.store import Store
+    from hb_tta.tpt.views import ViewFeatures
+
+    store = Store(arguments.store)
+    if method == "none":
+        return ViewFeatures(clip, store, crops=arguments.crops, seed=arguments.seed)
+    settings: dict[str, Any] = {}
+    if arguments.lora is not None:
+        settings["lora"] = None if arguments.lora == "none" else arguments.lora
+    augmenter = Augmenter.from_pretrained(
+        method, family=arguments.family, device=arguments.device, store=store, **settings
+    )
+    return ViewFeatures(
+        clip,
+        store,
+        augmenter=augmenter,
+        generated=arguments.views,
+        crops=arguments.crops,
+        seed=arguments.seed,
+    )
+
+
+def _evaluate(task: Any, views: ViewFeatures, arguments: argparse.Namespace) -> dict[str, Any]:
+    from hb_tta.datasets import FewShot
+    from hb_tta.tpt.evaluate import TptSettings, evaluate_classification, evaluate_few_shot
+
+    settings = TptSettings(
+        prompt=arguments.prompt,
+        filter=arguments.filter,
+        selection=arguments.selection,
+        generated_selection=arguments.generated_selection,
+        steps=arguments.steps,
+        lr=arguments.lr,
+        batch_size=arguments.batch_size,
+        support_views=arguments.views_of != "queries",
+        query_views=arguments.views_of != "supports",
+    )
+    progress = False if arguments.quiet else None
+    if isinstance(task, FewShot):
+        return evaluate_few_shot(task, views, settings, progress=progress)
+    return evaluate_classification(task, views, settings, progress=progress)
+
+
+def _write(path: Path, results: list[dict[str, Any]]) -> None:
+    write_result(path, json.dumps({"format": 1, "results": results}, indent=1).encode())
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Accuracies in percent with 95 % intervals: a row a method, a column a part of the task."""
+    tasks = list(dict.fromkeys(result["task"] for result in results))
+    rows: dict[str, dict[str, dict[str, Any]]] = {}
+    for result in results:
+        for method, entry in result["methods"].items():
+            views = "" if method == "zero-shot" else f" + {result['augment']}"
+            rows.setdefault(f"{method}{views}", {})[result["task"]] = entry
+    sizes = {result["task"]: result for result in results}
+    lines = [
+        "| | " + " | ".join([*tasks, "average"]) + " |",
+        "| --- |" + " --- |" * (len(tasks) + 1),
+    ]
+    for name, entries in rows.items():
+        cells = [_cell(entries[task]) if task in entries else "" for task in tasks]
+        shares = [entry["accuracy"]["estimate"] for entry in entries.values()]
+        lines.append(
+            f"| {name} | " + " | ".join([*cells, f"{100 * sum(shares) / len(shares):.1f}"]) + " |"
+        )
+    counts = (
+        f"{task}: {sizes[task]['samples']} of {sizes[task]['of']} samples"
+        + (" (a subset)" if sizes[task]["subset"] else "")
+        for task in tasks
+    )
+    return "\n".join([*lines, "", "; ".join(counts)])
+
+
+def _cell(entry: dict[str, Any]) -> str:
+    share = entry["accuracy"]
+    low, high = 100 * share["low"], 100 * share["high"]
+    return f"{100 * share['estimate']:.1f} [{low:.1f}, {high:.1f}] ECE {100 * entry['ece']:.1f}"

@@ -1,0 +1,286 @@
+"""A whole task: features, tuning and scores, chunk by chunk, each chunk kept when it is done.
+
+What a chunk gives is an entry of the store, so a run that was stopped resumes, and a sweep over the
+tuner's settings encodes nothing again. Labels are read when everything has been answered.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from hb_tta.datasets import Classification, FewShot, HoiImage, HoiTask
+from hb_tta.errors import UserError
+from hb_tta.features import cached_tensors
+from hb_tta.metrics import bootstrap_interval, expected_calibration_error, paired_test
+from hb_tta.tpt.combiners import COMBINERS, Views
+from hb_tta.tpt.few_shot import STEPS, FewShotTuner
+from hb_tta.tpt.tuner import LEARNING_RATE, PROMPT, PromptTuner
+from hb_tta.tpt.views import ViewFeatures, ViewRequest
+
+FORMAT = 1
+"""Counts the changes of what a chunk's answers mean."""
+
+METHODS = ("zero-shot", "tpt", "average", "zero", "mta", "prototypes")
+"""In the order in which they are told."""
+
+IMAGES_A_CHUNK = 32
+TASKS_A_CHUNK = 8
+
+
+@dataclass(frozen=True)
+class TptSettings:
+    """Settings of ``PromptTuner`` and ``FewShotTuner``; ``steps`` None is each one's own."""
+
+    prompt: str = PROMPT
+    filter: str = "tpt"
+    selection: float | None = None
+    generated_selection: float | None = None
+    steps: int | None = None
+    lr: float = LEARNING_RATE
+    backend: str = "auto"
+    batch_size: int | None = None
+    support_views: bool = True
+    query_views: bool = True
+    seed: int = 0
+
+    def deciding(self, *names: str) -> dict[str, Any]:
+        """Those settings as plain JSON, for a key."""
+        values = asdict(self)
+        return {name: values[name] for name in names}
+
+
+def evaluate_classification(
+    task: Classification,
+    views: ViewFeatures,
+    settings: TptSettings,
+    *,
+    progress: bool | None = None,
+) -> dict[str, Any]:
+    """Scores of prompt tuning, and of what needs no tuning, on one task.
+
+    Returns:
+        JSON: ``methods`` by name ("tpt", "zero-shot", "average", "zero", "mta"), each with its
+        accuracy, interval, ECE, the paired test against zero-shot, and 0/1 a sample.
+    """
+    _check_sample_count(task.name, len(task.images))
+    tuner = PromptTuner(
+        views.clip.encoder,
+        None,
+        task.class_names,
+        prompt=settings.prompt,
+        selection=settings.selection,
+        generated_selection=settings.generated_selection,
+        filter=settings.filter,
+        steps=settings.steps or 1,
+        lr=settings.lr,
+        backend=settings.backend,
+        batch_size=settings.batch_size,
+    )
+    decided_by = {
+        "classes": list(task.class_names),
+        "backend": tuner.backend,
+        **settings.deciding("prompt", "filter", "selection", "generated_selection", "steps", "lr"),
+    }
+
+    def answer(chunk: Sequence[Any]) -> dict[str, Tensor]:
+        requests = [ViewRequest(image) for image, _ in chunk]
+        request = _chunk_request("classification", views.request(requests), decided_by)
+        return cached_tensors(
+            views.store, request, lambda: _answers(tuner, views.features(requests), views.generated)
+        )
+
+    chances = _in_chunks(answer, task.images, IMAGES_A_CHUNK, task.name, progress)
+    labels = np.array([label for _, label in task.images])
+    return _result(task.name, task.total, views, settings, chances, labels)
+
+
+def _answers(tuner: PromptTuner, features_BVD: Tensor, generated: int) -> dict[str, Tensor]:
+    """Probabilities (B, C) of every method."""
+    features = features_BVD.to(tuner.encoder.device)
+    tuning = tuner.tune(features, generated=generated)
+    seen = Views(
+        features,
+        tuner.text_CD,
+        tuner.zero_shot(features),
+        tuner.encoder.logit_scale,
+        tuning.selected_BK,
+    )
+    answers = {name: combine(seen) for name, combine in COMBINERS.items()}
+    return {"tpt": tuning.logits_BC.softmax(-1), **answers}
+
+
+def evaluate_few_shot(
+    task: FewShot, views: ViewFeatures, settings: TptSettings, *, progress: bool | None = None
+) -> dict[str, Any]:
+    """Scores of few-shot prompt tuning on one split, and of its supports' mean features.
+
+    A query's views see what the supports tell, agent and object, and nothing of the query.
+
+    Returns:
+        JSON as of ``evaluate_classification``, with the methods "tpt" and "prototypes".
+    """
+    _check_sample_count(task.name, len(task.tasks))
+    tuner = FewShotTuner(
+        views.clip.encoder,
+        prompt=settings.prompt,
+        steps=settings.steps or STEPS,
+        lr=settings.lr,
+        seed=settings.seed,
+        backend=settings.backend,
+        batch_size=settings.batch_size,
+    )
+    decided_by = {
+        "backend": tuner.backend,
+        **settings.deciding("prompt", "steps", "lr", "seed", "support_views", "query_views"),
+    }
+
+    def answer(chunk: Sequence[HoiTask]) -> dict[str, Tensor]:
+        supports = [support_request(image) for one in chunk for image in one.supports]
+        queries = [r for one in chunk for r in query_requests(one)]
+        labels = torch.tensor([[image.label for image in one.supports] for one in chunk])
+        request = _chunk_request("few-shot", views.request(supports + queries), decided_by)
+        request["labels"] = labels.tolist()
+
+        def make() -> dict[str, Tensor]:
+            supports_BSVD = views.features(supports).unflatten(0, (len(chunk), -1))
+            queries_BQVD = views.features(queries).unflatten(0, (len(chunk), -1))
+            return _few_shot_answers(tuner, supports_BSVD, queries_BQVD, labels, settings)
+
+        return cached_tensors(views.store, request, make)
+
+    chances: dict[str, list[np.ndarray]] = {}
+    for count in sorted({(len(one.supports), len(one.queries)) for one in task.tasks}):
+        same = [one for one in task.tasks if (len(one.supports), len(one.queries)) == count]
+        found = _in_chunks(answer, same, TASKS_A_CHUNK, task.name, progress)
+        for name, values in found.items():
+            chances.setdefault(name, []).append(values.reshape(-1, 2))
+    ordered = sorted(task.tasks, key=lambda one: (len(one.supports), len(one.queries)))
+    labels = np.array([query.label for one in ordered for query in one.queries])
+    groups = np.array([place for place, one in enumerate(ordered) for _ in one.queries])
+    joined = {name: np.concatenate(parts) for name, parts in chances.items()}
+    return _result(task.name, task.total, views, settings, joined, labels, groups)
+
+
+def support_request(image: HoiImage) -> ViewRequest:
+    """A support and its annotation, which is an input of the task."""
+    return ViewRequest(image.image, f"{image.agent} | {image.action} | {image.object}", "hoi")
+
+
+def query_requests(task: HoiTask) -> list[ViewRequest]:
+    """The queries, with what the positive supports tell of agent and object."""
+    told = Counter((image.agent, image.object) for image in task.supports if image.label == 0)
+    agent, thing = told.most_common(1)[0][0]
+    return [ViewRequest(query.image, f"{agent} | {thing}", "hoi") for query in task.queries]
+
+
+def _few_shot_answers(
+    tuner: FewShotTuner,
+    supports_BSVD: Tensor,
+    queries_BQVD: Tensor,
+    labels_BS: Tensor,
+    settings: TptSettings,
+) -> dict[str, Tensor]:
+    if not settings.support_views:
+        supports_BSVD = supports_BSVD[:, :, :1]
+    if not settings.query_views:
+        queries_BQVD = queries_BQVD[:, :, :1]
+    labels = labels_BS[..., None].expand(supports_BSVD.shape[:3]).flatten(1)
+    supports = supports_BSVD.flatten(1, 2)
+    logits = tuner.tune(supports, labels, queries_BQVD).logits_BQC.cpu()
+    return {
+        "tpt": logits.softmax(-1),
+        "prototypes": _prototypes(supports, labels, queries_BQVD, tuner),
+    }
+
+
+def _prototypes(
+    supports_BSD: Tensor, labels_BS: Tensor, queries_BQVD: Tensor, tuner: FewShotTuner
+) -> Tensor:
+    """Probabilities (B, Q, 2) by the supports' mean features (Snell et al. 2017), no tuning."""
+    classes = torch.nn.functional.one_hot(labels_BS, 2).to(supports_BSD)
+    means = torch.nn.functional.normalize(classes.transpose(1, 2) @ supports_BSD, dim=-1)
+    cosines = (queries_BQVD @ means[:, None].transpose(-1, -2)).mean(2)
+    return (tuner.encoder.logit_scale.cpu() * cosines).softmax(-1)
+
+
+def _chunk_request(kind: str, features: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "entry": f"{kind} answers",
+        "format": FORMAT,
+        "features": features,
+        "settings": settings,
+    }
+
+
+def _check_sample_count(name: str, number: int) -> None:
+    if not number:
+        raise UserError(f"task {name} has no samples: use --limit 1 or more, and whole data")
+
+
+def _in_chunks(
+    answer: Callable[[Sequence[Any]], Mapping[str, Tensor]],
+    samples: Sequence[Any],
+    size: int,
+    name: str,
+    progress: bool | None,
+) -> dict[str, np.ndarray]:
+    """The answers of all samples, by method."""
+    parts: dict[str, list[np.ndarray]] = {}
+    hidden = None if progress is None else not progress
+    with tqdm(total=len(samples), desc=name, unit="sample", disable=hidden) as bar:
+        for start in range(0, len(samples), size):
+            chunk = samples[start : start + size]
+            for method, values in answer(chunk).items():
+                parts.setdefault(method, []).append(values.numpy())
+            bar.update(len(chunk))
+    return {method: np.concatenate(values) for method, values in parts.items()}
+
+
+def _result(
+    name: str,
+    total: int,
+    views: ViewFeatures,
+    settings: TptSettings,
+    chances: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    groups: np.ndarray | None = None,
+) -> dict[str, Any]:
+    scores = {
+        method: (chances[method].argmax(-1) == labels).astype(int)
+        for method in METHODS
+        if method in chances
+    }
+    base = "zero-shot" if "zero-shot" in scores else None
+    methods = {}
+    for method, right in scores.items():
+        entry: dict[str, Any] = {
+            "accuracy": asdict(bootstrap_interval(right, groups=groups)),
+            "ece": expected_calibration_error(
+                chances[method].max(-1).astype(np.float64).clip(0, 1), right
+            ),
+        }
+        if base and method != base:
+            test = paired_test(right, scores[base], groups=groups)
+            entry["gain over zero-shot"] = asdict(test)
+        methods[method] = entry | {"scores": right.tolist()}
+    number = len(labels) if groups is None else int(groups.max()) + 1
+    return {
+        "task": name,
+        "samples": number,
+        "of": total,
+        "subset": number < total,
+        "views": views.views,
+        "crops": views.crops,
+        "generated": views.generated,
+        "methods": methods,
+        "settings": asdict(settings),
+        "clip": views.clip.identity,
+    }

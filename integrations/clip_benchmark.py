@@ -1,0 +1,268 @@
+"""Prompt tuning inside CLIP_benchmark, as one more model type of its own command line.
+
+    hb-tta clip-benchmark eval --dataset … --model pocket --augment hummingbird --views 4
+
+CLIP_benchmark has no plugins, so this registers ``hb_tta`` in its table of model types, and calls
+its ``main``. Our "text features" are one-hot, our "image features" the tuned scores of the classes,
+so that its own product of the two gives the scores back. What is patched, for versions from 1.6.2
+to before 1.7:
+
+* ``models.TYPE2FUNC``, ``models.MODEL_TYPES``: the model type;
+* ``zeroshot_classification.evaluate``: tells our model the class names, and adds the accuracies
+  that the same views give without tuning;
+* ``zeroshot_classification.accuracy``: it raises TypeError on numpy ≥ 2.4 (its issue 147).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from hb_tta.augment import Augmenter
+from hb_tta.errors import UserError
+from hb_tta.families import get_family, list_families
+from hb_tta.store import Store
+from hb_tta.tpt.combiners import COMBINERS, Views
+from hb_tta.tpt.models import load_clip
+from hb_tta.tpt.tuner import PromptTuner
+from hb_tta.tpt.views import ViewFeatures, ViewRequest
+
+MODEL_TYPE = "hb_tta"
+SUPPORTED = ((1, 6, 2), (1, 7))  # from … to before …
+
+
+@dataclass(frozen=True)
+class Options:
+    """Our own flags."""
+
+    augment: str | None
+    views: int
+    crops: int
+    family: str
+    store: str | None
+    tuner: dict[str, Any]
+
+
+def run(argv: Sequence[str]) -> None:
+    """Run CLIP_benchmark's command line; ``eval`` with prompt tuning.
+
+    Raises:
+        UserError: CLIP_benchmark has another version, or a flag cannot be followed.
+    """
+    check_version()
+    from clip_benchmark import cli
+
+    theirs = list(argv)
+    if theirs[:1] == ["eval"]:
+        options, theirs = read_options(theirs)
+        register(options)
+    before = sys.argv
+    try:
+        sys.argv = ["clip_benchmark", *theirs]
+        cli.main()
+    finally:
+        sys.argv = before
+
+
+def check_version() -> None:
+    """Raises UserError for a CLIP_benchmark that this was not written for."""
+    version = metadata.version("clip_benchmark")
+    numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
+    if not SUPPORTED[0] <= numbers < SUPPORTED[1]:
+        raise UserError(
+            f'CLIP_benchmark {version} is not supported: pip install "clip_benchmark>=1.6.2,<1.7"'
+        )
+
+
+def own_parser() -> argparse.ArgumentParser:
+    """Our flags of ``eval``."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog="hb-tta")
+    parser.add_argument("--augment")
+    parser.add_argument("--views", type=int, default=4)
+    parser.add_argument("--crops", type=int, default=None)
+    parser.add_argument("--family", default="pocket")
+    parser.add_argument("--store")
+    parser.add_argument("--filter", default="tpt")
+    parser.add_argument("--selection", type=float)
+    parser.add_argument("--generated-selection", type=float)
+    parser.add_argument("--steps", type=int, default=1)
+    parser.add_argument("--lr", type=float, default=5e-3)
+    parser.add_argument("--prompt", default="a photo of a")
+    return parser
+
+
+def read_options(argv: Sequence[str]) -> tuple[Options, list[str]]:
+    """Our flags, and the command line that is left, with what our model type needs put in."""
+    ours, theirs = own_parser().parse_known_args(list(argv))
+    crops = (63 if ours.augment is None else 0) if ours.crops is None else ours.crops
+    names = ("filter", "selection", "generated_selection", "steps", "lr", "prompt")
+    tuner = {name: getattr(ours, name) for name in names}
+    options = Options(ours.augment, ours.views, crops, ours.family, ours.store, tuner)
+    if any(flag.split("=")[0] == "--model_type" for flag in theirs):
+        raise UserError(f"--model_type is {MODEL_TYPE} here: leave it out, or use clip_benchmark")
+    needed = ["--model_type", MODEL_TYPE, "--no_amp", "--num_workers", "0"]
+    return options, [theirs[0], *needed, *_without_workers(theirs[1:])]
+
+
+def _without_workers(flags: list[str]) -> list[str]:
+    """Views are made in this process: a number of loaders is not followed."""
+    if "--num_workers" in flags:
+        place = flags.index("--num_workers")
+        return flags[:place] + flags[place + 2 :]
+    return flags
+
+
+def register(options: Options) -> None:
+    """Put our model type and the patches into CLIP_benchmark; a second call replaces the first."""
+    from clip_benchmark import models
+    from clip_benchmark.metrics import zeroshot_classification
+
+    def load(model_name: str, pretrained: str, cache_dir: str | None, device: str) -> tuple:
+        model = TunedClip(_source(model_name, pretrained), device, options)
+        return model, model.remember, lambda texts: torch.zeros(len(texts))
+
+    models.TYPE2FUNC[MODEL_TYPE] = load
+    if MODEL_TYPE not in models.MODEL_TYPES:
+        models.MODEL_TYPES.append(MODEL_TYPE)
+    zeroshot_classification.accuracy = accuracy
+    theirs = getattr(zeroshot_classification.evaluate, "theirs", zeroshot_classification.evaluate)
+    zeroshot_classification.evaluate = _evaluate_with(theirs)
+
+
+def _source(model_name: str, pretrained: str) -> Any:
+    if model_name in list_families():
+        return get_family(model_name).weights("clip")
+    named = pretrained and not model_name.startswith((".", "/", "~"))
+    return f"{model_name}:{pretrained}" if named else model_name
+
+
+class TunedClip:
+    """A CLIP whose "image features" are class scores, tuned for each image on its views.
+
+    Args:
+        source: see ``load_clip``.
+        device: where it runs.
+        options: whose views, and how prompts are tuned.
+    """
+
+    def __init__(self, source: Any, device: str, options: Options) -> None:
+        store = Store(options.store)
+        augmenter = None
+        if options.augment is not None:
+            augmenter = Augmenter.from_pretrained(
+                options.augment, family=options.family, device=device, store=store
+            )
+        self._views = ViewFeatures(
+            load_clip(source, device=device),
+            store,
+            augmenter=augmenter,
+            generated=options.views if augmenter else 0,
+            crops=options.crops,
+        )
+        self._settings = options.tuner
+        self._images: dict[int, Image] = {}
+        self._seen = 0
+        self._tuner: PromptTuner | None = None
+        self._texts = 0
+        self.untuned: dict[str, list[Tensor]] = {}
+
+    def eval(self) -> TunedClip:
+        """CLIP_benchmark asks for it; the model is always so."""
+        return self
+
+    def remember(self, image: Image) -> Tensor:
+        """The "transform": keeps the image for ``encode_image`` and gives its number."""
+        number = self._seen
+        self._seen += 1
+        self._images[number] = image
+        return torch.tensor(number)
+
+    def begin(self, class_names: Sequence[str]) -> None:
+        """A new set of classes."""
+        self._tuner = PromptTuner(self._views.clip.encoder, None, class_names, **self._settings)
+        self._texts = 0
+        self.untuned = {name: [] for name in COMBINERS}
+
+    def encode_text(self, texts: Tensor) -> Tensor:
+        """One-hot: the first call is for the first class, and so on; a row a template."""
+        assert self._tuner is not None
+        row = torch.zeros(len(texts), len(self._tuner.text_CD))
+        row[:, self._texts] = 1
+        self._texts += 1
+        return row
+
+    def encode_image(self, numbers: Tensor) -> Tensor:
+        """Tuned scores (B, C) of the remembered images, all positive."""
+        assert self._tuner is not None
+        images = [self._images.pop(number) for number in numbers.tolist()]
+        tuner, generated = self._tuner, self._views.generated
+        features = self._views.features([ViewRequest(image) for image in images])
+        features = features.to(tuner.encoder.device)
+        tuning = tuner.tune(features, generated=generated)
+        seen = Views(
+            features,
+            tuner.text_CD,
+            tuner.zero_shot(features),
+            tuner.encoder.logit_scale,
+            tuning.selected_BK,
+        )
+        for name, combine in COMBINERS.items():
+            self.untuned[name].append(combine(seen).cpu())
+        return tuning.logits_BC.softmax(-1).to(numbers.device)
+
+
+def _evaluate_with(theirs: Callable[..., dict[str, float]]) -> Callable[..., dict[str, float]]:
+    """CLIP_benchmark's ``evaluate`` for any model; ours learns its classes from it."""
+
+    def evaluate(
+        model: Any,
+        dataloader: Any,
+        tokenizer: Any,
+        classnames: Sequence[str],
+        *rest: Any,
+        **kw: Any,
+    ) -> dict[str, float]:
+        if not isinstance(model, TunedClip):
+            return theirs(model, dataloader, tokenizer, classnames, *rest, **kw)
+        model.begin(classnames)
+        targets: list[Tensor] = []
+        watched = _Watched(dataloader, targets)
+        metrics = theirs(model, watched, tokenizer, classnames, *rest, **kw)
+        target = torch.cat(targets)
+        for name, parts in model.untuned.items():
+            metrics[f"acc1 {name}"] = accuracy(torch.cat(parts), target)[0]
+        return metrics
+
+    evaluate.theirs = theirs  # type: ignore[attr-defined]
+    return evaluate
+
+
+class _Watched:
+    """A data loader whose targets are kept aside, for scoring alone."""
+
+    def __init__(self, loader: Any, targets: list[Tensor]) -> None:
+        self._loader, self._targets = loader, targets
+        self.dataset = loader.dataset
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self):
+        for images, target in self._loader:
+            self._targets.append(target.cpu())
+            yield images, target
+
+
+def accuracy(output: Tensor, target: Tensor, topk: Sequence[int] = (1,)) -> list[float]:
+    """Top-k accuracies of logits (N, C): what CLIP_benchmark's function of that name computes."""
+    best = output.topk(max(topk), 1).indices
+    right = best == target.view(-1, 1)
+    return [right[:, :k].any(1).float().mean().item() for k in topk]

@@ -1,0 +1,311 @@
+"""View filters, answers without tuning, crops, cached features, and whole tasks."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from hb_tta import Augmenter
+from hb_tta.cli import main
+from hb_tta.datasets import load_tasks
+from hb_tta.errors import UserError
+from hb_tta.families import get_family
+from hb_tta.features import image_identities
+from hb_tta.fill import MemoryStore
+from hb_tta.store import Store
+from hb_tta.tpt import evaluate, select_views
+from hb_tta.tpt.combiners import COMBINERS, Views
+from hb_tta.tpt.evaluate import TptSettings, evaluate_classification, evaluate_few_shot
+from hb_tta.tpt.filters import view_entropy
+from hb_tta.tpt.models import load_clip
+from hb_tta.tpt.views import ViewFeatures, ViewRequest, crop_views
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return load_clip(get_family("pocket").weights("clip"))
+
+
+# ── Filters ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def some_views(batch=3, views=20, classes=7, dimensions=8):
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(batch, views, classes, generator=generator)
+    features = F.normalize(torch.randn(batch, views, dimensions, generator=generator), dim=-1)
+    return logits, features
+
+
+def test_tpt_takes_the_least_entropy_and_does_not_force_the_real_image_in():
+    logits, features = some_views()
+    chosen = select_views(logits, features, selection=0.25)
+    assert chosen.shape == (3, 5)
+    for row in range(3):
+        order = view_entropy(logits[row]).argsort()[:5]
+        assert chosen[row].tolist() == order.tolist()
+    assert not (chosen == 0).any(1).all()
+    assert select_views(logits[:, :4], features[:, :4]).shape == (3, 1)  # a tenth of 4 is one
+
+
+def test_quotas_are_of_their_own():
+    logits, features = some_views()
+    chosen = select_views(logits, features, selection=0.2, generated=12, generated_selection=0.5)
+    assert chosen.shape == (3, 1 + 6)
+    assert (chosen[:, :1] < 8).all()
+    assert (chosen[:, 1:] >= 8).all()
+
+
+@pytest.mark.parametrize(("name", "on"), [("difftpt-paper", 1), ("difftpt-code", 0)])
+def test_difftpt_drops_what_is_least_like_the_real_image(name, on):
+    values = some_views()
+    chosen = select_views(*values, name=name, selection=1.0, generated=10)
+    likeness = F.cosine_similarity(values[on], values[on][:, :1], dim=-1)
+    first = 10 if name == "difftpt-paper" else 0
+    kept = int(0.8 * (20 - first))
+    assert chosen.shape == (3, first + kept)
+    for row in range(3):
+        best = likeness[row, first:].argsort(descending=True)[:kept] + first
+        assert set(chosen[row].tolist()) == {*range(first), *best.tolist()}
+    assert select_views(*values, name=name, generated=10).shape[1] == int(0.3 * (first + kept))
+
+
+def test_a_filter_looks_at_each_image_alone():
+    logits, features = some_views()
+    for name in ("tpt", "difftpt-paper", "difftpt-code"):
+        settings = {"name": name, "generated": 5, "generated_selection": 0.4}
+        together = select_views(logits, features, **settings)
+        for row in range(3):
+            alone = select_views(logits[row : row + 1], features[row : row + 1], **settings)
+            assert alone[0].tolist() == together[row].tolist()
+
+
+def test_wrong_filters_are_told():
+    values = some_views()
+    with pytest.raises(UserError, match="leave no real one"):
+        select_views(*values, generated=20)
+    with pytest.raises(UserError, match="selection of 1.5"):
+        select_views(*values, selection=1.5)
+
+
+# ── Answers without tuning ───────────────────────────────────────────────────────────────────────
+
+
+def seen(selection=0.25, **shape):
+    logits, features = some_views(**shape)
+    text = F.normalize(torch.randn(7, 8, generator=torch.Generator().manual_seed(1)), dim=-1)
+    scale = torch.tensor(30.0)
+    logits = scale * features @ text.T
+    return Views(features, text, logits, scale, select_views(logits, features, selection=selection))
+
+
+def test_answers_are_probabilities_and_equal_for_equal_views():
+    views = seen()
+    same = views.features_BVD[:, :1].expand(-1, 20, -1)
+    logits = views.logits_BVC[:, :1].expand(-1, 20, -1)
+    alike = views._replace(features_BVD=same, logits_BVC=logits)
+    for name, combine in COMBINERS.items():
+        chances = combine(views)
+        torch.testing.assert_close(chances.sum(-1), torch.ones(3))
+        assert combine(alike).argmax(-1).tolist() == logits[:, 0].argmax(-1).tolist(), name
+    one = Views(*(v[:, :1] if v.dim() == 3 else v for v in views[:4]), torch.zeros(3, 1).long())
+    for combine in COMBINERS.values():
+        assert combine(one).argmax(-1).tolist() == logits[:, 0].argmax(-1).tolist()
+
+
+def test_zero_counts_votes_and_breaks_ties_by_mean_probability():
+    logits = torch.tensor(
+        [[[9.0, 0, 0], [0, 3.0, 0], [0, 3.0, 0]], [[4.0, 0, 0], [0, 5.0, 0], [0, 0, 0]]]
+    )
+    views = Views(
+        torch.zeros(2, 3, 2),
+        torch.zeros(3, 2),
+        logits,
+        torch.tensor(1.0),
+        torch.tensor([[0, 1, 2], [0, 1, 0]])[:, :3],
+    )
+    assert COMBINERS["zero"](views).argmax(-1).tolist() == [1, 0]
+    tie = views._replace(selected_BK=torch.tensor([[0, 1], [0, 1]]))
+    assert COMBINERS["zero"](tie).argmax(-1).tolist() == [0, 1]
+
+
+def test_mta_is_the_alternation_of_its_paper():
+    """Against a plain loop over one image, written from the paper's equations 5 and 7."""
+    views = seen()
+    found = COMBINERS["mta"](views)
+    for row in range(3):
+        f, p = views.features_BVD[row], views.logits_BVC[row].softmax(-1)
+        distances = torch.tensor([[float((a - b).norm()) for b in f] for a in f])
+        near = distances.sort(-1).values[:, 1 : 1 + int(0.3 * 19)]
+        h2 = 0.5 * (near**2).mean(-1)
+        y, mode = torch.full((20,), 1 / 20), f[0]
+        for _ in range(5):
+            kernel = torch.exp(-((f - mode) ** 2).sum(-1) / (2 * h2))
+            for _ in range(5):
+                y = ((kernel + 4 * (p @ p.T) @ y) / 0.2).softmax(-1)
+            for _ in range(5):
+                w = y * torch.exp(-((f - mode) ** 2).sum(-1) / (2 * h2))
+                mode = (w[:, None] * f).sum(0) / w.sum()
+                mode = mode / mode.norm()
+        expected = (30 * mode @ views.text_CD.T).softmax(-1)
+        torch.testing.assert_close(found[row], expected, atol=1e-4, rtol=0)
+
+
+# ── Views and their features ─────────────────────────────────────────────────────────────────────
+
+
+def test_crops_are_deterministic_and_leave_the_global_generator_alone():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    crops = crop_views(image, 32, 5, seed=7)
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert [crop.size for crop in crops] == [(32, 32)] * 5
+    again = crop_views(image, 32, 2, seed=9)
+    assert again[0].tobytes() == crops[2].tobytes()
+    assert len({crop.tobytes() for crop in crops}) == 5
+
+
+def test_features_are_encoded_once_and_read_no_image_again(clip, tmp_path, monkeypatch):
+    paths = []
+    for place, (image, _) in enumerate(load_tasks("pocket_objects", limit=3)[0].images):
+        paths.append(tmp_path / f"{place}.png")
+        image.save(paths[-1])
+    store = Store(tmp_path / "store")
+    views = ViewFeatures(clip, store, crops=2)
+    requests = [ViewRequest(path) for path in paths]
+    features = views.features(requests)
+    assert features.shape == (3, 3, 128)
+    torch.testing.assert_close(features.norm(dim=-1), torch.ones(3, 3))
+    plain = clip.encoder.encode_images(clip.preprocess(Image.open(paths[1]))[None])
+    torch.testing.assert_close(features[1, :1], plain, atol=1e-5, rtol=0)
+
+    def never(*args):
+        raise AssertionError("an image was read again")
+
+    monkeypatch.setattr("hb_tta.tpt.views.load_image", never)
+    assert torch.equal(ViewFeatures(clip, store, crops=2).features(requests), features)
+    with pytest.raises(AssertionError):
+        ViewFeatures(clip, store, crops=3).features(requests)
+
+
+def test_a_missing_or_corrupt_image_is_a_sentence(clip, tmp_path):
+    views = ViewFeatures(clip, MemoryStore())
+    with pytest.raises(UserError, match="none.png"):
+        views.features([ViewRequest(tmp_path / "none.png")])
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match="bad.png"):
+        views.features([ViewRequest(tmp_path / "bad.png")])
+    assert image_identities([tmp_path / "bad.png"])[0].startswith("file:")
+
+
+def test_generated_views_follow_the_real_one(clip):
+    augmenter = Augmenter.from_pretrained("randaugment", family="pocket", store=False)
+    views = ViewFeatures(clip, MemoryStore(), augmenter=augmenter, generated=3, crops=1)
+    image = load_tasks("pocket_objects", limit=1)[0].images[0].image
+    features = views.features([ViewRequest(image)])
+    assert features.shape == (1, 5, 128)
+    generated = augmenter(image, n=3)
+    pixels = torch.stack([clip.preprocess(view) for view in generated])
+    alone = clip.encoder.encode_images(pixels)
+    torch.testing.assert_close(features[0, 2:], alone, atol=1e-5, rtol=0)
+
+
+# ── Whole tasks ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_labels_are_used_for_scoring_alone(clip):
+    task = load_tasks("pocket_objects_r", limit=40)[0]
+    views = ViewFeatures(clip, MemoryStore(), crops=3)
+    settings = TptSettings(selection=0.5)
+    result = evaluate_classification(task, views, settings, progress=False)
+    assert list(result["methods"]) == ["zero-shot", "tpt", "average", "zero", "mta"]
+    wrong = [image._replace(label=(image.label + 1) % 20) for image in task.images]
+    other = type(task)(task.name, task.class_names, wrong, task.total)
+    entries = len(views.store._entries)
+    again = evaluate_classification(other, views, settings, progress=False)
+    assert len(views.store._entries) == entries  # the same answers: no key knows a label
+    for name, method in result["methods"].items():
+        both = np.array(method["scores"]) + np.array(again["methods"][name]["scores"])
+        assert both.max() <= 1
+    assert result["subset"] and (result["samples"], result["of"]) == (40, 500)
+    tuned = result["methods"]["tpt"]
+    assert tuned["accuracy"]["low"] <= tuned["accuracy"]["estimate"] <= tuned["accuracy"]["high"]
+    assert tuned["accuracy"]["estimate"] > 0.3
+    assert 0 <= tuned["ece"] <= 1
+
+
+def test_a_stopped_run_resumes_where_it_was(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "IMAGES_A_CHUNK", 4)
+    task = load_tasks("pocket_objects", limit=12)[0]
+    views = ViewFeatures(clip, Store(tmp_path / "store"), crops=1)
+    calls = []
+    answers = evaluate._answers
+
+    def stop_at_the_third(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return answers(*args)
+
+    monkeypatch.setattr(evaluate, "_answers", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_classification(task, views, TptSettings(), progress=False)
+    result = evaluate_classification(task, views, TptSettings(), progress=False)
+    assert len(calls) == 4  # only the third chunk was answered again
+    fresh = ViewFeatures(clip, MemoryStore(), crops=1)
+    monkeypatch.setattr(evaluate, "_answers", answers)
+    assert evaluate_classification(task, fresh, TptSettings(), progress=False) == result
+
+
+def test_few_shot_tasks_with_views_of_either_kind(clip):
+    augmenter = Augmenter.from_pretrained("randaugment", family="pocket", store=False)
+    task = load_tasks("pocket_hoi", limit=3)[0]
+    views = ViewFeatures(clip, MemoryStore(), augmenter=augmenter, generated=2)
+    found = {}
+    for supports in (True, False):
+        for queries in (True, False):
+            settings = TptSettings(steps=4, support_views=supports, query_views=queries)
+            result = evaluate_few_shot(task, views, settings, progress=False)
+            assert list(result["methods"]) == ["tpt", "prototypes"]
+            assert len(result["methods"]["tpt"]["scores"]) == 6
+            assert result["methods"]["tpt"]["accuracy"]["n"] == 3  # resampled by task
+            found[supports, queries] = result["methods"]["tpt"]["ece"]
+    assert len(set(found.values())) == 4
+    bare = ViewFeatures(clip, MemoryStore())
+    plain = evaluate_few_shot(task, bare, TptSettings(steps=4), progress=False)
+    assert plain["methods"]["tpt"]["ece"] == pytest.approx(found[False, False], abs=1e-4)
+
+
+def test_the_command_prints_a_table_and_writes_json(tmp_path, capsys):
+    out = tmp_path / "out.json"
+    line = ["tpt", "--task", "pocket_objects_r", "--limit", "8", "--augment", "none", "randaugment"]
+    line += ["--views", "2", "--quiet", "--out", str(out), "--store", str(tmp_path / "store")]
+    assert main(line) == 0
+    printed = capsys.readouterr().out
+    assert "| tpt + randaugment |" in printed
+    assert "8 of 500 samples (a subset)" in printed
+    results = json.loads(out.read_text())["results"]
+    assert [result["augment"] for result in results] == ["none", "randaugment"]
+    assert main(line) == 0
+    assert capsys.readouterr().out == printed
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (["--task", "pocket_objects", "--clip", "/nowhere/clip"], "/nowhere/clip"),
+        (["--task", "pocket_objects", "--clip", "ViT-B-16:nobody"], "no model 'ViT-B-16'"),
+        (["--task", "mnist"], "task 'mnist' is not known"),
+        (["--task", "pocket_objects", "--augment", "magic"], "magic"),
+        (["--task", "imagenet", "--data", "/nowhere"], "there is no folder"),
+        (["--task", "pocket_objects", "--crops", "-1"], "out of range"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(line, told, capsys):
+    assert main(["tpt", "--limit", "2", "--quiet", *line]) == 1
+    error = capsys.readouterr().err
+    assert told in error
+    assert "Traceback" not in error
