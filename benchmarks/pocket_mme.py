@@ -5,7 +5,8 @@
 *plain* and the methods are answered by lmms-eval with our plugin, as a person would run it; the
 controls (pocket_controls.py) in this process, by ``hb_tta.answer`` from the same questions, and
 once more *plain*, which must agree. Writes report.json, report.md and report.html into the folder
-of ``--out``; the same command again goes on where it was stopped.
+of ``--out``; the same command again goes on where it was stopped. On several cores run its parts
+side by side first, each with ``--only``.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from hb_tta.store import Store
 
 METHODS = ("hummingbird", "i2t2i", "randaugment")
 UNDER_TEST = METHODS[0]  # whose descriptions and views the controls borrow
+PARTS = ("plain", *METHODS, "controls")
 TASKS = {"dev": "pocket_mme_dev", "sealed": "pocket_mme"}
 # (a, b): is a better than b, beside each against plain
 COMPARISONS = (
@@ -57,10 +59,13 @@ def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
     check_settings(options)
-    for arm in ("plain", *METHODS):
-        evaluate(arm, options)
-    answer_controls(options)
-    write_report(options)
+    for part in PARTS if options.only is None else (options.only,):
+        if part == "controls":
+            answer_controls(options)
+        else:
+            evaluate(part, options)
+    if options.only is None:
+        write_report(options)
 
 
 # ── plain and the methods: lmms-eval ─────────────────────────────────────────────────────────────
@@ -140,10 +145,14 @@ def keep_seconds(
     arm: str, seconds: float, processor: float, questions: int, options: argparse.Namespace
 ) -> None:
     """Note how long an arm took, by the clock and in time of the processor."""
-    path = Path(options.out) / "seconds.json"
-    kept = json.loads(path.read_text()) if path.exists() else {}
-    kept[arm] = {"clock": seconds, "processor": processor, "questions": questions}
-    write_aside(path, json.dumps(kept, indent=2).encode())
+    path = seconds_folder(options) / f"{arm.replace(' ', '_')}.json"
+    kept = {"clock": seconds, "processor": processor, "questions": questions}
+    write_aside(path, json.dumps(kept).encode())
+
+
+def seconds_folder(options: argparse.Namespace) -> Path:
+    """Where a file an arm says how long it took; of a run in pieces, the last one."""
+    return Path(options.out) / "seconds"
 
 
 # ── The controls ─────────────────────────────────────────────────────────────────────────────────
@@ -285,7 +294,8 @@ def write_report(options: argparse.Namespace) -> None:
     scored = score(runs)
     tests = comparisons({run.name: run for run in runs})
     settings = json.loads((Path(options.out) / "settings.json").read_text())
-    seconds = json.loads((Path(options.out) / "seconds.json").read_text())
+    files = sorted(seconds_folder(options).glob("*.json"))
+    seconds = {path.stem: json.loads(path.read_text()) for path in files}
     report = {
         **table.to_json(task, scored),
         "comparisons": [{**about, **vars(test)} for about, test in tests],
@@ -345,6 +355,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--views", type=int, default=4, help="beside the real image")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--store", help="of the views (default: in the folder of --out)")
+    parser.add_argument("--only", choices=PARTS, help="do this part and write no report")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     if not 2 <= options.limit <= 500:
