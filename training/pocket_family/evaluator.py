@@ -215,7 +215,7 @@ def _train_matching(
 
     optimize(
         run, "evaluator", {"model": model, "whole": whole, "fault": fault_head, "word": word_head},
-        loss, steps=run.steps(450), lr=1e-3, evaluate_every=100,
+        loss, steps=run.steps(1100), lr=1e-3, evaluate_every=100,
         evaluate=lambda: _means(pair_accuracy(model, processor, dev_scenes(run, 400), run.device)),
     )  # fmt: skip
 

@@ -130,7 +130,7 @@ def train_decoder(run: Run) -> AutoencoderKL:
         return _reconstruction(vae.decode(latents + LATENT_NOISE * noise).sample, pixels)
 
     optimize(
-        run, "vae_decoder", {"vae": vae}, loss, steps=run.steps(1600), lr=1e-3, ema=0.995,
+        run, "vae_decoder", {"vae": vae}, loss, steps=run.steps(800), lr=1e-3, ema=0.995,
         evaluate=lambda: {"psnr": psnr(vae, dev.pixels(slice(None), run.device))},
     )  # fmt: skip
     vae.eval().half().save_pretrained(run.weights / "generator" / "vae")
