@@ -161,6 +161,18 @@ def test_runs_of_equal_names_are_told_apart(tmp_path, store):
     assert names == {"plain", "hummingbird views=2", "hummingbird views=4"}
 
 
+def test_runs_of_other_weights_are_told_apart(tmp_path, store):
+    for number, spec in enumerate(("aaaa", "bbbb", "bbbb")):
+        hb = SETTINGS.replace("0123456789abcdef", spec)
+        write_augmented(tmp_path / str(number), store, hb=hb)
+    runs = scored([str(tmp_path / name) for name in "012"])["runs"]
+    assert [run["name"] for run in runs] == [
+        "hummingbird spec=aaaa",
+        "hummingbird spec=bbbb (1)",
+        "hummingbird spec=bbbb (2)",
+    ]
+
+
 def test_models_are_not_compared_with_each_other(tmp_path, store):
     write_plain(tmp_path / "plain", model="llava")
     write_augmented(tmp_path / "hb", store, model="internvl")

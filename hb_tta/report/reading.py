@@ -276,20 +276,22 @@ def _asks(record: Record, same_model: bool) -> tuple[str, ...]:
 
 
 def _named_apart(runs: list[Run]) -> list[Run]:
-    """The runs, with what differs in their settings in names that were the same."""
-    named = []
-    for run in runs:
-        twins = [other for other in runs if other.name == run.name and other.model == run.model]
-        differing = sorted(
-            name
-            for name in {name for twin in twins for name in twin.settings} - {"spec"}
-            if len({twin.settings.get(name) for twin in twins}) > 1
-        )
-        words = [f"{name}={run.settings.get(name, 'default')}" for name in differing]
-        named.append(replace(run, name=" ".join([run.name, *words])))
-    return [
-        replace(run, name=f"{run.name} ({1 + [r.name for r in named[:i]].count(run.name)})")
-        if [(r.name, r.model) for r in named].count((run.name, run.model)) > 1
-        else run
-        for i, run in enumerate(named)
-    ]
+    """The runs, with what tells them apart in names that were the same."""
+    named = [replace(run, name=" ".join([run.name, *_differing(run, runs)])) for run in runs]
+    total = Counter((run.name, run.model) for run in named)
+    so_far = Counter[tuple[str, str | None]]()
+    numbered = []
+    for run in named:
+        so_far[run.name, run.model] += 1
+        number = f" ({so_far[run.name, run.model]})" if total[run.name, run.model] > 1 else ""
+        numbered.append(replace(run, name=run.name + number))
+    return numbered
+
+
+def _differing(run: Run, runs: list[Run]) -> list[str]:
+    """The settings in which a run differs from others of its name; its weights if nothing else."""
+    twins = [other for other in runs if (other.name, other.model) == (run.name, run.model)]
+    names = sorted({name for twin in twins for name in twin.settings})
+    differing = [n for n in names if len({twin.settings.get(n) for twin in twins}) > 1]
+    told = [name for name in differing if name != "spec"] or differing
+    return [f"{name}={run.settings.get(name, 'default')}" for name in told]
