@@ -170,13 +170,17 @@ def test_wrong_settings_are_told_in_a_sentence(clip, imagenet, settings, told):
         tuner(clip, **settings)(imagenet["images"][None, :4])
 
 
-@pytest.mark.parametrize(
-    ("names", "told"),
-    [([], "0 class names"), (["cat"], "1 class names"), (["cat", "dog", "cat"], "'cat' and 'cat'")],
-)
-def test_class_lists_that_cannot_be_told_apart_are_refused(clip, names, told):
-    with pytest.raises(UserError, match=told):
-        PromptTuner(*clip, names)
+@pytest.mark.parametrize("names", [[], ["cat"], ["cat", " "]])
+def test_class_lists_without_two_names_are_refused(clip, names):
+    with pytest.raises(UserError, match=f"{len(names)} class names"):
+        PromptTuner(clip[0], clip[1], names)
+
+
+def test_names_that_cannot_be_told_apart(clip):
+    with pytest.raises(UserError, match="have the same tokens"):
+        PromptTuner(clip[0], clip[1], ["cat " + "very " * 90 + name for name in ("big", "small")])
+    with pytest.warns(UserWarning, match="such as 'missile'"):  # as in CLIP's names of ImageNet
+        PromptTuner(clip[0], clip[1], ["missile", "tench", "missile"])
 
 
 def test_images_of_another_shape_and_other_models_are_refused(clip, imagenet):

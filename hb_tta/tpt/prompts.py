@@ -58,8 +58,9 @@ class PromptLayout:
         """The layout for classes with names; underscores count as spaces.
 
         Raises:
-            UserError: there are fewer than two classes, two of them read the same, or the prompt
-                is empty or does not fit.
+            UserError: there are fewer than two classes, two names have the same tokens, or the
+                prompt is empty or does not fit. A name that stands twice gives a warning: CLIP's
+                names of ImageNet have two such pairs.
         """
         spoken = [name.replace("_", " ").strip() for name in names]
         if len(spoken) < 2 or not all(spoken):
@@ -68,14 +69,7 @@ class PromptLayout:
             )
         ids = encoder.tokenize([f"{prompt} {name}." for name in spoken])
         start, end = _context_span(encoder, prompt, ids)
-        seen: dict[tuple[int, ...], str] = {}
-        for name, row in zip(spoken, map(tuple, ids.tolist()), strict=True):
-            if row in seen:
-                raise UserError(
-                    f"the classes {seen[row]!r} and {name!r} have the same tokens: make "
-                    "their names differ, within the text encoder's window and vocabulary"
-                )
-            seen[row] = name
+        _check_distinct(spoken, ids)
         return cls(ids, start, end - start)
 
     @classmethod
@@ -85,6 +79,24 @@ class PromptLayout:
         start, end = _context_span(encoder, prompt, ids)
         behind = _common(encoder.tokenize([f"{prompt} {PLACEHOLDER}"])[0], ids[0])
         return cls(ids.repeat(classes, 1), start, end - start, behind - end)
+
+
+def _check_distinct(names: Sequence[str], ids_CL: Tensor) -> None:
+    seen: dict[tuple[int, ...], str] = {}
+    for name, row in zip(names, map(tuple, ids_CL.tolist()), strict=True):
+        other = seen.setdefault(row, name)
+        if other != name:
+            raise UserError(
+                f"the classes {other!r} and {name!r} have the same tokens: make their names "
+                "differ, within the text encoder's window and vocabulary"
+            )
+    if len(seen) < len(names):
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        warnings.warn(
+            f"{len(names) - len(seen)} class names stand more than once, such as {twice!r}: of "
+            "such classes the first one is always told",
+            stacklevel=4,
+        )
 
 
 def _context_span(encoder: DualEncoder, prompt: str, ids_CL: Tensor) -> tuple[int, int]:
