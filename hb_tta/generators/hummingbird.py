@@ -145,13 +145,17 @@ class HummingbirdGenerator:
         return self._sampler.sample(
             contexts,
             seeds,
-            self._encode,
+            self.encode,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             output_type=output_type,
         )
 
-    def _encode(self, contexts: list[DescribedContext], guided: bool) -> Conditions:
+    def encode(self, contexts: list[DescribedContext], guided: bool) -> Conditions:
+        """The stock pipeline's arguments for contexts, a row each; negatives where ``guided``.
+
+        Every description must fit the text encoders' window, see ``fit_description``.
+        """
         pipe = self.pipe
         prompt, negative_prompt, _, _ = pipe.encode_prompt(
             [context.description for context in contexts],

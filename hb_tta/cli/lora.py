@@ -1,0 +1,63 @@
+"""``hb-tta lora``: what a LoRA is, and its other formats."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+DESCRIPTION = """\
+inspect tells a LoRA's format, rank, alpha, scale (alpha/r), modules and parameters. convert
+writes it in another format: peft, a folder for this package and PEFT; diffusers, a file for
+load_lora_weights; kohya, a file for ComfyUI and sd-scripts. All of them keep the scale, and a
+LoRA whose scale is lost is refused."""
+
+EXAMPLES = """\
+examples:
+  hb-tta lora inspect run
+  hb-tta lora convert run --to kohya --out comfy"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what ``run`` reads."""
+    parser.usage = (
+        "hb-tta lora inspect LORA [--json]\n       hb-tta lora convert LORA --to FORMAT --out DIR"
+    )
+    parser.description = DESCRIPTION
+    parser.epilog = EXAMPLES
+    parser.add_argument("action", choices=("inspect", "convert"), help="what to do")
+    parser.add_argument("lora", metavar="LORA", help="a LoRA's folder or file")
+    parser.add_argument("--to", choices=("peft", "diffusers", "kohya"), help="the format to write")
+    parser.add_argument("--out", metavar="DIR", help="the folder to write into")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Inspect or convert."""
+    from hb_tta.errors import UserError
+    from hb_tta.training.export import read_lora, write_lora
+
+    lora, form = read_lora(Path(arguments.lora))
+    if arguments.action == "inspect":
+        found = {
+            "format": form,
+            "rank": lora.rank,
+            "alpha": lora.alpha,
+            "scale": lora.scale,
+            "modules": len(lora.modules),
+            "target_modules": list(lora.target_modules),
+            "parameters": lora.parameters,
+            "dtype": sorted({str(t.dtype).removeprefix("torch.") for t in lora.tensors.values()}),
+        }
+        print(json.dumps(found, indent=2) if arguments.json else _table(found))
+        return 0
+    if arguments.to is None or arguments.out is None:
+        raise UserError("convert needs --to FORMAT and --out DIR")
+    written = write_lora(lora, Path(arguments.out), arguments.to)
+    print(json.dumps({"written": str(written)}) if arguments.json else written)
+    return 0
+
+
+def _table(found: dict) -> str:
+    values = ((name, ", ".join(it) if isinstance(it, list) else it) for name, it in found.items())
+    return "\n".join(f"{name:15} {value}" for name, value in values)

@@ -1,0 +1,371 @@
+"""Rewards: how well a generated image shows what its context description says, with gradients.
+
+The paper's Multimodal Context Evaluator (section 4.2) and the table in which other rewards are
+found. Another package adds one with, in its pyproject.toml,
+
+    [project.entry-points."hb_tta.rewards"]
+    my_reward = "my_package:MyReward"
+
+where ``MyReward`` is a ``Reward`` and ``my_reward`` one of its ``names``.
+
+Shape suffixes: B images, C channels, H height, W width, P patches and the class token, Q queries,
+T text positions, D the Q-Former's width, E the shared embedding's width.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hb_tta.errors import UserError
+from hb_tta.fingerprint import Weights
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from hb_tta.families import Family
+
+ENTRY_POINTS = "hb_tta.rewards"
+MAX_TEXT_TOKENS = 128  # more than SDXL's 77 become in BERT's vocabulary; LAVIS cuts at 32
+
+Targets = dict[str, Tensor]
+"""What a reward compares images with, computed once an image-text pair and kept; a row a pair."""
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """A frozen judge of images, differentiable to their pixels. Implementations are ``nn.Module``s.
+
+    Attributes:
+        names: of the rewards that one call gives.
+    """
+
+    names: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def default_weights(cls, family: Family) -> Weights:
+        """The weights to judge with where a person names none.
+
+        Raises:
+            UserError: there are none.
+        """
+        ...
+
+    @classmethod
+    def from_pretrained(cls, weights: Weights, *, dtype: torch.dtype = torch.float32) -> Self:
+        """The judge on the CPU; ``dtype`` is that of its vision tower."""
+        ...
+
+    def to(self, device: Any) -> Self:
+        """The same on another device."""
+        ...
+
+    def targets(self, images: Sequence[Image], descriptions: Sequence[str]) -> Targets:
+        """The frozen side of reference images and their descriptions, on the CPU, a row each."""
+        ...
+
+    def __call__(self, pixels_BCHW: Tensor, targets: Targets) -> dict[str, Tensor]:
+        """Every reward of ``names``, (B,), for pixels in [0, 1] of any size."""
+        ...
+
+    def features(self, pixels_BCHW: Tensor) -> Tensor:
+        """What the judge sees in the images, (B, features): for measuring their diversity."""
+        ...
+
+
+class MultimodalContextEvaluator(nn.Module):
+    """BLIP-2's two scores of an image and a description, from one pass of its vision tower.
+
+    ``global``: the Global Semantic Reward, equation 4, the cosine of image-text contrast, of the
+    best query. ``fine_grained``: the Fine-Grained Consistency Reward, equation 5, the positive
+    logit of image-text matching. ``match_probability``: that pair of logits after a softmax, which
+    the authors' code maximises.
+
+    Equal to two calls of the stock ``Blip2ForImageTextRetrieval`` on the same ids, with and without
+    ``use_image_text_matching_head``. The ids go to the model's parts directly, since the stock
+    call drops the first ones of configurations that set ``image_token_index``.
+
+    Args:
+        model: on the CPU; it is frozen.
+        tokenizer: the model's own.
+        mean, std: what the vision tower's pixels are normalised with.
+    """
+
+    names: ClassVar[tuple[str, ...]] = ("global", "fine_grained", "match_probability")
+
+    def __init__(
+        self, model: Any, tokenizer: Any, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        super().__init__()
+        self.model = model.requires_grad_(False).eval()
+        self.tokenizer = tokenizer
+        self.size = model.config.vision_config.image_size
+        positions = model.config.qformer_config.max_position_embeddings
+        self.text_tokens = min(MAX_TEXT_TOKENS, positions)
+        self.normalize = Normalize(mean, std)
+
+    @classmethod
+    def default_weights(cls, family: Family) -> Weights:
+        """The family's evaluator."""
+        return family.weights("evaluator")
+
+    @classmethod
+    def from_pretrained(cls, weights: Weights, *, dtype: torch.dtype = torch.float32) -> Self:
+        """An evaluator of a folder or hub repository in transformers' layout, on the CPU.
+
+        Args:
+            weights: such as ``Salesforce/blip2-itm-vit-g``.
+            dtype: of the vision tower; the Q-Former stays in float32.
+
+        Raises:
+            UserError: it is not, or not all of, a BLIP-2 for image-text retrieval.
+        """
+        from transformers import AutoConfig, AutoProcessor, Blip2ForImageTextRetrieval
+
+        with reading(weights):
+            folder = weights.local_folder()
+            _check_architecture(AutoConfig.from_pretrained(folder), weights)
+            model, info = Blip2ForImageTextRetrieval.from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            )
+            processor = AutoProcessor.from_pretrained(folder)
+        if info["missing_keys"]:  # the library fills them with random numbers
+            raise UserError(
+                f"the evaluator {weights.location!r} lacks {min(info['missing_keys'])!r} "
+                f"({len(info['missing_keys'])} weights in all): give a whole BLIP-2 for "
+                "image-text retrieval, such as Salesforce/blip2-itm-vit-g"
+            )
+        model.vision_model.to(dtype)
+        pictures = processor.image_processor
+        return cls(model, processor.tokenizer, pictures.image_mean, pictures.image_std)
+
+    @torch.no_grad()
+    def targets(self, images: Sequence[Image], descriptions: Sequence[str]) -> Targets:
+        """The text side; the reference images are not looked at.
+
+        Returns:
+            ``evaluator_ids_BT`` and ``evaluator_mask_BT``, padded to a length that is the same of
+            every call, and ``evaluator_text_BE``, the normalised [CLS] embedding.
+        """
+        given = self.tokenizer(list(descriptions))["input_ids"]
+        cut = sum(len(ids) > self.text_tokens for ids in given)
+        if cut:
+            warnings.warn(
+                f"{cut} descriptions are longer than the evaluator's {self.text_tokens} tokens: "
+                "their ends do not count",
+                stacklevel=2,
+            )
+        batch = self.tokenizer(
+            list(descriptions),
+            padding="max_length",
+            truncation=True,
+            max_length=self.text_tokens,
+            return_tensors="pt",
+        )
+        ids_BT, mask_BT = batch["input_ids"], batch["attention_mask"]
+        return {
+            "evaluator_ids_BT": ids_BT,
+            "evaluator_mask_BT": mask_BT,
+            "evaluator_text_BE": self._text_embeds(ids_BT, mask_BT),
+        }
+
+    def _text_embeds(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        model, device = self.model, self.model.device
+        states_BTD = model.qformer(
+            query_embeds=model.embeddings(input_ids=ids_BT.to(device)),
+            query_length=0,
+            attention_mask=mask_BT.to(device),
+        ).last_hidden_state
+        return F.normalize(model.text_projection(states_BTD[:, 0]), dim=-1).cpu()
+
+    def forward(self, pixels_BCHW: Tensor, targets: Targets) -> dict[str, Tensor]:
+        """The three rewards (B,), for pixels in [0, 1] of any size."""
+        tokens_BPD = self._vision(pixels_BCHW)
+        cosines_B = self._contrast(tokens_BPD, targets["evaluator_text_BE"])
+        logits_B2 = self._match(
+            tokens_BPD, targets["evaluator_ids_BT"], targets["evaluator_mask_BT"]
+        )
+        return {
+            "global": cosines_B,
+            "fine_grained": logits_B2[:, 1],
+            "match_probability": logits_B2.softmax(-1)[:, 1],
+        }
+
+    def features(self, pixels_BCHW: Tensor) -> Tensor:
+        """The vision tower's mean patch, normalised."""
+        return F.normalize(self._vision(pixels_BCHW)[:, 1:].mean(1), dim=-1)
+
+    def _vision(self, pixels_BCHW: Tensor) -> Tensor:
+        tower = self.model.vision_model
+        pixels = self.normalize(resized(pixels_BCHW, self.size)).to(tower.dtype)
+        return tower(pixel_values=pixels).last_hidden_state.to(self.model.query_tokens.dtype)
+
+    def _contrast(self, tokens_BPD: Tensor, text_BE: Tensor) -> Tensor:
+        """Equation 4."""
+        model = self.model
+        queries = model.query_tokens.expand(len(tokens_BPD), -1, -1)
+        states_BQD = model.qformer(
+            query_embeds=queries, encoder_hidden_states=tokens_BPD
+        ).last_hidden_state
+        images_BQE = F.normalize(model.vision_projection(states_BQD), dim=-1)
+        return (images_BQE @ text_BE.to(images_BQE)[:, :, None])[..., 0].amax(1)
+
+    def _match(self, tokens_BPD: Tensor, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """Equation 5's two logits."""
+        model = self.model
+        ids_BT, mask_BT = ids_BT.to(tokens_BPD.device), mask_BT.to(tokens_BPD.device)
+        longest = int(mask_BT.sum(1).max())
+        ids_BT, mask_BT = ids_BT[:, :longest], mask_BT[:, :longest]
+        queries = model.query_tokens.expand(len(tokens_BPD), -1, -1)
+        count = queries.shape[1]
+        states = model.qformer(
+            query_embeds=model.embeddings(input_ids=ids_BT, query_embeds=queries),
+            query_length=count,
+            attention_mask=torch.cat([mask_BT.new_ones(len(ids_BT), count), mask_BT], dim=1),
+            encoder_hidden_states=tokens_BPD,
+        ).last_hidden_state
+        return model.itm_head(states[:, :count]).mean(1)
+
+
+class Normalize(nn.Module):
+    """(pixels - mean) / std, by channel."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, pixels_BCHW: Tensor) -> Tensor:
+        """Pixels in [0, 1] as a vision tower wants them."""
+        return (pixels_BCHW - self.mean.to(pixels_BCHW)) / self.std.to(pixels_BCHW)
+
+
+def resized(pixels_BCHW: Tensor, side: int) -> Tensor:
+    """Pixels at side × side, by the bicubic filter of the processors; differentiable."""
+    if pixels_BCHW.shape[-2:] == (side, side):
+        return pixels_BCHW
+    return F.interpolate(
+        pixels_BCHW, (side, side), mode="bicubic", antialias=True, align_corners=False
+    )
+
+
+def pixels_of(images: Sequence[Image], side: int) -> Tensor:
+    """Images of any size as pixels (B, 3, side, side) in [0, 1]."""
+    from torchvision.transforms.functional import pil_to_tensor
+
+    rows = [pil_to_tensor(image.convert("RGB"))[None].float() / 255 for image in images]
+    return torch.cat([resized(row, side).clamp(0, 1) for row in rows])
+
+
+def _check_architecture(config: Any, weights: Weights) -> None:
+    named = getattr(config, "architectures", None) or []
+    right = "Blip2ForImageTextRetrieval"
+    if config.model_type != "blip-2" or (named and right not in named):
+        raise UserError(
+            f"the evaluator {weights.location!r} is a {config.model_type} "
+            f"({', '.join(named) or 'no architecture named'}), not a {right}: give one, such as "
+            "Salesforce/blip2-itm-vit-g"
+        )
+
+
+@contextmanager
+def reading(weights: Weights, what: str = "evaluator") -> Iterator[None]:
+    """Turns the libraries' many complaints about files into one sentence."""
+    from safetensors import SafetensorError
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # loading takes seconds; its bar would drown a training's own
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{weights.location!r} cannot be loaded as a reward's {what}: {reason}"
+        ) from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+# ── Finding rewards by name ─────────────────────────────────────────────────────────────────────
+
+_BUILT_IN = {
+    **dict.fromkeys(MultimodalContextEvaluator.names, "hb_tta.rewards:MultimodalContextEvaluator"),
+    "clip_text": "hb_tta.extra_rewards:CLIPReward",
+    "clip_image": "hb_tta.extra_rewards:CLIPReward",
+    "pickscore": "hb_tta.extra_rewards:PickScore",
+    "aesthetic": "hb_tta.extra_rewards:Aesthetic",
+}
+
+
+def list_rewards() -> list[str]:
+    """The names that ``get_reward`` knows: the built-in ones, then those of other packages."""
+    return [*_BUILT_IN, *sorted(set(_plugins()) - set(_BUILT_IN))]
+
+
+def get_reward(name: str) -> type[Reward]:
+    """The class that gives a reward.
+
+    Raises:
+        UserError: the name is unknown, or its package does not import.
+    """
+    if name in _BUILT_IN:
+        module, attribute = _BUILT_IN[name].split(":")
+        return getattr(importlib.import_module(module), attribute)
+    plugins = _plugins()
+    if name not in plugins:
+        raise UserError(f"there is no reward {name!r}: choose from {', '.join(list_rewards())}")
+    try:
+        found = plugins[name].load()
+    except Exception as error:  # whatever a stranger's module does at import
+        raise UserError(
+            f"the reward {name!r} does not import ({type(error).__name__}: {error}): repair or "
+            "uninstall its package"
+        ) from error
+    if name not in getattr(found, "names", ()):
+        raise UserError(f"the reward {name!r} is no Reward that gives that name: mend its package")
+    return found
+
+
+def load_rewards(
+    names: Sequence[str],
+    family: Family,
+    *,
+    weights: Mapping[str, Weights] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> list[Reward]:
+    """The judges that give the named rewards, each loaded once.
+
+    Args:
+        names: of rewards.
+        family: fills what ``weights`` leaves out.
+        weights: reward → weights other than its default ones.
+        dtype: of the vision towers.
+
+    Raises:
+        UserError: a name is unknown or weights cannot be loaded.
+    """
+    chosen: dict[type[Reward], Weights | None] = {}
+    for name in names:
+        kind = get_reward(name)
+        chosen[kind] = chosen.get(kind) or (weights or {}).get(name)
+    return [
+        kind.from_pretrained(given or kind.default_weights(family), dtype=dtype)
+        for kind, given in chosen.items()
+    ]
+
+
+def _plugins() -> dict[str, metadata.EntryPoint]:
+    return {entry.name: entry for entry in metadata.entry_points(group=ENTRY_POINTS)}

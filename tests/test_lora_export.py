@@ -1,0 +1,221 @@
+"""A LoRA's formats: the same weights and the same scale in all of them, or an error."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+from hb_tta.training.estimate import SDXL, build
+from hb_tta.training.export import FORMATS, Lora, read_lora, write_lora
+from hb_tta.training.lora import add_lora, lora_layers, lora_parameters
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from sdxl_folders import LORA, PIPELINE
+
+from hb_tta.cli import main
+from hb_tta.errors import UserError
+from hb_tta.fingerprint import Weights
+from hb_tta.generators.lora import load_lora
+
+
+@pytest.fixture(scope="module")
+def released() -> Lora:
+    """As the authors publish theirs."""
+    lora, form = read_lora(LORA)
+    assert form == "peft"
+    return lora
+
+
+def unet() -> UNet2DConditionModel:
+    return UNet2DConditionModel.from_pretrained(PIPELINE / "unet")
+
+
+def output(model) -> torch.Tensor:
+    """What a UNet makes of fixed inputs."""
+    draw = torch.Generator().manual_seed(0)
+    config = unet().config
+    pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+    with torch.no_grad():
+        return model(
+            torch.randn(1, config.in_channels, 8, 8, generator=draw),
+            torch.tensor(500),
+            encoder_hidden_states=torch.randn(1, 7, config.cross_attention_dim, generator=draw),
+            added_cond_kwargs={
+                "text_embeds": torch.randn(1, pooled, generator=draw),
+                "time_ids": torch.ones(1, 6),
+            },
+        ).sample
+
+
+@pytest.fixture(scope="module")
+def expected() -> torch.Tensor:
+    """By PEFT itself, from the authors' folder."""
+    tuned = output(PeftModel.from_pretrained(unet(), LORA))
+    assert (tuned - output(unet())).abs().max() > 1e-3
+    return tuned
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_round_trips_keep_every_bit(released, form, tmp_path):
+    again, found = read_lora(write_lora(released, tmp_path, form))
+    assert found == form
+    assert again.alpha == released.alpha and again.scale == released.scale
+    assert set(again.tensors) == set(released.tensors)
+    for key, tensor in released.tensors.items():
+        assert torch.equal(again.tensors[key], tensor)
+
+
+def test_peft_and_this_package_load_our_folder(released, expected, tmp_path):
+    folder = write_lora(released, tmp_path, "peft")
+    by_peft = PeftModel.from_pretrained(unet(), folder)
+    torch.testing.assert_close(output(by_peft), expected, rtol=0, atol=1e-5)
+    ours = unet()
+    load_lora(ours, str(folder))
+    torch.testing.assert_close(output(ours), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["diffusers", "kohya"])
+def test_stock_diffusers_loads_our_files(released, expected, form, tmp_path):
+    file = write_lora(released, tmp_path, form)
+    pipe = StableDiffusionXLPipeline.from_pretrained(PIPELINE)
+    pipe.load_lora_weights(file.parent, weight_name=file.name)
+    torch.testing.assert_close(output(pipe.unet), expected, rtol=0, atol=1e-5)
+
+
+def test_kohya_says_alpha_and_rank_as_comfyui_reads_them(released, tmp_path):
+    tensors = load_file(write_lora(released, tmp_path, "kohya"))
+    modules = {key.split(".")[0] for key in tensors}
+    assert len(tensors) == 3 * len(modules) and all(
+        name.startswith("lora_unet_") for name in modules
+    )
+    for name in modules:
+        assert tensors[f"{name}.alpha"].item() == released.alpha
+        assert tensors[f"{name}.lora_down.weight"].shape[0] == released.rank
+
+
+def test_sdxls_names_survive_kohya(tmp_path):
+    """All module names of the full UNet with the paper's target modules."""
+    model, _ = build(Weights(SDXL))
+    add_lora(model)
+    assert sum(p.numel() for p in lora_parameters(model)) == 11_796_480
+    assert len(lora_layers(model)) == 350
+    tensors = {}
+    for path, layer in model.named_modules():
+        if hasattr(layer, "lora_A") and len(layer.lora_A):
+            tensors[f"{path}.lora_A.weight"] = torch.zeros(8, 1)
+            tensors[f"{path}.lora_B.weight"] = torch.zeros(1, 8)
+    lora = Lora(tensors, 32.0, ("to_q", "to_v", "ff.net.0.proj"))
+    again, _ = read_lora(write_lora(lora, tmp_path, "kohya"))
+    assert again.modules == lora.modules
+    assert set(again.target_modules) == set(lora.target_modules)
+
+
+def test_a_fresh_lora_is_the_base(tmp_path):
+    model = unet()
+    before = output(model)
+    add_lora(model, seed=3)
+    assert torch.equal(output(model), before)
+    other = unet()
+    add_lora(other, seed=3)
+    for a, b in zip(lora_parameters(model), lora_parameters(other), strict=True):
+        assert torch.equal(a, b) and a.dtype == torch.float32
+
+
+def test_masters_are_float32_on_a_bfloat16_base():
+    model = unet().to(torch.bfloat16)
+    add_lora(model)
+    assert {p.dtype for p in lora_parameters(model)} == {torch.float32}
+    assert {p.dtype for p in model.parameters() if not p.requires_grad} == {torch.bfloat16}
+
+
+def test_unknown_target_modules_are_told():
+    with pytest.raises(UserError, match="target_modules"):
+        add_lora(unet(), target_modules=("nothing",))
+
+
+# ── What must not pass ──────────────────────────────────────────────────────────────────────────
+
+
+def test_a_diffusers_file_without_its_scale_is_refused(released, tmp_path):
+    file = write_lora(released, tmp_path, "diffusers")
+    save_file(load_file(file), file, {"format": "pt"})
+    with pytest.raises(UserError, match="lost its scale"):
+        read_lora(file)
+
+
+def test_a_kohya_file_without_alpha_is_refused(released, tmp_path):
+    file = write_lora(released, tmp_path, "kohya")
+    kept = {key: part for key, part in load_file(file).items() if not key.endswith(".alpha")}
+    save_file(kept, file, {"format": "pt"})
+    with pytest.raises(UserError, match="its scale is unknown"):
+        read_lora(file)
+
+
+def test_a_lora_with_a_missing_half_is_refused(released, tmp_path):
+    folder = write_lora(released, tmp_path, "peft")
+    file = folder / "adapter_model.safetensors"
+    tensors = load_file(file)
+    del tensors[min(tensors)]
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(UserError, match="no whole LoRA"):
+        read_lora(folder)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [({"use_dora": True}, "use_dora"), ({"r": 9}, "r=9"), ({"lora_alpha": None}, "is no LoRA's")],
+)
+def test_odd_configurations_are_refused(released, change, message, tmp_path):
+    folder = write_lora(released, tmp_path, "peft")
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(UserError, match=message):
+        read_lora(folder)
+
+
+def test_what_is_no_lora_is_told(tmp_path):
+    with pytest.raises(UserError, match="there is no LoRA"):
+        read_lora(tmp_path / "nothing.safetensors")
+    with pytest.raises(UserError, match="holds no LoRA"):
+        read_lora(tmp_path)
+    (tmp_path / "broken.safetensors").write_bytes(b"no")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_lora(tmp_path / "broken.safetensors")
+    save_file({"weight": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match="its first tensor is 'weight'"):
+        read_lora(tmp_path / "other.safetensors")
+
+
+# ── The command ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_inspect_tells_the_scale(capsys):
+    assert main(["lora", "inspect", str(LORA), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["format"] == "peft" and found["rank"] == 8 and found["alpha"] == 32
+    assert found["scale"] == 4
+
+
+def test_convert_there_and_back(tmp_path, capsys):
+    assert main(["lora", "convert", str(LORA), "--to", "kohya", "--out", str(tmp_path / "a")]) == 0
+    file = capsys.readouterr().out.strip()
+    assert main(["lora", "convert", file, "--to", "peft", "--out", str(tmp_path / "b")]) == 0
+    ours, theirs = (
+        load_file(folder / "adapter_model.safetensors") for folder in (tmp_path / "b", LORA)
+    )
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_convert_needs_a_format(tmp_path, capsys):
+    assert main(["lora", "convert", str(LORA), "--out", str(tmp_path)]) == 1
+    assert "--to FORMAT" in capsys.readouterr().err
+
+
+def test_a_copy_of_the_golden_folder_is_untouched(tmp_path):
+    shutil.copytree(LORA, tmp_path / "lora")
+    before = {f.name: f.read_bytes() for f in (tmp_path / "lora").iterdir()}
+    read_lora(tmp_path / "lora")
+    assert {f.name: f.read_bytes() for f in (tmp_path / "lora").iterdir()} == before

@@ -1,0 +1,367 @@
+"""The trainer on the bundled family, at a size of seconds."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import random
+import signal
+import socket
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hb_tta.training import run as run_module
+from hb_tta.training import train as train_module
+from hb_tta.training.data import PocketSource, Record
+from hb_tta.training.export import read_lora
+from hb_tta.training.lora import add_lora, lora_parameters
+from hb_tta.training.objectives import RewardObjective
+from hb_tta.training.recipes import Settings, get_recipe
+from hb_tta.training.rollout import Rollout
+from hb_tta.training.train import train
+from safetensors.torch import load_file
+
+from hb_tta.cli import main
+from hb_tta.context import DescribedContext
+from hb_tta.errors import UserError
+from hb_tta.families import get_family
+from hb_tta.rewards import load_rewards
+
+# A server that has imported the trainer and computed nothing: what it forks starts at once.
+FORK = multiprocessing.get_context("forkserver")
+FORK.set_forkserver_preload(["hb_tta.training.train"])
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> str:
+    return str(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture
+def settings(cache) -> Settings:
+    return tiny(cache)
+
+
+def tiny(cache: str, **changes: Any) -> Settings:
+    small = {
+        "samples": 16, "held_out": 2, "num_inference_steps": 2, "gradient_steps": 1,
+        "batch_size": 4, "micro_batch_size": 4, "max_steps": 2, "save_steps": 1,
+        "evaluate_steps": 100, "sample_contexts": 1, "warmup_steps": 0, "trackers": (),
+        "cache": cache, "dtype": "float32",
+    }  # fmt: skip
+    return replace(get_recipe("pocket"), **{**small, **changes})
+
+
+def lora_of(folder: Path) -> torch.Tensor:
+    lora, _ = read_lora(folder)
+    return torch.cat([lora.tensors[key].flatten() for key in sorted(lora.tensors)])
+
+
+def metrics_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def in_process(target, *arguments) -> None:
+    child = FORK.Process(target=target, args=arguments)
+    child.start()
+    child.join(120)
+    assert child.exitcode == 0
+
+
+# ── The command ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_command_trains_logs_shows_and_exports(tmp_path, cache, capsys):
+    """From the command line, with the trackers on; the LoRA is then used by the augmenter."""
+    changes = {
+        "samples": 16, "held_out": 2, "num_inference_steps": 2, "gradient_steps": 1, "max_steps": 2,
+        "evaluate_steps": 1, "save_steps": 1, "batch_size": 4, "cache": cache,
+    }  # fmt: skip
+    out = tmp_path / "run"
+    command = ["train", "--recipe", "pocket", "--out", str(out), "--json"]
+    for key, value in changes.items():
+        command += ["--set", f"{key}={value}"]
+    assert main(command) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["step"] == 2 and result["ended"] == "max_steps"
+    assert set(result["last"]["held_out"]) >= {"global", "fine_grained"}
+    for name in ("convergence.png", "samples/step_000000.png", "samples/step_000002.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+    assert list((out / "tensorboard").rglob("events*"))
+    steps = [row for row in metrics_of(out) if "loss" in row]
+    assert [row["step"] for row in steps] == [1, 2]
+    for row in steps:
+        weighted = row["global"] + 0.1 * row["fine_grained"]
+        assert row["loss"] == pytest.approx(-weighted, rel=1e-4)
+        assert row["gradient_norm"] > 0
+    lora, form = read_lora(out)
+    assert form == "peft" and lora.scale == 4 and lora_of(out).abs().max() > 0
+
+    from hb_tta import Augmenter
+
+    views = [
+        Augmenter.from_pretrained(
+            "hummingbird", family="pocket", lora=given, num_inference_steps=2, store=False
+        ).augment([(pocket_image(), "a red circle")], n=1, progress=False)[0].views[0]
+        for given in (str(out), None)
+    ]  # fmt: skip
+    assert views[0].tobytes() != views[1].tobytes()
+
+
+def pocket_image():
+    from hb_tta.pocket.tasks import pocket_mme
+
+    return next(pocket_mme("dev")).image
+
+
+def test_dry_run_needs_neither_weights_nor_data(capsys):
+    command = ["train", "--recipe", "paper-vqa", "--data", "nowhere.jsonl", "--dry-run", "--json"]
+    assert main(command) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["trainable_parameters"] == 11_796_480 and found["steps"] == 50_000
+    assert found["samples_a_step"] == 64 and found["hours_on_one_device"] > 0
+    by_preset = found["memory_gib_by_preset"]
+    assert by_preset["none"] > by_preset["block"] > by_preset["step+block"] > 5
+
+
+# ── The same run, however it is run ─────────────────────────────────────────────────────────────
+
+
+def test_micro_batches_are_one_batch(settings, tmp_path):
+    """4×1 equals 1×4 equals two processes of 2: the LoRA after a step of plain descent.
+
+    Up to float32's rounding, which sampler and judge amplify; in double precision see
+    ``test_losses_do_not_depend_on_the_batch``.
+    """
+    plain = replace(settings, optimizer="sgd", learning_rate=1.0, max_steps=1)
+    train(plain, tmp_path / "one", quiet=True)
+    train(replace(plain, micro_batch_size=1), tmp_path / "four", quiet=True)
+    two_processes(replace(plain, micro_batch_size=2), tmp_path / "two")
+    ours = [lora_of(tmp_path / name) for name in ("one", "four", "two")]
+    start = lora_of_start(plain, tmp_path)
+    moved = ours[0] - start
+    assert moved.norm() > 0
+    for other in ours[1:]:
+        assert (other - ours[0]).norm() <= 5e-4 * moved.norm()
+    first, second = (
+        next(row for row in metrics_of(tmp_path / name) if "loss" in row) for name in ("one", "two")
+    )
+    for name in ("loss", "global", "fine_grained", "gradient_norm"):
+        assert first[name] == pytest.approx(second[name], rel=1e-4)
+
+
+def test_losses_do_not_depend_on_the_batch(settings):
+    """In double precision the gradient of a batch of 4 is that of 4 micro-batches to 1e-5."""
+    family = get_family("pocket")
+    generator = train_module._generator(settings, family, torch.device("cpu"))
+    (evaluator,) = load_rewards(["global"], family)
+    pipe = generator.pipe
+    add_lora(pipe.unet)
+    for model in (pipe.unet, pipe.vae, evaluator):
+        model.double()
+    records = [r for r in PocketSource().read(0, 4) if isinstance(r, Record)]
+    images, texts = [r.context.image for r in records], [str(r.description) for r in records]
+    with torch.no_grad():
+        contexts = [DescribedContext(*pair) for pair in zip(images, texts, strict=True)]
+        batch = {n: t.double() for n, t in generator.encode(contexts, True).items()}
+    batch |= evaluator.targets(images, texts)
+    rollout = Rollout(pipe.unet, pipe.vae, pipe.scheduler, 2, 2.0, 1, "none")
+    objective = RewardObjective(rollout, [evaluator], settings.rewards, 1.0, 0)
+
+    def gradient(size: int) -> torch.Tensor:
+        pipe.unet.zero_grad()
+        for first in range(0, 4, size):
+            rows = slice(first, first + size)
+            keys = [(0, index) for index in range(4)[rows]]
+            losses, _ = objective({n: t[rows] for n, t in batch.items()}, keys, 1)
+            losses.sum().backward()
+        return torch.cat([p.grad.flatten() for p in lora_parameters(pipe.unet)])
+
+    whole, parts = gradient(4), gradient(1)
+    assert whole.norm() > 0
+    assert (whole - parts).norm() <= 1e-5 * whole.norm()
+
+
+def lora_of_start(settings: Settings, tmp_path: Path) -> torch.Tensor:
+    """Before the first step: a step of no length."""
+    still = replace(settings, learning_rate=1e-30)
+    train(still, tmp_path / "still", quiet=True)
+    return lora_of(tmp_path / "still")
+
+
+def two_processes(settings: Settings, out: Path) -> None:
+    """As ``accelerate launch --cpu --num_processes 2`` starts them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    children = [FORK.Process(target=_rank, args=(settings, out, rank, port)) for rank in range(2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(180)
+    assert [child.exitcode for child in children] == [0, 0]
+
+
+def _rank(settings: Settings, out: Path, rank: int, port: str) -> None:
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=port, ACCELERATE_USE_CPU="true",
+    )  # fmt: skip
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(True)
+    train(settings, out, quiet=True)
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(settings, tmp_path):
+    """Killed three times at random moments, with a random K and a dropout that must come back."""
+    long = replace(
+        settings, max_steps=4, num_inference_steps=3, random_gradient_steps=True,
+        gradient_steps=2, lora_dropout=0.2, seed=1,
+    )  # fmt: skip
+    train(long, tmp_path / "whole", quiet=True)
+    rows = metrics_of(tmp_path / "whole")
+    assert len({row["gradient_steps"] for row in rows if "loss" in row}) > 1
+    out = tmp_path / "killed"
+    draw = random.Random(0)
+    for number in range(3):
+        kill_after(long, out, lines=number + 1, wait=draw.random() * 0.05)
+    in_process(_quiet_train, long, out)
+    for name in ("adapter_model.safetensors", "checkpoint.safetensors"):
+        ours, theirs = (load_file(tmp_path / run / name) for run in ("killed", "whole"))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert untimed(out) == untimed(tmp_path / "whole")
+
+
+def untimed(folder: Path) -> list[dict[str, Any]]:
+    clock = ("seconds", "images_per_second", "memory_gib")
+    return [{k: v for k, v in row.items() if k not in clock} for row in metrics_of(folder)]
+
+
+def kill_after(settings: Settings, out: Path, *, lines: int, wait: float) -> None:
+    child = FORK.Process(target=_quiet_train, args=(settings, out))
+    child.start()
+    log, began, until = out / "metrics.jsonl", time.time(), time.monotonic() + 120
+    while time.monotonic() < until and child.is_alive():
+        if log.exists() and log.stat().st_mtime > began:  # else they are an earlier run's lines
+            if len(log.read_bytes().splitlines()) > lines:
+                break
+        time.sleep(0.005)
+    time.sleep(wait)
+    assert child.is_alive(), "the run ended before it was killed"
+    os.kill(child.pid or 0, signal.SIGKILL)
+    child.join()
+
+
+def _quiet_train(settings: Settings, out: Path) -> None:
+    train(settings, out, quiet=True)
+
+
+def test_an_interrupt_saves_and_goes_on(settings, tmp_path, monkeypatch):
+    forward = train_module._forward
+    monkeypatch.setattr(
+        train_module,
+        "_forward",
+        lambda *given: (os.kill(os.getpid(), signal.SIGINT), forward(*given))[1],
+    )
+    with pytest.raises(KeyboardInterrupt):
+        train(replace(settings, save_steps=50), tmp_path / "run", quiet=True)
+    monkeypatch.undo()
+    assert [row["step"] for row in metrics_of(tmp_path / "run")] == [0, 1]
+    assert train(settings, tmp_path / "run", quiet=True)["step"] == 2
+
+
+# ── Objectives and stopping ─────────────────────────────────────────────────────────────────────
+
+
+def test_rewards_rise(cache, tmp_path):
+    """On one context and few steps, with nothing but the reward to follow."""
+    settings = tiny(
+        cache, max_steps=8, evaluate_steps=8, save_steps=8, learning_rate=2e-3, min_diversity=0.01,
+        rewards={"global": 1.0, "fine_grained": 1.0}, held_out=8,
+    )  # fmt: skip
+    result = train(settings, tmp_path / "run", quiet=True)
+    before, after = (sum(result[when]["held_out"].values()) for when in ("first", "last"))
+    assert after > before + 0.02
+
+
+def test_the_control_learns_to_denoise(cache, tmp_path):
+    settings = tiny(cache, objective="denoising", max_steps=2, batch_size=8, micro_batch_size=8)
+    train(settings, tmp_path / "run", quiet=True)
+    losses = [row["denoising_loss"] for row in metrics_of(tmp_path / "run") if "loss" in row]
+    assert all(0 < loss < 2 for loss in losses)
+    assert lora_of(tmp_path / "run").abs().max() > 0
+
+
+def test_a_run_that_loses_its_diversity_stops(settings, tmp_path):
+    strict = replace(settings, min_diversity=5.0, max_steps=3, evaluate_steps=1)
+    result = train(strict, tmp_path / "run", quiet=True)
+    assert result["step"] == 1 and "diversity fell" in result["ended"]
+
+
+def test_steps_that_are_not_finite_are_skipped_and_counted(settings, tmp_path, monkeypatch):
+    forward, calls = train_module._forward, []
+
+    def sometimes(*given):
+        losses, figures = forward(*given)
+        calls.append(1)
+        return (losses * float("nan") if len(calls) == 1 else losses), figures
+
+    monkeypatch.setattr(train_module, "_forward", sometimes)
+    result = train(settings, tmp_path / "run", quiet=True)
+    assert result["skipped"] == 1 and torch.isfinite(lora_of(tmp_path / "run")).all()
+    monkeypatch.setattr(train_module, "MOST_SKIPPED", 2)
+    monkeypatch.setattr(
+        train_module, "_forward", lambda *given: (forward(*given)[0] * float("nan"), {})
+    )
+    with pytest.raises(UserError, match="not finite in 2 steps"):
+        train(replace(settings, max_steps=5), tmp_path / "nan", quiet=True)
+
+
+# ── Bad input ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_another_runs_folder_is_refused(settings, tmp_path):
+    train(replace(settings, max_steps=1), tmp_path / "run", quiet=True)
+    with pytest.raises(UserError, match="learning_rate=0.0003, now it is 0.1"):
+        train(replace(settings, learning_rate=0.1), tmp_path / "run", quiet=True)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(settings, tmp_path, monkeypatch, capsys):
+    train(replace(settings, max_steps=1), tmp_path / "run", quiet=True)
+    before = (tmp_path / "run" / "checkpoint.safetensors").read_bytes()
+
+    def full(path, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "write_aside", full)
+        with pytest.raises(OSError):
+            train(settings, tmp_path / "run", quiet=True)
+    assert (tmp_path / "run" / "checkpoint.safetensors").read_bytes() == before
+    assert train(settings, tmp_path / "run", quiet=True)["step"] == 2
+
+
+def test_out_of_memory_names_what_to_try(settings, tmp_path, monkeypatch):
+    def exhausted(*given):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(train_module, "_forward", exhausted)
+    with pytest.raises(UserError, match="--set micro_batch_size=2"):
+        train(settings, tmp_path / "a", quiet=True)
+    with pytest.raises(UserError, match="--set memory=block"):
+        train(replace(settings, micro_batch_size=1), tmp_path / "b", quiet=True)
+
+
+def test_a_damaged_checkpoint_is_told(settings, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.safetensors").write_bytes(b"half")
+    with pytest.raises(UserError, match="is damaged"):
+        train(settings, tmp_path / "run", quiet=True)

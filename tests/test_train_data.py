@@ -1,0 +1,275 @@
+"""Recipes, settings on the command line, and the sources of samples."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hb_tta.training.data import (
+    BadRecord,
+    BongardSource,
+    FolderSource,
+    Interleaved,
+    JsonlSource,
+    PocketSource,
+    Record,
+    open_source,
+)
+from hb_tta.training.prepare import Order, Prepared, Share, describe_all
+from hb_tta.training.recipes import RECIPES, get_recipe, to_json, with_changes
+from PIL import Image
+
+from hb_tta.describe import DescriberSpec
+from hb_tta.errors import UserError
+from hb_tta.fingerprint import Weights
+from hb_tta.images import pixel_digest
+
+
+def save_image(path: Path, shade: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), (shade, 0, 0)).save(path)
+    return path
+
+
+# ── Recipes and settings ────────────────────────────────────────────────────────────────────────
+
+
+def test_the_papers_recipes_have_the_papers_figures():
+    for name in ("paper-vqa", "paper-hoi", "paper-object"):
+        s = get_recipe(name)
+        assert (s.num_inference_steps, s.gradient_steps, s.lora_rank) == (25, 5, 8)
+        assert s.learning_rate == 5e-6 and s.batch_size == 8 * 8 and s.max_steps == 50_000
+    released = get_recipe("released")
+    assert released.lora_dropout == 0.1 and released.batch_size == 8 * 16
+    assert released.loss_scale == 100 and "match_probability" in released.rewards
+
+
+def test_every_recipe_is_plain_json():
+    for name in RECIPES:
+        assert json.loads(json.dumps(to_json(get_recipe(name))))["lora_alpha"] == 32
+
+
+def test_changes_have_the_types_of_their_settings():
+    s = with_changes(
+        get_recipe("pocket"),
+        [
+            "learning_rate=1e-4", "max_steps=7", "samples=none", "random_gradient_steps=true",
+            "rewards.global=0", "rewards.clip_text=0.5", "trackers=tensorboard,wandb",
+            "target_modules=to_q", "reward_weights.clip_text=/some/where",
+        ],
+    )  # fmt: skip
+    assert (s.learning_rate, s.max_steps, s.samples) == (1e-4, 7, None)
+    assert s.random_gradient_steps is True
+    assert s.rewards == {
+        "global": 0.0,
+        "fine_grained": get_recipe("pocket").rewards["fine_grained"],
+        "clip_text": 0.5,
+    }
+    assert s.trackers == ("tensorboard", "wandb") and s.target_modules == ("to_q",)
+    assert s.reward_weights == {"clip_text": "/some/where"}
+    assert with_changes(s, ["rewards=global:1"]).rewards == {"global": 1.0}
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ("lr=1", "no setting 'lr'"),
+        ("max_steps", "no '='"),
+        ("max_steps=many", "that is no int"),
+        ("max_steps=0", "max_steps=0 is out of range"),
+        ("memory=all", "choose from none, block"),
+        ("gradient_steps=26", "more than the 25 steps"),
+        ("learning_rate=nan", "learning_rate=nan"),
+        ("rewards=global:0", "weight 0"),
+        ("lora_dropout=1", "no probability"),
+        ("seed.x=1", "no setting 'seed.x'"),
+        ("held_out=0", "nothing to watch"),
+        ("dtype=int8", "choose from float32"),
+    ],
+)
+def test_a_wrong_change_is_one_sentence(change, message):
+    with pytest.raises(UserError, match=message) as raised:
+        with_changes(get_recipe("pocket"), [change])
+    assert "\n" not in str(raised.value)
+
+
+def test_an_unknown_recipe_lists_the_known_ones():
+    with pytest.raises(UserError, match="paper-hoi"):
+        get_recipe("papers")
+
+
+# ── Sources ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_jsonl_rows_and_what_is_wrong_with_them(tmp_path):
+    save_image(tmp_path / "images" / "a.png", 9)
+    (tmp_path / "images" / "broken.png").write_bytes(b"no image")
+    rows = [
+        {"image": "images/a.png", "question": "Is it red?", "answer": "yes"},
+        {"image": "images/a.png", "task": "object", "description": "a red square"},
+        {"image": "images/missing.png", "question": "Is it red?"},
+        {"image": "images/broken.png"},
+        {"question": "no image"},
+        {"image": "images/a.png", "task": "sing"},
+        {"image": "images/a.png", "question": 3},
+    ]
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{not json\n")
+    source = JsonlSource(path)
+    assert source.size() == 8
+    read = list(source.read(0, 100))
+    first, second = read[:2]
+    assert isinstance(first, Record) and first.context.ground_truth == "yes"
+    assert first.context.guidance == "Is it red?" and first.description is None
+    assert isinstance(second, Record) and second.description == "a red square"
+    reasons = [bad.reason for bad in read[2:] if isinstance(bad, BadRecord)]
+    assert len(reasons) == 6
+    parts = ("missing.png", "broken.png", "'image'", "sing", "question is 3", "")
+    for number, (reason, part) in enumerate(zip(reasons, parts, strict=True), 3):
+        assert reason.startswith(f"line {number}: ") and part in reason
+    assert [pixel_digest(r.context.image) for r in source.read(1, 2) if isinstance(r, Record)]
+
+
+def test_an_empty_file_is_told(tmp_path):
+    (tmp_path / "data.jsonl").write_text("\n\n")
+    with pytest.raises(UserError, match="is empty"):
+        open_source(str(tmp_path / "data.jsonl"))
+
+
+def test_pocket_rows_do_not_depend_on_how_they_are_read():
+    some, whole = PocketSource(), PocketSource()
+    rows = list(whole.read(0, 30))
+    again = [*some.read(20, 30), *some.read(0, 20)]
+    assert [r.description for r in again] == [r.description for r in rows[20:] + rows[:20]]
+    truths = [r.context.ground_truth for r in rows]
+    assert truths.count("yes") == truths.count("no") == 15
+    assert PocketSource(seed=1).fingerprint() != whole.fingerprint()
+
+
+def test_images_in_class_folders(tmp_path):
+    for number, name in enumerate(("n01", "n02") * 4):
+        save_image(tmp_path / "train" / name / f"{number}.JPEG", number)
+    (tmp_path / "classes.txt").write_text("n01 tench, Tinca tinca\nn02 goldfish\n")
+    source = FolderSource(tmp_path / "train")
+    truths = [r.context.ground_truth for r in source.read(0, 8) if isinstance(r, Record)]
+    assert sorted(truths) == ["goldfish"] * 4 + ["tench"] * 4
+    with pytest.raises(UserError, match="no images"):
+        FolderSource(tmp_path / "nothing")
+
+
+def test_bongard_hoi_takes_positives_once(tmp_path):
+    for number in range(3):
+        save_image(tmp_path / "hake" / "images" / f"{number}.png", number)
+
+    def item(number: int, action: str) -> dict:
+        return {
+            "im_path": f"./hake/images/{number}.png", "sub_class": "person", "act_class": action,
+            "obj_class": "sports_ball",
+        }  # fmt: skip
+
+    tasks = [
+        [[item(2, "hold")], [item(0, "kick"), item(1, "kick")], "kick"],
+        [[item(2, "hold")], [item(1, "kick"), item(7, "kick")], "kick"],
+    ]
+    (tmp_path / "bongard_hoi_train.json").write_text(json.dumps(tasks))
+    source = BongardSource(tmp_path)
+    assert source.size() == 3
+    first, _, missing = source.read(0, 9)
+    assert isinstance(first, Record) and isinstance(missing, BadRecord)
+    assert first.context.guidance == "person | sports ball"
+    assert (first.context.ground_truth, first.context.task) == ("kick", "hoi")
+    with pytest.raises(UserError, match="--data FOLDER"):
+        BongardSource(None)
+
+
+def test_hub_data_is_read_from_a_copy(tmp_path):
+    """VQAv2's and GQA's columns, through the real ``datasets``, from local folders."""
+    datasets = pytest.importorskip("datasets")
+    png = save_image(tmp_path / "a.png", 200).read_bytes()
+    rows = datasets.Dataset.from_dict(
+        {
+            "image": [{"bytes": png, "path": None}, {"bytes": b"broken", "path": None}] * 2,
+            "question": [f"q{n}" for n in range(4)],
+            "multiple_choice_answer": ["yes"] * 4,
+        },
+        features=datasets.Features(
+            image=datasets.Image(),
+            question=datasets.Value("string"),
+            multiple_choice_answer=datasets.Value("string"),
+        ),
+    )
+    folder = tmp_path / "vqa" / "data"
+    folder.mkdir(parents=True)
+    rows.to_parquet(folder / "validation-00000-of-00001.parquet")
+    source = open_source(str(tmp_path / "vqa"), "vqav2")
+    assert source is not None
+    read = list(source.read(1, 4))
+    assert [type(row) for row in read] == [BadRecord, Record, BadRecord]
+    assert isinstance(read[1], Record) and read[1].context.guidance == "q2"
+
+
+def test_sources_take_turns():
+    a, b = PocketSource(seed=1), PocketSource(seed=2)
+    mixed = Interleaved([a, b])
+    rows = [r.description for r in mixed.read(0, 8) if isinstance(r, Record)]
+    assert rows[::2] == [r.description for r in a.read(0, 4) if isinstance(r, Record)]
+    assert rows[1::2] == [r.description for r in b.read(0, 4) if isinstance(r, Record)]
+    assert [r.description for r in mixed.read(3, 6) if isinstance(r, Record)] == rows[3:6]
+
+
+@pytest.mark.parametrize("data, message", [("nowhere", "is no file"), (None, "names no data")])
+def test_missing_data_is_told(data, message):
+    with pytest.raises(UserError, match=message):
+        open_source(data)
+
+
+def test_a_folder_needs_its_layout(tmp_path):
+    with pytest.raises(UserError, match="data_format"):
+        open_source(str(tmp_path))
+
+
+# ── Order and shards ────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_epoch_has_every_sample_once_in_another_order():
+    order = Order(10, seed=3)
+    places = [order(place) for place in range(30)]
+    for epoch in range(3):
+        assert sorted(i for e, i in places if e == epoch) == list(range(10))
+    assert places[:10] != [(0, i) for _, i in places[10:20]]
+    assert [Order(10, seed=3)(place) for place in (25, 4)] == [places[25], places[4]]
+    assert [Order(10, seed=4)(place) for place in range(10)] != places[:10]
+
+
+def test_processes_share_the_shards(tmp_path):
+    """What two processes write is what one writes; bad rows are kept with their reasons."""
+    spec = DescriberSpec(Weights("nobody/asks"))
+    for name, processes in (("one", 1), ("two", 2)):
+        for rank in range(processes):
+            describe_all(
+                PocketSource(), 50, tmp_path / name, spec, share=Share(rank, processes),
+                device="cpu", progress=lambda *given: None,
+            )  # fmt: skip
+    ours, theirs = (
+        {f.name: f.read_bytes() for f in (tmp_path / name).iterdir()} for name in ("one", "two")
+    )
+    assert ours == theirs and len(ours) == 4
+
+
+def test_nothing_to_train_on_is_told(tmp_path):
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"image": "missing.png"}\n' * 3)
+    describe_all(
+        JsonlSource(path), 3, tmp_path / "d", DescriberSpec(Weights("nobody/asks")), share=Share(),
+        device="cpu", progress=lambda *given: None,
+    )  # fmt: skip
+    from safetensors.numpy import save_file
+
+    save_file(
+        {"negative_prompt_embeds": np.zeros((1, 2), np.float32)},
+        tmp_path / "d" / "negative.safetensors",
+    )
+    with pytest.raises(UserError, match="no sample is left .* 3 bad: line 1"):
+        Prepared(tmp_path / "d", tmp_path / "d", 3, 1)

@@ -1,0 +1,223 @@
+"""The differentiable sampler: it samples as the stock pipeline does; its gradients are right."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from hb_tta.training.lora import add_lora, lora_parameters
+from hb_tta.training.recipes import MEMORY_PRESETS
+from hb_tta.training.rollout import Rollout, draw_noise, soft_clamp
+from sdxl_folders import PIPELINE, reference
+
+from hb_tta.context import evaluation_contexts
+from hb_tta.generators.hummingbird import HummingbirdGenerator
+
+STEPS, GUIDANCE = 3, 3.0
+SIDE = 8  # of the latents: small, for speed
+
+
+@pytest.fixture(scope="module")
+def generator() -> HummingbirdGenerator:
+    return HummingbirdGenerator.from_pretrained(
+        PIPELINE, device="cpu", num_inference_steps=STEPS, guidance_scale=GUIDANCE
+    )
+
+
+@pytest.fixture(scope="module")
+def conditions(generator) -> dict[str, torch.Tensor]:
+    contexts = [(reference(), "a red dog"), (reference().rotate(90), "two blue squares")]
+    with torch.no_grad():
+        return generator.encode(evaluation_contexts(contexts), True)
+
+
+def make_rollout(generator, **settings) -> Rollout:
+    """A rollout over a copy of the pipeline's UNet with a LoRA that does something."""
+    unet = copy.deepcopy(generator.pipe.unet)
+    add_lora(unet, rank=2, alpha=4, seed=0)
+    with torch.no_grad():
+        for number, parameter in enumerate(lora_parameters(unet)):
+            parameter.normal_(std=0.05, generator=torch.Generator().manual_seed(number))
+    chosen = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "gradient_steps": 1}
+    return Rollout(
+        unet,
+        copy.deepcopy(generator.pipe.vae),
+        generator.pipe.scheduler,
+        **chosen | {"memory": "none"} | settings,
+    )
+
+
+def noise_of(rollout: Rollout, rows: int = 2) -> torch.Tensor:
+    return draw_noise(0, 0, list(range(rows)), (rollout.unet.config.in_channels, SIDE, SIDE))
+
+
+def test_the_latents_are_those_of_the_stock_pipeline(generator, conditions):
+    rollout = make_rollout(generator)
+    stock = copy.copy(generator.pipe)
+    stock.unet = rollout.unet
+    noise, pixels = noise_of(rollout), SIDE * generator.pipe.vae_scale_factor
+    with torch.no_grad():
+        expected = stock(
+            **conditions, latents=noise, height=pixels, width=pixels, output_type="latent",
+            num_inference_steps=STEPS, guidance_scale=GUIDANCE,
+        ).images  # fmt: skip
+        given = rollout.latents(conditions, noise)
+    torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_pixels_are_those_of_the_stock_pipeline(generator, conditions):
+    rollout = make_rollout(generator)
+    stock = copy.copy(generator.pipe)
+    stock.unet = rollout.unet
+    noise, pixels = noise_of(rollout), SIDE * generator.pipe.vae_scale_factor
+    with torch.no_grad():
+        expected = stock(
+            **conditions, latents=noise, height=pixels, width=pixels, output_type="pt",
+            num_inference_steps=STEPS, guidance_scale=GUIDANCE,
+        ).images  # fmt: skip
+        given = rollout(conditions, noise)
+    torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-4)
+
+
+def gradients(rollout: Rollout, conditions, loss: Callable = lambda pixels: pixels.square().sum()):
+    parameters = lora_parameters(rollout.unet)
+    for parameter in parameters:
+        parameter.grad = None
+    loss(rollout(conditions, noise_of(rollout))).backward()
+    assert all(parameter.grad is not None for parameter in parameters)
+    return [parameter.grad.clone() for parameter in parameters]
+
+
+def assert_same(some, others, tolerance=1e-5):
+    """Relative to the whole gradient's norm."""
+    a, b = (torch.cat([g.flatten() for g in grads]) for grads in (some, others))
+    assert a.norm() > 0
+    assert (a - b).norm() <= tolerance * b.norm()
+
+
+@pytest.mark.parametrize("memory", [preset for preset in MEMORY_PRESETS if preset != "none"])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_every_memory_preset_gives_the_same_gradient(generator, conditions, memory, dropout):
+    def of(preset: str):
+        rollout = make_rollout(generator, gradient_steps=2, memory=preset)
+        for module in rollout.unet.modules():
+            if isinstance(module, torch.nn.ModuleDict) and "default" in module:
+                if dropout and isinstance(module["default"], torch.nn.Identity):
+                    module["default"] = torch.nn.Dropout(dropout)  # as add_lora(dropout=…) makes
+        torch.manual_seed(5)
+        return gradients(rollout, conditions)
+
+    assert_same(of(memory), of("none"))
+
+
+def test_all_steps_with_gradient_are_plain_autograd(generator, conditions):
+    """K = T without recomputation, against a loop written out by hand."""
+    rollout = make_rollout(generator, gradient_steps=STEPS)
+    unet, scheduler, vae = rollout.unet, rollout.scheduler, rollout.vae
+    given = gradients(rollout, conditions)
+    for parameter in lora_parameters(unet):
+        parameter.grad = None
+    latents = noise_of(rollout)
+    scheduler.set_timesteps(STEPS)
+    side = latents.shape[-1] * generator.pipe.vae_scale_factor
+    ids = torch.tensor([[side, side, 0, 0, side, side]], dtype=torch.float32).repeat(2, 1)
+    for t in scheduler.timesteps:
+        both = [
+            unet(
+                latents, t, encoder_hidden_states=conditions[prompt],
+                added_cond_kwargs={"text_embeds": conditions[pooled], "time_ids": ids},
+            ).sample
+            for prompt, pooled in (
+                ("negative_prompt_embeds", "negative_pooled_prompt_embeds"),
+                ("prompt_embeds", "pooled_prompt_embeds"),
+            )
+        ]  # fmt: skip
+        prediction = both[0] + GUIDANCE * (both[1] - both[0])
+        latents = scheduler.step(prediction, t, latents).prev_sample
+    pixels = (vae.decode(latents / vae.config.scaling_factor).sample + 1) / 2
+    soft_clamp(pixels).square().sum().backward()
+    assert_same(given, [parameter.grad for parameter in lora_parameters(unet)])
+
+
+def test_the_prefix_carries_no_gradient(generator, conditions):
+    """Fewer steps with gradient: the same picture, another gradient."""
+    whole = make_rollout(generator, gradient_steps=STEPS)
+    cut = make_rollout(generator, gradient_steps=1)
+    a, b = gradients(whole, conditions), gradients(cut, conditions)
+    assert (a[0] - b[0]).norm() > 1e-3 * a[0].norm()
+    unused = make_rollout(generator, gradient_steps=0)
+    pixels = unused(conditions, noise_of(unused)).detach()
+    torch.testing.assert_close(pixels, whole(conditions, noise_of(whole)).detach())
+
+
+def test_finite_differences_in_double_precision(generator, conditions):
+    """The derivative along a random direction of all LoRA parameters, through sampler and VAE."""
+    rollout = make_rollout(generator, gradient_steps=STEPS, memory="step+block")
+    rollout.unet.double()
+    rollout.vae.double()
+    doubles = {name: part.double() for name, part in conditions.items()}
+    parameters = lora_parameters(rollout.unet)
+    weights = torch.randn(3, generator=torch.Generator().manual_seed(1)).double()
+
+    def value() -> torch.Tensor:
+        latents = rollout.latents(doubles, noise_of(rollout).double())
+        return (rollout.decode(latents) * weights[:, None, None]).mean()
+
+    value().backward()
+    generator_ = torch.Generator().manual_seed(2)
+    direction = [torch.randn(p.shape, generator=generator_).double() for p in parameters]
+    derivative = sum(float((p.grad * d).sum()) for p, d in zip(parameters, direction, strict=True))
+    epsilon = 1e-6
+
+    def moved(by: float) -> float:
+        with torch.no_grad():
+            for parameter, step in zip(parameters, direction, strict=True):
+                parameter += by * step
+            result = float(value())
+            for parameter, step in zip(parameters, direction, strict=True):
+                parameter -= by * step
+        return result
+
+    measured = (moved(epsilon) - moved(-epsilon)) / (2 * epsilon)
+    assert derivative == pytest.approx(measured, rel=1e-6)
+    assert abs(derivative) > 1e-4
+
+
+def test_saturated_pixels_keep_their_gradient():
+    pixels = torch.tensor([-0.5, 0.25, 1.5], requires_grad=True)
+    clamped = soft_clamp(pixels)
+    assert clamped.tolist() == [0, 0.25, 1]
+    clamped.sum().backward()
+    assert pixels.grad.tolist() == [1, 1, 1]
+
+
+def test_noise_depends_on_seed_epoch_and_index_alone():
+    together = draw_noise(3, 1, [4, 7], (2, 5))
+    torch.testing.assert_close(together[1], draw_noise(3, 1, [7], (2, 5))[0], rtol=0, atol=0)
+    rows = [draw_noise(*key, (64,)) for key in ((3, 1, [4]), (3, 2, [4]), (4, 1, [4]), (3, 1, [5]))]
+    assert len({tuple(row[0].tolist()) for row in rows}) == 4
+
+
+def test_the_prefix_and_evaluation_have_no_dropout(generator, conditions):
+    rollout = make_rollout(generator, gradient_steps=0)
+    plain = rollout.latents(conditions, noise_of(rollout))
+    dropping = make_rollout(generator, gradient_steps=0)
+    for module in dropping.unet.modules():
+        if isinstance(module, torch.nn.ModuleDict) and "default" in module:
+            if isinstance(module["default"], torch.nn.Identity):
+                module["default"] = torch.nn.Dropout(0.5)
+    torch.testing.assert_close(dropping.latents(conditions, noise_of(dropping)), plain)
+    with torch.no_grad():
+        carried = Rollout(
+            dropping.unet, dropping.vae, dropping.scheduler, STEPS, GUIDANCE, STEPS, "none"
+        )
+        assert (carried.latents(conditions, noise_of(carried)) - plain).abs().max() > 1e-4
+
+
+def test_weights_of_the_pipeline_stay_frozen(generator):
+    rollout = make_rollout(generator)
+    trained = {id(p) for p in lora_parameters(rollout.unet)}
+    assert trained
+    assert not any(p.requires_grad for p in rollout.unet.parameters() if id(p) not in trained)

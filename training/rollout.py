@@ -1,0 +1,205 @@
+"""DDIM sampling that gradients flow through: the last K of T steps, and the VAE's decoder.
+
+Section 4.2 and algorithm 1 of Hummingbird. The first T - K steps run without gradient, dropout
+or recomputation; classifier-free guidance is as at inference, so what is trained is what is used.
+The stock UNet, scheduler and VAE do all the work: the latents are those of the stock pipeline.
+
+Shape suffixes: B samples, C latent channels, h w latent height and width, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from hb_tta.training.recipes import MEMORY_PRESETS
+from peft.tuners.lora import LoraLayer
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Conditions and noise in, pixels out.
+
+    Attributes:
+        unet, vae, scheduler: diffusers' own, the scheduler a ``DDIMScheduler``.
+        num_inference_steps: T, at least 1.
+        guidance_scale: classifier-free guidance; off at 1 or less.
+        gradient_steps: K, how many of the last steps carry gradient, 0 to T.
+        size: of the images in pixels; ``None``: the generator's own.
+        memory: one of ``MEMORY_PRESETS``: what is recomputed in the backward pass. Nothing; every
+            block of the UNet and of the VAE's decoder; besides, every sampling step as a whole.
+            From the fastest to the smallest.
+    """
+
+    unet: Any
+    vae: Any
+    scheduler: Any
+    num_inference_steps: int = 25
+    guidance_scale: float = 15.0
+    gradient_steps: int = 5
+    memory: str = "block"
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        assert self.memory in MEMORY_PRESETS, self.memory
+        assert 0 <= self.gradient_steps <= self.num_inference_steps
+        for model in (self.unet, self.vae):  # blocks look at it only where gradients are recorded
+            set_block_checkpointing(model, self.memory != "none")
+
+    def __call__(
+        self,
+        conditions: dict[str, Tensor],
+        noise_BChw: Tensor,
+        *,
+        gradient_steps: int | None = None,
+    ) -> Tensor:
+        """Pixels (B, 3, H, W) in [0, 1], clamped without stopping the gradient.
+
+        Args:
+            conditions: the stock pipeline's arguments, rows of one length, see ``Conditions``.
+            noise_BChw: standard normal.
+            gradient_steps: another K for this call.
+        """
+        latents = self.latents(conditions, noise_BChw, gradient_steps=gradient_steps)
+        return soft_clamp((self.decode(latents) + 1) / 2)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of a sample."""
+        config = self.unet.config
+        side = self.size // self._vae_scale if self.size else config.sample_size
+        return config.in_channels, side, side
+
+    @property
+    def _vae_scale(self) -> int:
+        """Pixels a latent."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    def predict(self, conditions: dict[str, Tensor], latents_BChw: Tensor, t_B: Tensor) -> Tensor:
+        """What the UNet says of noisy latents, without guidance."""
+        plain = {name: part for name, part in conditions.items() if "negative" not in name}
+        inputs = self._inputs(plain, latents_BChw, guided=False)
+        return self.unet(latents_BChw.to(self.unet.dtype), t_B, return_dict=False, **inputs)[0]
+
+    def latents(
+        self,
+        conditions: dict[str, Tensor],
+        noise_BChw: Tensor,
+        *,
+        gradient_steps: int | None = None,
+    ) -> Tensor:
+        """What the stock pipeline gives as ``output_type="latent"``."""
+        carried = self.gradient_steps if gradient_steps is None else gradient_steps
+        self.scheduler.set_timesteps(self.num_inference_steps, device=noise_BChw.device)
+        timesteps = self.scheduler.timesteps
+        guided = self.guidance_scale > 1
+        denoise = partial(self._step, self._inputs(conditions, noise_BChw, guided=guided))
+        latents = noise_BChw * self.scheduler.init_noise_sigma
+        prefix = len(timesteps) - carried
+        with torch.no_grad(), without_dropout(self.unet):
+            for t in timesteps[:prefix]:
+                latents = denoise(latents, t)
+        for t in timesteps[prefix:]:
+            latents = self._carry(denoise, latents, t)
+        return latents
+
+    def decode(self, latents_BChw: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W), about [-1, 1], by the VAE's decoder, recomputed unless "none"."""
+        latents = (latents_BChw / self.vae.config.scaling_factor).to(self.vae.dtype)
+        return self.vae.decode(latents, return_dict=False)[0].to(latents_BChw.dtype)
+
+    def _inputs(
+        self, conditions: dict[str, Tensor], noise: Tensor, *, guided: bool
+    ) -> dict[str, Any]:
+        """The UNet's arguments beside latents and time; the negative rows first, as stock."""
+        text, pooled = conditions["prompt_embeds"], conditions["pooled_prompt_embeds"]
+        if guided:
+            text = torch.cat([conditions["negative_prompt_embeds"], text])
+            pooled = torch.cat([conditions["negative_pooled_prompt_embeds"], pooled])
+        height, width = (side * self._vae_scale for side in noise.shape[-2:])
+        size = torch.tensor([[height, width, 0, 0, height, width]], dtype=text.dtype)
+        return {
+            "encoder_hidden_states": text,
+            "added_cond_kwargs": {
+                "text_embeds": pooled,
+                "time_ids": size.to(noise.device).repeat(len(text), 1),
+            },
+        }
+
+    def _step(self, inputs: dict[str, Any], latents: Tensor, t: Tensor) -> Tensor:
+        guided = self.guidance_scale > 1
+        rows = torch.cat([latents, latents]) if guided else latents
+        rows = self.scheduler.scale_model_input(rows, t)
+        prediction = self.unet(rows, t, return_dict=False, **inputs)[0]
+        if guided:
+            negative, positive = prediction.chunk(2)
+            prediction = negative + self.guidance_scale * (positive - negative)
+        return self.scheduler.step(prediction, t, latents, return_dict=False)[0].to(latents.dtype)
+
+    def _carry(
+        self, denoise: Callable[[Tensor, Tensor], Tensor], latents: Tensor, t: Tensor
+    ) -> Tensor:
+        """A step that carries gradient."""
+        if self.memory == "step+block" and torch.is_grad_enabled():
+            return checkpoint(denoise, latents, t, use_reentrant=False)
+        return denoise(latents, t)
+
+
+def set_block_checkpointing(model: Any, on: bool) -> None:
+    """Turns diffusers' recomputation of blocks on or off."""
+    if on:
+        recompute = partial(checkpoint, use_reentrant=False)
+        model.enable_gradient_checkpointing(recompute)
+    else:
+        model.disable_gradient_checkpointing()
+
+
+@contextmanager
+def without_dropout(unet: Any) -> Iterator[None]:
+    """A LoRA's dropout rests inside, as it does at inference.
+
+    Outside it works where the trainer has turned it on, also while the backward pass recomputes.
+    """
+    working = [
+        dropout
+        for module in unet.modules()
+        if isinstance(module, LoraLayer)
+        for dropout in module.lora_dropout.values()
+        if dropout.training
+    ]
+    for dropout in working:
+        dropout.eval()
+    try:
+        yield
+    finally:
+        for dropout in working:
+            dropout.train()
+
+
+def soft_clamp(pixels: Tensor) -> Tensor:
+    """Clamped to [0, 1], with the gradient of the identity.
+
+    A plain clamp stops the gradient of every saturated pixel, and guided samples have many.
+    """
+    return pixels + (pixels.clamp(0, 1) - pixels).detach()
+
+
+def draw_noise(seed: int, epoch: int, indices: list[int], shape: tuple[int, ...]) -> Tensor:
+    """Standard normal noise, a row a sample, float32 on the CPU.
+
+    A row depends on (seed, epoch, index) alone: not on the batch, the process or what was drawn
+    before.
+    """
+    rows = []
+    for index in indices:
+        state = np.random.SeedSequence([seed, epoch, index]).generate_state(2, np.uint32)
+        generator = torch.Generator("cpu").manual_seed(int(state[0]) << 32 | int(state[1]))
+        rows.append(torch.randn(shape, generator=generator))
+    return torch.stack(rows)

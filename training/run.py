@@ -1,0 +1,149 @@
+"""The folder of a training: its settings, its checkpoint, its LoRA, its metrics.
+
+Every file is whole or absent, and the checkpoint is one file, so a process that is killed at any
+moment leaves the last good state; what was logged after it is dropped when the run goes on.
+
+    adapter_config.json, adapter_model.safetensors   the last LoRA, in PEFT's format
+    best/                                            the one with the best held-out reward
+    checkpoint.safetensors                           LoRA and optimizer: where the run goes on
+    run.json, metrics.jsonl, bad_records.jsonl       settings; a line a step or evaluation; bad rows
+    samples/, convergence.png, tensorboard/          to look at
+    cache/                                           descriptions and embeddings; may be deleted
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from hb_tta.training.lora import lora_parameters, lora_tensors, set_lora_tensors
+from hb_tta.training.recipes import FREE, Settings, to_json
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+
+from hb_tta.disk import write_aside
+from hb_tta.errors import UserError
+
+SETTINGS, CHECKPOINT, METRICS, BAD = (
+    "run.json",
+    "checkpoint.safetensors",
+    "metrics.jsonl",
+    "bad_records.jsonl",
+)
+
+
+class Run:
+    """A folder that holds one training.
+
+    Args:
+        folder: made as needed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.metrics: list[dict[str, Any]] = []
+
+    # ── Settings ──
+
+    def check_settings(self, settings: Settings, models: dict[str, Any]) -> None:
+        """Writes them at the first start; afterwards they must be the same, ``FREE`` ones aside.
+
+        Args:
+            models: fingerprints of what the run trains on and with.
+
+        Raises:
+            UserError: the folder holds another run.
+        """
+        path = self.folder / SETTINGS
+        now = {"settings": to_json(settings), "models": models}
+        if path.exists():
+            old = json.loads(path.read_text(encoding="utf-8"))
+            for part in ("settings", "models"):
+                for key in now[part]:
+                    if key not in FREE and old[part].get(key) != now[part][key]:
+                        raise UserError(
+                            f"{self.folder} holds a run with {key}={old[part].get(key)!r}, now it "
+                            f"is {now[part][key]!r}: give another --out, or the same settings"
+                        )
+        write_aside(path, (json.dumps(now, indent=2) + "\n").encode())
+
+    # ── State ──
+
+    def save(self, unet: Any, optimizer: torch.optim.Optimizer, step: int, skipped: int) -> None:
+        """The state after ``step`` steps. The metrics must be written already."""
+        tensors = {f"lora.{name}": tensor for name, tensor in lora_tensors(unet).items()}
+        for index, state in optimizer.state_dict()["state"].items():
+            for name, value in state.items():
+                tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value).detach().cpu()
+        metadata = {"step": str(step), "skipped": str(skipped)}
+        write_aside(
+            self.folder / CHECKPOINT,
+            save({n: t.contiguous() for n, t in tensors.items()}, metadata),
+        )
+
+    def restore(self, unet: Any, optimizer: torch.optim.Optimizer) -> tuple[int, int]:
+        """Puts the last state back.
+
+        Returns:
+            Steps done and steps skipped; (0, 0) where there is no state yet.
+
+        Raises:
+            UserError: the checkpoint is damaged.
+        """
+        path = self.folder / CHECKPOINT
+        if not path.exists():
+            return 0, 0
+        try:
+            tensors = load_file(path)
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata()
+        except SafetensorError as error:
+            raise UserError(
+                f"{str(path)!r} is damaged ({error}): delete it to begin anew"
+            ) from error
+        lora = {n.removeprefix("lora."): t for n, t in tensors.items() if n.startswith("lora.")}
+        set_lora_tensors(unet, lora)
+        states: dict[int, dict[str, Any]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".")
+                states.setdefault(int(index), {})[key] = tensor
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": states, "param_groups": groups})
+        assert len(states) in (0, len(lora_parameters(unet)))
+        return int(metadata["step"]), int(metadata["skipped"])
+
+    # ── Metrics ──
+
+    def load_metrics(self, step: int) -> None:
+        """Reads the lines up to a step and drops the later ones; none at all before the first."""
+        path = self.folder / METRICS
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        self.metrics = []
+        for line in lines:
+            try:
+                row = json.loads(line)
+            except ValueError:  # the last line of a killed process
+                continue
+            if step and row["step"] <= step:
+                self.metrics.append(row)
+        text = "".join(json.dumps(row) + "\n" for row in self.metrics)
+        write_aside(path, text.encode())
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Adds a line to the metrics."""
+        self.metrics.append(row)
+        with open(self.folder / METRICS, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The held-out rows so far."""
+        return [row for row in self.metrics if "held_out" in row]
+
+    def list_bad(self, reasons: Iterable[str]) -> None:
+        """Writes the list of rows that could not be used."""
+        text = "".join(json.dumps({"reason": reason}) + "\n" for reason in reasons)
+        write_aside(self.folder / BAD, text.encode())
