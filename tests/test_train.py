@@ -332,14 +332,24 @@ def test_another_runs_folder_is_refused(settings, tmp_path):
     train(replace(settings, max_steps=1), tmp_path / "run", quiet=True)
     with pytest.raises(UserError, match="learning_rate=0.0003, now it is 0.1"):
         train(replace(settings, learning_rate=0.1), tmp_path / "run", quiet=True)
+    written = tmp_path / "run" / "run.json"
+    old = json.loads(written.read_text())
+    old["models"]["generator"] = "sha256:of-yesterday"
+    written.write_text(json.dumps(old))
+    with pytest.raises(UserError, match="a different generator"):
+        train(settings, tmp_path / "run", quiet=True)
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(settings, tmp_path, monkeypatch, capsys):
     train(replace(settings, max_steps=1), tmp_path / "run", quiet=True)
     before = (tmp_path / "run" / "checkpoint.safetensors").read_bytes()
 
+    write = run_module.write_aside
+
     def full(path, data):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        if Path(path).name == "checkpoint.safetensors":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write(path, data)
 
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "write_aside", full)

@@ -23,7 +23,7 @@ class Settings:
     """Everything that decides a training. The comments say where a default comes from.
 
     What changes nothing but speed, memory and what is written (``FREE``) may change when a run is
-    resumed; the rest may not.
+    resumed; the rest may not. Of models and data it is the content that may not.
     """
 
     # ── Models ──
@@ -92,7 +92,8 @@ class Settings:
 
 FREE = frozenset(
     {
-        "reward_weights", "memory", "micro_batch_size", "max_steps", "save_steps", "patience",
+        "generator", "evaluator", "mllm", "reward_weights", "data", "data_format",  # by content
+        "memory", "micro_batch_size", "max_steps", "save_steps", "patience",
         "evaluate_steps", "evaluate_seeds", "sample_contexts", "min_diversity", "trackers", "cache",
     }
 )  # fmt: skip

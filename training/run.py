@@ -8,7 +8,7 @@ moment leaves the last good state; what was logged after it is dropped when the 
     checkpoint.safetensors                           LoRA and optimizer: where the run goes on
     run.json, metrics.jsonl, bad_records.jsonl       settings; a line a step or evaluation; bad rows
     samples/, convergence.png, tensorboard/          to look at
-    cache/                                           descriptions and embeddings; may be deleted
+    .cache/                                          descriptions and embeddings; may be deleted
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save
 from hb_tta.disk import write_aside
 from hb_tta.errors import UserError
 
+CACHE = ".cache"  # hidden: what lies there is no part of the LoRA's fingerprint
 SETTINGS, CHECKPOINT, METRICS, BAD = (
     "run.json",
     "checkpoint.safetensors",
@@ -61,13 +62,18 @@ class Run:
         now = {"settings": to_json(settings), "models": models}
         if path.exists():
             old = json.loads(path.read_text(encoding="utf-8"))
-            for part in ("settings", "models"):
-                for key in now[part]:
-                    if key not in FREE and old[part].get(key) != now[part][key]:
-                        raise UserError(
-                            f"{self.folder} holds a run with {key}={old[part].get(key)!r}, now it "
-                            f"is {now[part][key]!r}: give another --out, or the same settings"
-                        )
+            for key, value in now["settings"].items():
+                if key not in FREE and old["settings"].get(key) != value:
+                    raise UserError(
+                        f"{self.folder} holds a run with {key}={old['settings'].get(key)!r}, now "
+                        f"it is {value!r}: give another --out, or the same settings"
+                    )
+            for key, value in models.items():
+                if old["models"].get(key) != value:
+                    raise UserError(
+                        f"{self.folder} holds a run with a different {key}: its content has "
+                        "changed since; give another --out, or what it began with"
+                    )
         write_aside(path, (json.dumps(now, indent=2) + "\n").encode())
 
     # ── State ──

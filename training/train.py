@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import is_tensorboard_available
-from hb_tta.training.data import open_source
+from hb_tta.training.data import Source, open_source
 from hb_tta.training.export import Lora, write_lora
 from hb_tta.training.lora import add_lora, lora_parameters, lora_tensors
 from hb_tta.training.objectives import DenoisingObjective, Key, Objective, RewardObjective
@@ -37,7 +37,7 @@ from hb_tta.training.prepare import (
 )
 from hb_tta.training.recipes import MEMORY_PRESETS, Settings, to_json
 from hb_tta.training.rollout import Rollout
-from hb_tta.training.run import Run
+from hb_tta.training.run import CACHE, Run
 from hb_tta.training.watch import evaluate, write_curve, write_grid
 from tqdm import tqdm
 
@@ -86,13 +86,16 @@ def _train(settings: Settings, out: Path, quiet: bool) -> dict[str, Any]:
 
     # ── What is frozen: models, and what they say of the data, once ──
     family = family_of(settings)
+    source = open_source(settings.data, settings.data_format)
+    assert source is not None
+    if main:
+        run.check_settings(settings, _fingerprints(settings, family, source))
+    texts = _describe(settings, family, source, run, accelerator, console)
     generator = _generator(settings, family, device)
     rewards = _rewards(settings, family, device)
-    prepared = _prepared(settings, family, generator, rewards, run, accelerator, console)
+    prepared = _encode(settings, family, source, texts, generator, rewards, accelerator, console)
     _drop_encoders(generator)
     if main:
-        models = {"generator": generator.spec.base.fingerprint(), "samples": len(prepared.training)}
-        run.check_settings(settings, models)
         run.list_bad(prepared.bad)
         console.say(_told(prepared))
     accelerator.wait_for_everyone()
@@ -120,10 +123,9 @@ def _train(settings: Settings, out: Path, quiet: bool) -> dict[str, Any]:
     step, skipped = run.restore(pipe.unet, optimizer)
     if main:
         run.load_metrics(step)
-        accelerator.init_trackers(
-            "tensorboard" if trackers else "none",
-            init_kwargs={"tensorboard": {"purge_step": step + 1}},
-        )
+        if step < settings.max_steps:
+            purge = {"tensorboard": {"purge_step": step + 1}}
+            accelerator.init_trackers("tensorboard", init_kwargs=purge)
     order = Order(len(prepared.training), settings.seed)
     share = settings.batch_size // accelerator.num_processes
     first_of_mine = accelerator.process_index * share
@@ -306,48 +308,74 @@ def _rewards(settings: Settings, family: Family, device: torch.device) -> list[R
     return [reward.to(device) for reward in loaded]
 
 
-def _prepared(
+def _fingerprints(settings: Settings, family: Family, source: Source) -> dict[str, Any]:
+    """What the settings name, by content: a run goes on wherever its models and data lie."""
+    return {
+        "generator": family.weights("generator").fingerprint(),
+        "rewards": {n: _reward_weights(settings, family, n) for n in _reward_names(settings)},
+        "data": content_key({"data": source.fingerprint()}),
+    }
+
+
+def _describe(
     settings: Settings,
     family: Family,
-    generator: HummingbirdGenerator,
-    rewards: Sequence[Reward],
+    source: Source,
     run: Run,
     accelerator: Accelerator,
     console: _Console,
-) -> Prepared:
-    """Descriptions and embeddings of all samples, made where the cache lacks them."""
-    source = open_source(settings.data, settings.data_format)
-    assert source is not None
-    device = str(accelerator.device)
-    share = Share(accelerator.process_index, accelerator.num_processes)
+) -> Path:
+    """Descriptions of all samples, made where the cache lacks them, by an MLLM that then goes.
+
+    Returns:
+        Their folder, whose name is their key.
+    """
     describer = DescriberSpec(
         family.weights("mllm"),
         max_new_tokens=settings.max_new_tokens,
         dtype=settings.dtype or "float32",
     )
-    cache = Path(settings.cache) if settings.cache else run.folder / "cache"
-    key = description_key(source, describer)
-    described = cache / key[:16]
-    rows = settings.samples if settings.samples is not None else source.size()
+    cache = Path(settings.cache) if settings.cache else run.folder / CACHE
+    folder = cache / description_key(source, describer)[:32]
     describe_all(
-        source, rows, described, describer, share=share, device=device, progress=console.rows
-    )
+        source, _rows(settings, source), folder, describer,
+        share=Share(accelerator.process_index, accelerator.num_processes),
+        device=str(accelerator.device), progress=console.rows,
+    )  # fmt: skip
     accelerator.wait_for_everyone()
-    judged = {name: _reward_weights(settings, family, name) for name in _reward_names(settings)}
-    with_latents = settings.objective == "denoising"
+    return folder
+
+
+def _encode(
+    settings: Settings,
+    family: Family,
+    source: Source,
+    described: Path,
+    generator: HummingbirdGenerator,
+    rewards: Sequence[Reward],
+    accelerator: Accelerator,
+    console: _Console,
+) -> Prepared:
+    """Embeddings of all samples, made where the cache lacks them."""
     parts = {
-        "descriptions": key,
+        "descriptions": described.name,
         "generator": generator.spec.to_json(),
-        "rewards": judged,
-        "latents": with_latents,
+        "rewards": {n: _reward_weights(settings, family, n) for n in _reward_names(settings)},
+        "latents": settings.objective == "denoising",
     }
-    folder = cache / content_key(parts)[:16]
+    folder, rows = described.parent / content_key(parts)[:32], _rows(settings, source)
     encode_all(
         source, rows, described, folder, generator, rewards,
-        with_latents=with_latents, share=share, progress=console.rows,
+        with_latents=settings.objective == "denoising",
+        share=Share(accelerator.process_index, accelerator.num_processes), progress=console.rows,
     )  # fmt: skip
     accelerator.wait_for_everyone()
     return Prepared(described, folder, rows, settings.held_out)
+
+
+def _rows(settings: Settings, source: Source) -> int | None:
+    """How many rows of the source count; ``None``: all, and only reading tells."""
+    return source.size() if settings.samples is None else settings.samples
 
 
 def _reward_weights(settings: Settings, family: Family, name: str) -> str:
