@@ -57,6 +57,16 @@ def test_tuning_equals_the_authors_code(clip, imagenet, backend, steps):
     assert torch.equal(ours(imagenet["images"][None]), tuning.logits_BC)
 
 
+@pytest.mark.parametrize("backend", ["packed", "universal"])
+def test_a_first_step_follows_the_authors_gradient(clip, imagenet, backend):
+    """From ``p`` AdamW's first step is to p (1 − lr · decay) − lr · g / (|g| + ε)."""
+    ours = tuner(clip, backend=backend)
+    features = ours.encoder.encode_images(imagenet["images"][None])
+    start, gradient, lr = imagenet["ctx_init"], imagenet["ctx_grad"], CONFIG["lr"]
+    expected = start * (1 - 0.01 * lr) - lr * gradient / (gradient.abs() + 1e-8)
+    torch.testing.assert_close(ours.tune(features).contexts_BNW[0], expected, atol=1e-6, rtol=0)
+
+
 def few_shot(clip, hoi, backend):
     ours = FewShotTuner(*clip, class_vectors=hoi["cls_init"], backend=backend)
     assert ours.backend == backend

@@ -16,7 +16,7 @@ from hb_tta.families import get_family
 from hb_tta.features import image_identities
 from hb_tta.fill import MemoryStore
 from hb_tta.store import Store
-from hb_tta.tpt import evaluate, select_views
+from hb_tta.tpt import evaluate, select_views, table
 from hb_tta.tpt.combiners import COMBINERS, Views
 from hb_tta.tpt.evaluate import TptSettings, evaluate_classification, evaluate_few_shot
 from hb_tta.tpt.filters import view_entropy
@@ -283,14 +283,37 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path, capsys):
     out = tmp_path / "out.json"
     line = ["tpt", "--task", "pocket_objects_r", "--limit", "8", "--augment", "none", "randaugment"]
     line += ["--views", "2", "--quiet", "--out", str(out), "--store", str(tmp_path / "store")]
+    line += ["--html", str(tmp_path / "out.html")]
     assert main(line) == 0
     printed = capsys.readouterr().out
     assert "| tpt + randaugment |" in printed
-    assert "8 of 500 samples (a subset)" in printed
+    assert "each: 8 of 500 samples (a subset)" in printed
     results = json.loads(out.read_text())["results"]
     assert [result["augment"] for result in results] == ["none", "randaugment"]
+    page = (tmp_path / "out.html").read_text()
+    assert "<th scope=row>tpt + randaugment</th>" in page
+    assert "http" not in page
     assert main(line) == 0
     assert capsys.readouterr().out == printed
+
+
+def test_names_are_escaped_and_an_average_waits_for_all_tasks():
+    def result(task, share):
+        interval = {"estimate": share, "low": share, "high": share, "n": 4}
+        gain = {"difference": -0.5, "p_value": 0.01}
+        method = {"accuracy": interval, "ece": 0.1, "gain over zero-shot": gain}
+        counts = {"samples": 4, "of": 4, "subset": False}
+        return {"augment": "none", "task": task, "methods": {"tpt": method}, **counts}
+
+    page = table.html([result("<script>", 0.25), result("b", 0.75)])
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert '<small class="down sure">-50.0, p = 0.01</small>' in page
+    text = table.markdown([result("a", 0.25), result("b", 0.75)])
+    assert "| tpt + none | 25.0 [25.0, 25.0] ECE 10.0 | 75.0 [75.0, 75.0] ECE 10.0 | 50.0 |" in text
+    other = result("a", 0.5) | {"augment": "randaugment"}
+    halfway = table.markdown([result("a", 0.25), result("b", 0.75), other])
+    assert halfway.splitlines()[3].endswith("ECE 10.0 |  |  |")
 
 
 @pytest.mark.parametrize(

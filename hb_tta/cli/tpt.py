@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_views(parser)
     _add_tuning(parser)
     parser.add_argument("--out", metavar="FILE", help="write the results as JSON")
+    parser.add_argument("--html", metavar="FILE", help="write them as a page, too")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     add_running(parser)
 
@@ -109,6 +110,15 @@ def _add_views(parser: argparse.ArgumentParser) -> None:
         default="both",
         help="in few-shot tasks, whose views are used (default: both)",
     )
+    parser.add_argument(
+        "--sampling-steps",
+        type=positive,
+        metavar="N",
+        help="denoising steps of a generated view (default: the family's)",
+    )
+    parser.add_argument(
+        "--guidance", type=float, metavar="SCALE", help="guidance scale (default: the family's)"
+    )
 
 
 def _add_tuning(parser: argparse.ArgumentParser) -> None:
@@ -145,6 +155,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Evaluate every method on every part of the task; write and print the table."""
     from hb_tta.datasets import load_tasks
     from hb_tta.families import get_family
+    from hb_tta.tpt import table
     from hb_tta.tpt.models import load_clip
 
     tasks = load_tasks(
@@ -163,9 +174,13 @@ def run(arguments: argparse.Namespace) -> int:
     for method, views in makers.items():
         for task in tasks:
             results.append({"augment": method, **_evaluate(task, views, arguments)})
-            if arguments.out:  # after each part: what is done is there, whatever comes
-                _write(Path(arguments.out), results)
-    print(table(results))
+            # After each part: what is done is there, whatever comes.
+            if arguments.out:
+                text = json.dumps({"format": 1, "results": results}, indent=1)
+                write_result(Path(arguments.out), text.encode())
+            if arguments.html:
+                write_result(Path(arguments.html), table.html(results).encode())
+    print(table.markdown(results))
     return 0
 
 
@@ -181,7 +196,13 @@ def _views(method: str, clip: Clip, arguments: argparse.Namespace) -> ViewFeatur
     if arguments.lora is not None:
         settings["lora"] = None if arguments.lora == "none" else arguments.lora
     augmenter = Augmenter.from_pretrained(
-        method, family=arguments.family, device=arguments.device, store=store, **settings
+        method,
+        family=arguments.family,
+        num_inference_steps=arguments.sampling_steps,
+        guidance_scale=arguments.guidance,
+        device=arguments.device,
+        store=store,
+        **settings,
     )
     return ViewFeatures(
         clip,
@@ -212,40 +233,3 @@ def _evaluate(task: Any, views: ViewFeatures, arguments: argparse.Namespace) -> 
     if isinstance(task, FewShot):
         return evaluate_few_shot(task, views, settings, progress=progress)
     return evaluate_classification(task, views, settings, progress=progress)
-
-
-def _write(path: Path, results: list[dict[str, Any]]) -> None:
-    write_result(path, json.dumps({"format": 1, "results": results}, indent=1).encode())
-
-
-def table(results: list[dict[str, Any]]) -> str:
-    """Accuracies in percent with 95 % intervals: a row a method, a column a part of the task."""
-    tasks = list(dict.fromkeys(result["task"] for result in results))
-    rows: dict[str, dict[str, dict[str, Any]]] = {}
-    for result in results:
-        for method, entry in result["methods"].items():
-            views = "" if method == "zero-shot" else f" + {result['augment']}"
-            rows.setdefault(f"{method}{views}", {})[result["task"]] = entry
-    sizes = {result["task"]: result for result in results}
-    lines = [
-        "| | " + " | ".join([*tasks, "average"]) + " |",
-        "| --- |" + " --- |" * (len(tasks) + 1),
-    ]
-    for name, entries in rows.items():
-        cells = [_cell(entries[task]) if task in entries else "" for task in tasks]
-        shares = [entry["accuracy"]["estimate"] for entry in entries.values()]
-        lines.append(
-            f"| {name} | " + " | ".join([*cells, f"{100 * sum(shares) / len(shares):.1f}"]) + " |"
-        )
-    counts = (
-        f"{task}: {sizes[task]['samples']} of {sizes[task]['of']} samples"
-        + (" (a subset)" if sizes[task]["subset"] else "")
-        for task in tasks
-    )
-    return "\n".join([*lines, "", "; ".join(counts)])
-
-
-def _cell(entry: dict[str, Any]) -> str:
-    share = entry["accuracy"]
-    low, high = 100 * share["low"], 100 * share["high"]
-    return f"{100 * share['estimate']:.1f} [{low:.1f}, {high:.1f}] ECE {100 * entry['ece']:.1f}"

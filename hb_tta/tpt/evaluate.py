@@ -139,20 +139,24 @@ def evaluate_few_shot(
     )
     decided_by = {
         "backend": tuner.backend,
-        **settings.deciding("prompt", "steps", "lr", "seed", "support_views", "query_views"),
+        **settings.deciding("prompt", "steps", "lr", "seed"),
     }
+
+    views_of_supports = views if settings.support_views else views.real_only()
+    views_of_queries = views if settings.query_views else views.real_only()
 
     def answer(chunk: Sequence[HoiTask]) -> dict[str, Tensor]:
         supports = [support_request(image) for one in chunk for image in one.supports]
         queries = [r for one in chunk for r in query_requests(one)]
         labels = torch.tensor([[image.label for image in one.supports] for one in chunk])
-        request = _chunk_request("few-shot", views.request(supports + queries), decided_by)
-        request["labels"] = labels.tolist()
+        asked = [views_of_supports.request(supports), views_of_queries.request(queries)]
+        request = _chunk_request("few-shot", asked, decided_by)
+        request["labels"] = labels.tolist()  # of the supports
 
         def make() -> dict[str, Tensor]:
-            supports_BSVD = views.features(supports).unflatten(0, (len(chunk), -1))
-            queries_BQVD = views.features(queries).unflatten(0, (len(chunk), -1))
-            return _few_shot_answers(tuner, supports_BSVD, queries_BQVD, labels, settings)
+            supports_BSVD = views_of_supports.features(supports).unflatten(0, (len(chunk), -1))
+            queries_BQVD = views_of_queries.features(queries).unflatten(0, (len(chunk), -1))
+            return _few_shot_answers(tuner, supports_BSVD, queries_BQVD, labels)
 
         return cached_tensors(views.store, request, make)
 
@@ -186,12 +190,7 @@ def _few_shot_answers(
     supports_BSVD: Tensor,
     queries_BQVD: Tensor,
     labels_BS: Tensor,
-    settings: TptSettings,
 ) -> dict[str, Tensor]:
-    if not settings.support_views:
-        supports_BSVD = supports_BSVD[:, :, :1]
-    if not settings.query_views:
-        queries_BQVD = queries_BQVD[:, :, :1]
     labels = labels_BS[..., None].expand(supports_BSVD.shape[:3]).flatten(1)
     supports = supports_BSVD.flatten(1, 2)
     logits = tuner.tune(supports, labels, queries_BQVD).logits_BQC.cpu()
@@ -211,7 +210,7 @@ def _prototypes(
     return (tuner.encoder.logit_scale.cpu() * cosines).softmax(-1)
 
 
-def _chunk_request(kind: str, features: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+def _chunk_request(kind: str, features: Any, settings: dict[str, Any]) -> dict[str, Any]:
     return {
         "entry": f"{kind} answers",
         "format": FORMAT,

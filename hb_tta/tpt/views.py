@@ -87,6 +87,10 @@ class ViewFeatures:
         """How many an image has, with itself."""
         return 1 + self.crops + self.generated
 
+    def real_only(self) -> ViewFeatures:
+        """The same without crops and generated views."""
+        return ViewFeatures(self.clip, self.store)
+
     def request(self, images: Sequence[ViewRequest]) -> dict[str, Any]:
         """Plain JSON that decides the features of these images."""
         identities = image_identities(image.image for image in images)

@@ -1,0 +1,102 @@
+"""Results of ``hb-tta tpt`` as a table: a row a method, a column a part of the task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from importlib import resources
+from typing import Any
+
+Results = Sequence[dict[str, Any]]
+
+CLEAR = 0.05  # a gain of a smaller p-value is set in bold
+_UNAUGMENTED = ("zero-shot",)  # methods that see the real image alone
+
+
+def markdown(results: Results) -> str:
+    """Accuracies in percent with 95 % intervals, ECE, and what was run on how many samples."""
+    tasks, rows = _rows(results)
+    lines = [_line(["", *tasks, "average"]), _line(["---"] * (len(tasks) + 2))]
+    for name, entries in rows.items():
+        cells = [_cell(entries[task]) if task in entries else "" for task in tasks]
+        lines.append(_line([name, *cells, _average(entries, tasks)]))
+    return "\n".join([*lines, "", "; ".join(_counts(results))])
+
+
+def html(results: Results) -> str:
+    """The same as one page that needs no other file, with each gain over zero-shot."""
+    tasks, rows = _rows(results)
+    head = "".join(f"<th>{escape(task)}</th>" for task in ("", *tasks, "average"))
+    body = "".join(
+        f"<tr><th scope=row>{escape(name)}</th>"
+        + "".join(f"<td>{_html_cell(entries.get(task))}</td>" for task in tasks)
+        + f"<td>{_average(entries, tasks)}</td></tr>\n"
+        for name, entries in rows.items()
+    )
+    notes = (
+        "Top-1 accuracy in percent with its 95 % bootstrap interval; the gain over zero-shot on "
+        "the same samples with the p-value of a paired permutation test; ECE in percent. "
+        + "; ".join(_counts(results))
+    )
+    style = resources.files("hb_tta.report").joinpath("page.css").read_text(encoding="utf-8")
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>hb-tta tpt</title>'
+        f"<style>{style}</style><header><h1>Test-time prompt tuning</h1></header><main>"
+        f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>'
+        f'</div><p class="notes">{escape(notes)}</p></main></html>\n'
+    )
+
+
+def _rows(results: Results) -> tuple[list[str], dict[str, dict[str, dict[str, Any]]]]:
+    """Tasks, and method with its views → task → figures."""
+    tasks = list(dict.fromkeys(result["task"] for result in results))
+    rows: dict[str, dict[str, dict[str, Any]]] = {}
+    for result in results:
+        for method, entry in result["methods"].items():
+            views = "" if method in _UNAUGMENTED else f" + {result['augment']}"
+            rows.setdefault(f"{method}{views}", {})[result["task"]] = entry
+    return tasks, rows
+
+
+def _counts(results: Results) -> list[str]:
+    counts = {}
+    for result in results:
+        subset = " (a subset)" if result["subset"] else ""
+        counts[result["task"]] = f"{result['samples']} of {result['of']} samples{subset}"
+    if len(set(counts.values())) == 1:
+        return [f"each: {next(iter(counts.values()))}"]
+    return [f"{task}: {count}" for task, count in counts.items()]
+
+
+def _average(entries: dict[str, dict[str, Any]], tasks: Sequence[str]) -> str:
+    """The plain mean over tasks; empty until all of them are done."""
+    if set(entries) != set(tasks):
+        return ""
+    shares = [entry["accuracy"]["estimate"] for entry in entries.values()]
+    return f"{100 * sum(shares) / len(shares):.1f}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cell(entry: dict[str, Any]) -> str:
+    share = entry["accuracy"]
+    low, high = 100 * share["low"], 100 * share["high"]
+    return f"{100 * share['estimate']:.1f} [{low:.1f}, {high:.1f}] ECE {100 * entry['ece']:.1f}"
+
+
+def _html_cell(entry: dict[str, Any] | None) -> str:
+    if entry is None:
+        return ""
+    share = entry["accuracy"]
+    interval = f"{100 * share['low']:.1f}–{100 * share['high']:.1f}"
+    lines = [f"{100 * share['estimate']:.1f}<small>{interval}</small>"]
+    if gain := entry.get("gain over zero-shot"):
+        way = "up" if gain["difference"] > 0 else "down"
+        clear = " sure" if gain["p_value"] < CLEAR else ""
+        lines.append(
+            f'<small class="{way}{clear}">{100 * gain["difference"]:+.1f}, '
+            f"p = {gain['p_value']:.2g}</small>"
+        )
+    return "".join([*lines, f"<small>ECE {100 * entry['ece']:.1f}</small>"])
