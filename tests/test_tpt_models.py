@@ -13,10 +13,13 @@ from transformers import (
     SiglipModel,
 )
 
+from hb_tta.datasets import load_tasks
 from hb_tta.errors import UserError
 from hb_tta.families import get_family
-from hb_tta.tpt import PromptTuner
+from hb_tta.images import load_image
+from hb_tta.tpt import FewShotTuner, PromptTuner
 from hb_tta.tpt.encoders import DualEncoder
+from hb_tta.tpt.models import load_clip
 from hb_tta.tpt.prompts import (
     PackedTextEncoder,
     PromptLayout,
@@ -171,3 +174,25 @@ def test_a_model_is_frozen_but_not_changed():
     PromptTuner(model, tokenizer, NAMES)
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_64_steps_on_a_trained_clip_do_not_depend_on_batch_or_backend():
+    clip = load_clip(get_family("pocket").weights("clip"))
+    tasks = load_tasks("pocket_hoi", limit=4)[0].tasks
+
+    def features(images):
+        pixels = torch.stack([clip.preprocess(load_image(image.image)) for image in images])
+        return clip.encoder.encode_images(pixels)
+
+    supports = torch.stack([features(task.supports) for task in tasks])
+    queries = torch.stack([features(task.queries) for task in tasks])[:, :, None]
+    labels = torch.tensor([[image.label for image in task.supports] for task in tasks])
+    ours = FewShotTuner(clip.encoder)
+    together = ours.tune(supports, labels, queries)
+    assert together.losses_BT[:, -1].mean() < 0.2 * together.losses_BT[:, 0].mean()
+    last = slice(3, 4)
+    alone = ours.tune(supports[last], labels[last], queries[last])
+    torch.testing.assert_close(alone.logits_BQC, together.logits_BQC[last], atol=1e-3, rtol=0)
+    universal = FewShotTuner(clip.encoder, backend="universal", batch_size=3)
+    other = universal.tune(supports, labels, queries)
+    torch.testing.assert_close(other.logits_BQC, together.logits_BQC, atol=1e-3, rtol=0)
