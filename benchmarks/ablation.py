@@ -37,9 +37,6 @@ from hb_tta.pocket.world import Scene, render, sample_scenes
 from hb_tta.rewards import pixels_of
 
 SEEDS = 20  # views a context whose spread is measured, as in table 4
-# A guided sample of 25 steps, 5 of them with gradient (each worth two more), costs 70 passes of
-# the UNet; a denoising sample costs 3. So many of them make as much work.
-DENOISING_SAMPLES = 23
 ARMS: dict[str, list[str]] = {
     "global": ["rewards=fine_grained:0,global:1"],
     "fine_grained": ["rewards.global=0"],
@@ -74,9 +71,10 @@ def settings_of(arm: str, base: Settings) -> Settings:
     settings = with_changes(base, ARMS[arm])
     if arm != "control":
         return settings
-    sizes = [
-        f"{n}={getattr(base, n) * DENOISING_SAMPLES}" for n in ("batch_size", "micro_batch_size")
-    ]
+    # In passes of the UNet: two a step of a guided sample, and twice as many back through each
+    # step with gradient; a denoising sample is one there and two back.
+    more = round((2 * base.num_inference_steps + 4 * base.gradient_steps) / 3)
+    sizes = [f"{n}={getattr(base, n) * more}" for n in ("batch_size", "micro_batch_size")]
     return with_changes(settings, sizes)
 
 
@@ -225,6 +223,8 @@ def _ratio(values: Sequence[float], base: Sequence[float]) -> str:
     """Of the means over contexts, resampled together; contexts without a value are left out."""
     pairs = np.array([values, base], np.float64)
     pairs = pairs[:, np.isfinite(pairs).all(0)]
+    if not pairs[1].any():
+        return "–"  # the base does not vary it
     draw = np.random.default_rng(0)
     picks = draw.integers(0, pairs.shape[1], (10_000, pairs.shape[1]))
     means = pairs[:, picks].mean(-1)
