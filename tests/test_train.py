@@ -222,7 +222,7 @@ def _rank(settings: Settings, out: Path, rank: int, port: str) -> None:
 def test_a_killed_run_goes_on_to_the_same_bits(settings, tmp_path):
     """Killed three times at random moments, with a random K and a dropout that must come back."""
     long = replace(
-        settings, max_steps=4, num_inference_steps=3, random_gradient_steps=True,
+        settings, max_steps=6, num_inference_steps=3, random_gradient_steps=True,
         gradient_steps=2, lora_dropout=0.2, seed=1,
     )  # fmt: skip
     train(long, tmp_path / "whole", quiet=True)
