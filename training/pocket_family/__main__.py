@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import torch
-from hb_tta.training.pocket_family.run import Run
+from hb_tta.training.pocket_family.run import Run, forget_places
 
 # In the order of their needs: a stage reads what earlier ones left in the run's folders.
 STAGES = {
@@ -37,6 +37,7 @@ def run_stage(run: Run, stage: str) -> None:
     started = time.monotonic()
     module, function = STAGES[stage].split(":")
     getattr(importlib.import_module(f"hb_tta.training.pocket_family.{module}"), function)(run)
+    forget_places(run.weights)
     aside = marker.with_suffix(".aside")
     aside.write_text(json.dumps(settings))
     os.replace(aside, marker)

@@ -151,7 +151,7 @@ MEASURES = {
     "evaluator": Measure(("evaluator",), 500, _evaluator),
     "clip": Measure(("clip",), 500, _clip),
     "guidance": Measure(
-        _JUDGED, 64, lambda run, n: guidance_figures(run, DEV_SEED + 1000 * run.seed, n)
+        _JUDGED, 128, lambda run, n: guidance_figures(run, DEV_SEED + 1000 * run.seed, n)
     ),
     "captions": Measure(_JUDGED, 300, _captions(), guided=True),
     "captions_held_out": Measure(_JUDGED, 160, _captions(held_out=True), guided=True),
@@ -169,6 +169,6 @@ MEASURES = {
         guided=True,
         least=2,
     ),
-    "views": Measure((*_JUDGED, "mllm"), 20, _views(described=True), guided=True, least=2),
-    "views_of_records": Measure(_JUDGED, 20, _views(described=False), guided=True, least=2),
+    "views": Measure((*_JUDGED, "mllm"), 60, _views(described=True), guided=True, least=2),
+    "views_of_records": Measure(_JUDGED, 60, _views(described=False), guided=True, least=2),
 }

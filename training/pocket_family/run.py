@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from hb_tta.disk import write_aside
 from hb_tta.pocket.world import Scene, render_batch, sample_scenes
 
 # Streams of scenes: training, validation (plateaus, guidance), and what the card reports.
@@ -40,6 +43,23 @@ class Run:
     def examples(self, full: int, least: int = 64) -> int:
         """A number of training or evaluation examples at this run's scale."""
         return max(least, round(full * min(1.0, self.scale)))
+
+
+def forget_places(folder: Path) -> None:
+    """Take the folders that models were once loaded from out of the configs that name them."""
+    for path in sorted(folder.rglob("*.json")):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        kept = _without_places(config)
+        if kept != config:
+            write_aside(path, (json.dumps(kept, indent=2) + "\n").encode())
+
+
+def _without_places(config: Any) -> Any:
+    if isinstance(config, list):
+        return [_without_places(part) for part in config]
+    if not isinstance(config, dict):
+        return config
+    return {k: _without_places(v) for k, v in config.items() if k != "_name_or_path"}
 
 
 class Scenes:
