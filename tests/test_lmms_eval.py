@@ -18,10 +18,11 @@ from lmms_eval_runs import METHODS, answers, evaluate, records, samples, small_t
 pytest.importorskip("lmms_eval", reason="the extra lmms-eval is not installed")
 
 from hb_tta.integrations.lmms_eval import backend, prepare
-from hb_tta.integrations.lmms_eval.records import read_lines, run_name
+from hb_tta.integrations.lmms_eval.records import read_lines
 from hb_tta.integrations.lmms_eval.voting import vote
 
 from hb_tta.generators import registry
+from hb_tta.report.folders import run_name
 
 BACKENDS = {
     "llava": ("llava_hf", "device_map=cpu"),

@@ -12,7 +12,6 @@ from hb_tta.cli import main
 from hb_tta.errors import UserError
 from hb_tta.metrics import accuracy, accuracy_plus
 from hb_tta.report import Record, Run, score, table
-from hb_tta.report.folders import run_name
 from hb_tta.report.reading import read_runs
 from hb_tta.store import Store
 
@@ -199,14 +198,6 @@ def test_the_command_that_makes_views_again(both):
         "family=pocket,seed=0,views=2,store=/data/views --log_samples --output_path "
         + both[1]
     )  # fmt: skip
-
-
-def test_a_runs_folder_is_where_the_plugin_puts_it():
-    pytest.importorskip("lmms_eval", reason="the extra lmms-eval is not installed")
-    from hb_tta.integrations.lmms_eval import records
-
-    assert run_name("pretrained=x,hb_views=2") == records.run_name("pretrained=x,hb_views=2")
-    assert records.FOLDER == "hb_tta"
 
 
 # ── Bad input ────────────────────────────────────────────────────────────────────────────────────

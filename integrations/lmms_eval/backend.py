@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from hb_tta.errors import UserError
 from hb_tta.images import pixel_digest
+from hb_tta.report.folders import PLUGIN_FOLDER, run_name
 
 CHUNK = 512  # questions whose images are in memory at a time
 Chunk = tuple[list[Question], Iterator[Any]]
@@ -143,7 +144,7 @@ class AugmentedBackend:
         model.hb_settings = settings
         model.hb_sidecar = None
         if _run.output_path is not None:
-            folder = _run.output_path / records.FOLDER / records.run_name(arg_string)
+            folder = _run.output_path / PLUGIN_FOLDER / run_name(arg_string)
             model.hb_folder = folder
         return model
 

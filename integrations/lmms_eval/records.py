@@ -2,13 +2,13 @@
 
 lmms-eval's samples file has it under ``token_counts`` → ``hb_tta``, unless the answer came out of
 lmms-eval's response cache. The file beside it keeps it: ``<output_path>/hb_tta/<run>/<task>.jsonl``
-(``.rank1.jsonl``, … from the other processes), where ``<run>`` is ``run_name(model_args)``. It
-has a line a question, and ``images/`` has the real images, named by their pixels' digest.
+(``.rank1.jsonl``, … from the other processes), where ``<run>`` is ``run_name(model_args)``
+(hb_tta/report/folders.py). It has a line a question, and ``images/`` has the real images, named by
+their pixels' digest.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from dataclasses import dataclass
@@ -20,7 +20,6 @@ from PIL import Image
 
 from hb_tta.disk import write_aside
 
-FOLDER = "hb_tta"
 THUMBNAIL = 512  # longest side of a real image that is kept for people to look at, pixels
 
 
@@ -39,11 +38,6 @@ class ViewCounts(TokenCounts):
     def of(cls, counts: TokenCounts | None, record: dict[str, Any]) -> ViewCounts:
         counts = counts or TokenCounts()
         return cls(counts.input_tokens, counts.output_tokens, counts.reasoning_tokens, record)
-
-
-def run_name(model_args: str) -> str:
-    """The name of a run's folder: a hash of the ``model_args`` that its results file has."""
-    return hashlib.sha256(model_args.encode()).hexdigest()[:16]
 
 
 class Sidecar:
