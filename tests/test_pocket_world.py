@@ -92,8 +92,8 @@ def test_the_drawn_relation_holds_and_its_contraries_do_not() -> None:
         seen.add(scene.relation)
         assert _holds(scene, scene.relation), scene
         if scene.relation in INVERSE:
-            others = {*DIRECTIONS, "touching", "apart from"} - {scene.relation}
-            assert not any(_holds(scene, relation) for relation in others), scene
+            contraries = {*DIRECTIONS, "touching", "apart from"} - {scene.relation}
+            assert not any(_holds(scene, relation) for relation in contraries), scene
             assert _holds(from_second(scene), INVERSE[scene.relation]), scene
         else:
             others = [relation for relation in CONTACTS if relation != scene.relation]

@@ -17,6 +17,7 @@ from hb_tta.training.pocket_family.curves import draw_curves, stage_logs
 from hb_tta.training.pocket_family.evaluate import FIVE
 from hb_tta.training.pocket_family.evaluate_views import UNASKED
 from hb_tta.training.pocket_family.measure import MEASURES, chosen_guidance, measured, missing
+from hb_tta.training.pocket_family.reasons import reasons
 from hb_tta.training.pocket_family.run import DEV_SEED, SEALED_SEED, TRAIN_SEED, Run
 from hb_tta.training.pocket_family.sheets import draw_sheets
 from safetensors import safe_open
@@ -59,8 +60,11 @@ def write_card(run: Run) -> None:
 def card_text(run: Run) -> str:
     """The card in Markdown; figures of models that the run has not made yet are left out."""
     top = _TOP.format(train=TRAIN_SEED, dev=DEV_SEED, sealed=SEALED_SEED)
-    aims = _table(["what", "aim", "figure", "n", "met"], [row.cells() for row in rows(run)])
+    found = list(rows(run))
+    aims = _table(["what", "aim", "figure", "n", "met"], [row.cells() for row in found])
     sections = [top, aims]
+    if why := reasons(row.what for row in found if not row.met):
+        sections.append(f"What is known of the misses:\n\n{why}")
     if lacking := missing(run, *MEASURES):
         sections.append(f"**Not there yet, and not measured: {', '.join(lacking)}.**")
     sections += [section(run) for needed, section in _SECTIONS.items() if not missing(run, *needed)]
@@ -382,5 +386,5 @@ Frames are green where the reader reads what was asked for, red where not.
 ## Limits
 
 The family is a test bed: it knows four shapes, five colours, four backgrounds, at most four equal
-things, and the words for them. Directions are judged by whether they hold, since one picture may
-hold two (left of and above). Figures come from one training run with one seed."""
+things, and the words for them. Directions are judged by whether they hold, since a generated
+picture may hold two (left of and above). Figures come from one training run with one seed."""
