@@ -316,7 +316,7 @@ def wait_until(condition, seconds: float = 300) -> None:
 def test_an_interruption_keeps_what_was_finished(work):
     line = {"image": "scene.png", "question": "Is it?"}
     file = write_lines(work / "questions.jsonl", line)
-    command = ["augment", file, "--family", "pocket", "-n", 40, "--device", "cpu"]
+    command = ["augment", file, "--family", "pocket", "-n", 64, "--device", "cpu"]
     started = [sys.executable, "-m", "hb_tta.cli", *map(str, command)]
     process = subprocess.Popen(started, stderr=subprocess.PIPE, text=True)
     store = Store()
@@ -329,7 +329,7 @@ def test_an_interruption_keeps_what_was_finished(work):
     assert kept and store.verify() == []
     assert hb_tta(*command).returncode == 0
     assert {path: path.read_bytes() for path in kept} == kept
-    assert len(pngs()) == 40
+    assert len(pngs()) == 64
 
 
 # ── demo ─────────────────────────────────────────────────────────────────────────────────────────

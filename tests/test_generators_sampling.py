@@ -129,7 +129,7 @@ def test_the_image_and_the_description_both_matter():
 @pytest.mark.parametrize("make", [hummingbird, i2t2i])
 def test_without_guidance_there_are_no_negatives(make):
     generator = make()
-    encoded = generator._encode([DescribedContext(*CONTEXTS[0])], False)
+    encoded = generator.encode([DescribedContext(*CONTEXTS[0])], False)
     assert sorted(encoded) == ["pooled_prompt_embeds", "prompt_embeds"]
     one, half, two = (
         generator.generate([CONTEXTS[0]], [[0]], guidance_scale=scale, output_type="latent")[0][0]
@@ -146,13 +146,13 @@ def test_nothing_asked_gives_nothing():
 
 def test_a_context_is_encoded_once(monkeypatch):
     generator, encoded = hummingbird(2), []
-    encode = generator._encode
+    encode = generator.encode
 
     def counting(contexts, guided):
         encoded.extend(context.description for context in contexts)
         return encode(contexts, guided)
 
-    monkeypatch.setattr(generator, "_encode", counting)
+    monkeypatch.setattr(generator, "encode", counting)
     generator.generate(CONTEXTS, [[0, 1, 2, 3, 4], [5], [], [7, 0]], num_inference_steps=1)
     assert encoded == [CONTEXTS[0][1], CONTEXTS[1][1], CONTEXTS[3].description]
 

@@ -61,13 +61,14 @@ class I2T2IGenerator:
         return self._sampler.sample(
             contexts,
             seeds,
-            self._encode,
+            self.encode,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             output_type=output_type,
         )
 
-    def _encode(self, contexts: list[DescribedContext], guided: bool) -> Conditions:
+    def encode(self, contexts: list[DescribedContext], guided: bool) -> Conditions:
+        """See ``HummingbirdGenerator.encode``."""
         return conditions_of(
             *self.pipe.encode_prompt(
                 [context.description for context in contexts],
