@@ -239,7 +239,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=100, help="a category")
     parser.add_argument("--contexts", type=int, default=24, help="of the diversity")
     parser.add_argument("--arms", nargs="*", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--set", action="append", default=[], dest="changes", metavar="KEY=VALUE")
+    parser.add_argument(
+        "--set", action="extend", nargs="+", default=[], dest="changes", metavar="KEY=VALUE"
+    )
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 

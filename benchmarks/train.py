@@ -26,7 +26,7 @@ from hb_tta.training.data import PocketSource, Record
 from hb_tta.training.lora import add_lora, lora_parameters
 from hb_tta.training.objectives import conditions_in
 from hb_tta.training.recipes import MEMORY_PRESETS, get_recipe
-from hb_tta.training.rollout import Rollout, draw_noise
+from hb_tta.training.rollout import Rollout, draw_noise, last_steps
 
 from hb_tta.context import DescribedContext
 from hb_tta.describe import DescriberSpec
@@ -85,7 +85,7 @@ class Work:
         self.generator, self.evaluator, self.records = generator, evaluator, records
         self.rollout = Rollout(
             pipe.unet, pipe.vae, pipe.scheduler, spec.num_inference_steps, spec.guidance_scale,
-            options.gradient_steps, options.memory,
+            last_steps(options.gradient_steps, spec.num_inference_steps), memory=options.memory,
         )  # fmt: skip
         contexts = [DescribedContext(r.context.image, r.description) for r in records]
         with torch.no_grad():
@@ -115,7 +115,7 @@ class Work:
             marks.append(clock())
 
         with torch.no_grad():
-            rollout.latents(conditions, self.noise, gradient_steps=0)
+            rollout.latents(conditions, self.noise, gradient_steps=())
         mark()
         latents = rollout.latents(conditions, self.noise)
         mark()
@@ -133,7 +133,7 @@ class Work:
         whole, carried, decode, reward, decode_back, back = (
             b - a for a, b in zip(marks, marks[1:], strict=False)
         )
-        k, total = rollout.gradient_steps, rollout.num_inference_steps
+        k, total = len(rollout.gradient_steps), rollout.num_inference_steps
         prefix = whole * (total - k) / total
         parts = {
             "prefix": prefix,

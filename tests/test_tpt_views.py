@@ -302,6 +302,7 @@ def test_names_are_escaped_and_an_average_waits_for_all_tasks():
         interval = {"estimate": share, "low": share, "high": share, "n": 4}
         gain = {"difference": -0.5, "p_value": 0.01}
         method = {"accuracy": interval, "ece": 0.1, "gain over zero-shot": gain}
+        method["scores"] = [1] * int(4 * share) + [0] * (4 - int(4 * share))
         counts = {"samples": 4, "of": 4, "subset": False}
         return {"augment": "none", "task": task, "methods": {"tpt": method}, **counts}
 
@@ -310,10 +311,30 @@ def test_names_are_escaped_and_an_average_waits_for_all_tasks():
     assert "&lt;script&gt;" in page
     assert '<small class="down sure">-50.0, p = 0.01</small>' in page
     text = table.markdown([result("a", 0.25), result("b", 0.75)])
-    assert "| tpt + none | 25.0 [25.0, 25.0] ECE 10.0 | 75.0 [75.0, 75.0] ECE 10.0 | 50.0 |" in text
+    assert "| tpt + none | 25.0 [25.0, 25.0] ECE 10.0 | 75.0 [75.0, 75.0] ECE 10.0 | 50.0 [" in text
     other = result("a", 0.5) | {"augment": "randaugment"}
     halfway = table.markdown([result("a", 0.25), result("b", 0.75), other])
-    assert halfway.splitlines()[3].endswith("ECE 10.0 |  |  |")
+    assert halfway.splitlines()[3].endswith("ECE 10.0 |  |  |  |")
+
+
+def test_the_average_weighs_tasks_alike_and_its_gain_is_over_the_same_samples():
+    def result(task, augment, scores, samples):
+        share = sum(scores) / len(scores)
+        interval = {"estimate": share, "low": share, "high": share, "n": samples}
+        method = {"accuracy": interval, "ece": 0.0, "scores": scores}
+        counts = {"samples": samples, "of": samples, "subset": False}
+        return {"augment": augment, "task": task, "methods": {"tpt": method}, **counts}
+
+    results = [
+        result("few", "none", [0, 0], 1),
+        result("many", "none", [1] * 8, 4),
+        result("few", "i2t2i", [1, 1], 1),
+        result("many", "i2t2i", [1] * 6 + [0] * 2, 4),
+    ]
+    head, _, base, other, *_ = table.markdown(results).splitlines()
+    assert head.endswith("| average | gain over tpt + none |")
+    assert "| 50.0 [" in base and base.endswith("|  |")
+    assert "| 87.5 [" in other and "| +37.5 [" in other
 
 
 @pytest.mark.parametrize(

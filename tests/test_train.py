@@ -278,6 +278,18 @@ def test_an_interrupt_saves_and_goes_on(settings, tmp_path, monkeypatch):
     assert train(settings, tmp_path / "run", quiet=True)["step"] == 2
 
 
+def test_steps_with_gradient_anywhere(settings, tmp_path):
+    chosen = replace(settings, gradient_at="anywhere", num_inference_steps=25, gradient_steps=3)
+    drawn = [train_module._gradient_steps(chosen, step) for step in range(50)]
+    for part, (low, high) in enumerate(((0, 8), (8, 17), (17, 25))):
+        assert {steps[part] for steps in drawn} <= set(range(low, high))
+        assert len({steps[part] for steps in drawn}) > 3
+    assert drawn[3] == train_module._gradient_steps(chosen, 3)
+    assert train_module._gradient_steps(replace(chosen, gradient_at="end"), 3) == [22, 23, 24]
+    train(replace(settings, gradient_at="anywhere"), tmp_path / "run", quiet=True)
+    assert lora_of(tmp_path / "run").abs().max() > 0
+
+
 # ── Objectives and stopping ─────────────────────────────────────────────────────────────────────
 
 

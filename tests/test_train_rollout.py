@@ -9,7 +9,7 @@ import pytest
 import torch
 from hb_tta.training.lora import add_lora, lora_parameters
 from hb_tta.training.recipes import MEMORY_PRESETS
-from hb_tta.training.rollout import Rollout, draw_noise, soft_clamp
+from hb_tta.training.rollout import Rollout, draw_noise, last_steps, soft_clamp
 from sdxl_folders import PIPELINE, reference
 
 from hb_tta.context import evaluation_contexts
@@ -33,14 +33,15 @@ def conditions(generator) -> dict[str, torch.Tensor]:
         return generator.encode(evaluation_contexts(contexts), True)
 
 
-def make_rollout(generator, **settings) -> Rollout:
+def make_rollout(generator, last: int = 1, **settings) -> Rollout:
     """A rollout over a copy of the pipeline's UNet with a LoRA that does something."""
     unet = copy.deepcopy(generator.pipe.unet)
     add_lora(unet, rank=2, alpha=4, seed=0)
     with torch.no_grad():
         for number, parameter in enumerate(lora_parameters(unet)):
             parameter.normal_(std=0.05, generator=torch.Generator().manual_seed(number))
-    chosen = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "gradient_steps": 1}
+    chosen = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
+    chosen["gradient_steps"] = last_steps(last, STEPS)
     return Rollout(
         unet,
         copy.deepcopy(generator.pipe.vae),
@@ -101,7 +102,7 @@ def assert_same(some, others, tolerance=1e-5):
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_every_memory_preset_gives_the_same_gradient(generator, conditions, memory, dropout):
     def of(preset: str):
-        rollout = make_rollout(generator, gradient_steps=2, memory=preset)
+        rollout = make_rollout(generator, 2, memory=preset)
         for module in rollout.unet.modules():
             if isinstance(module, torch.nn.ModuleDict) and "default" in module:
                 if dropout and isinstance(module["default"], torch.nn.Identity):
@@ -114,7 +115,7 @@ def test_every_memory_preset_gives_the_same_gradient(generator, conditions, memo
 
 def test_all_steps_with_gradient_are_plain_autograd(generator, conditions):
     """K = T without recomputation, against a loop written out by hand."""
-    rollout = make_rollout(generator, gradient_steps=STEPS)
+    rollout = make_rollout(generator, STEPS)
     unet, scheduler, vae = rollout.unet, rollout.scheduler, rollout.vae
     given = gradients(rollout, conditions)
     for parameter in lora_parameters(unet):
@@ -143,18 +144,47 @@ def test_all_steps_with_gradient_are_plain_autograd(generator, conditions):
 
 def test_the_prefix_carries_no_gradient(generator, conditions):
     """Fewer steps with gradient: the same picture, another gradient."""
-    whole = make_rollout(generator, gradient_steps=STEPS)
-    cut = make_rollout(generator, gradient_steps=1)
+    whole = make_rollout(generator, STEPS)
+    cut = make_rollout(generator, 1)
     a, b = gradients(whole, conditions), gradients(cut, conditions)
     assert (a[0] - b[0]).norm() > 1e-3 * a[0].norm()
-    unused = make_rollout(generator, gradient_steps=0)
+    unused = make_rollout(generator, 0)
     pixels = unused(conditions, noise_of(unused)).detach()
     torch.testing.assert_close(pixels, whole(conditions, noise_of(whole)).detach())
 
 
+@pytest.mark.parametrize("memory", ["none", "step+block"])
+def test_detached_steps_move_the_latents_by_the_scheduler_alone(generator, conditions, memory):
+    """The first of three steps: DDIM is linear in its prediction, by a factor known beforehand."""
+    rollout = make_rollout(generator, gradient_steps=[0], detach=True, memory=memory)
+    unet, scheduler = rollout.unet, rollout.scheduler
+    latents = rollout.latents(conditions, noise_of(rollout))
+    latents.sum().backward()
+    given = [parameter.grad.clone() for parameter in lora_parameters(unet)]
+    for parameter in lora_parameters(unet):
+        parameter.grad = None
+    first = scheduler.timesteps[0]
+    kept = scheduler.alphas_cumprod[first]
+    last = scheduler.final_alpha_cumprod
+    # In units of the signal a step adds (sigma' - sigma) of its prediction; the last scales back.
+    after = scheduler.alphas_cumprod[scheduler.timesteps[1]]
+    factor = last.sqrt() * (((1 - after) / after).sqrt() - ((1 - kept) / kept).sqrt())
+    noise = noise_of(rollout)
+    guided = torch.cat([noise, noise])
+    inputs = rollout._inputs(conditions, noise, guided=True)
+    negative, positive = unet(guided, first, **inputs).sample.chunk(2)
+    (factor * (negative + GUIDANCE * (positive - negative))).sum().backward()
+    assert_same(given, [parameter.grad for parameter in lora_parameters(unet)], 1e-4)
+
+
+def test_a_gap_in_the_steps_with_gradient_is_a_bug(generator, conditions):
+    with pytest.raises(AssertionError):
+        make_rollout(generator, gradient_steps=[0])
+
+
 def test_finite_differences_in_double_precision(generator, conditions):
     """The derivative along a random direction of all LoRA parameters, through sampler and VAE."""
-    rollout = make_rollout(generator, gradient_steps=STEPS, memory="step+block")
+    rollout = make_rollout(generator, STEPS, memory="step+block")
     rollout.unet.double()
     rollout.vae.double()
     doubles = {name: part.double() for name, part in conditions.items()}
@@ -201,9 +231,9 @@ def test_noise_depends_on_seed_epoch_and_index_alone():
 
 
 def test_the_prefix_and_evaluation_have_no_dropout(generator, conditions):
-    rollout = make_rollout(generator, gradient_steps=0)
+    rollout = make_rollout(generator, 0)
     plain = rollout.latents(conditions, noise_of(rollout))
-    dropping = make_rollout(generator, gradient_steps=0)
+    dropping = make_rollout(generator, 0)
     for module in dropping.unet.modules():
         if isinstance(module, torch.nn.ModuleDict) and "default" in module:
             if isinstance(module["default"], torch.nn.Identity):
@@ -211,7 +241,13 @@ def test_the_prefix_and_evaluation_have_no_dropout(generator, conditions):
     torch.testing.assert_close(dropping.latents(conditions, noise_of(dropping)), plain)
     with torch.no_grad():
         carried = Rollout(
-            dropping.unet, dropping.vae, dropping.scheduler, STEPS, GUIDANCE, STEPS, "none"
+            dropping.unet,
+            dropping.vae,
+            dropping.scheduler,
+            STEPS,
+            GUIDANCE,
+            range(STEPS),
+            memory="none",
         )
         assert (carried.latents(conditions, noise_of(carried)) - plain).abs().max() > 1e-4
 

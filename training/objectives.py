@@ -25,7 +25,7 @@ class Objective(Protocol):
     """What a training step minimises."""
 
     def __call__(
-        self, batch: dict[str, Tensor], keys: Sequence[Key], gradient_steps: int
+        self, batch: dict[str, Tensor], keys: Sequence[Key], gradient_steps: Sequence[int]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Losses (B,) and, detached, figures (B,) to log."""
         ...
@@ -50,7 +50,7 @@ class RewardObjective:
     seed: int
 
     def __call__(
-        self, batch: dict[str, Tensor], keys: Sequence[Key], gradient_steps: int
+        self, batch: dict[str, Tensor], keys: Sequence[Key], gradient_steps: Sequence[int]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """See ``Objective``; the figures are all rewards that the judges give."""
         noise = noise_of(self.rollout, self.seed, keys).to(batch["prompt_embeds"].device)
@@ -75,7 +75,7 @@ class DenoisingObjective:
     drop: float = 0.1
 
     def __call__(
-        self, batch: dict[str, Tensor], keys: Sequence[Key], gradient_steps: int
+        self, batch: dict[str, Tensor], keys: Sequence[Key], gradient_steps: Sequence[int]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """See ``Objective``."""
         rollout = self.rollout

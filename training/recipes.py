@@ -15,6 +15,7 @@ from hb_tta.errors import UserError
 
 MEMORY_PRESETS = ("none", "block", "step+block")
 OBJECTIVES = ("rewards", "denoising")
+GRADIENT_AT = ("end", "anywhere")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -53,6 +54,9 @@ class Settings:
     guidance_scale: float | None = None  # None: the family's, as at inference
     gradient_steps: int = 5  # K, the released code's
     random_gradient_steps: bool = False  # AlignProp: K drawn anew every step, 1 to 2K - 1
+    gradient_at: str = (
+        "end"  # the last K steps; "anywhere": one drawn from each of K parts (DRTune)
+    )
     image_size: int | None = None  # None: the generator's own
     memory: str = "block"
 
@@ -104,6 +108,7 @@ def _check(s: Settings) -> None:
     for name, choices in (
         ("memory", MEMORY_PRESETS),
         ("objective", OBJECTIVES),
+        ("gradient_at", GRADIENT_AT),
         ("optimizer", ("adamw", "sgd")),
     ):
         if getattr(s, name) not in choices:

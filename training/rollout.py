@@ -1,15 +1,18 @@
-"""DDIM sampling that gradients flow through: the last K of T steps, and the VAE's decoder.
+"""DDIM sampling that gradients flow through: some of its steps, and the VAE's decoder.
 
-Section 4.2 and algorithm 1 of Hummingbird. The first T - K steps run without gradient, dropout
-or recomputation; classifier-free guidance is as at inference, so what is trained is what is used.
-The stock UNet, scheduler and VAE do all the work: the latents are those of the stock pipeline.
+Section 4.2 and algorithm 1 of Hummingbird: the last K of T steps carry gradient, the others run
+without gradient, dropout or recomputation. Or, as in DRTune (Wu et al., ECCV 2024), steps anywhere
+carry it: the UNet's input is then detached, and the reward reaches each of its predictions along
+the scheduler's sums alone, so that early steps can be trained at the price of late ones.
+Classifier-free guidance is as at inference, so what is trained is what is used. The stock UNet,
+scheduler and VAE do all the work: the latents are those of the stock pipeline.
 
 Shape suffixes: B samples, C latent channels, h w latent height and width, H W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +34,8 @@ class Rollout:
         unet, vae, scheduler: diffusers' own, the scheduler a ``DDIMScheduler``.
         num_inference_steps: T, at least 1.
         guidance_scale: classifier-free guidance; off at 1 or less.
-        gradient_steps: K, how many of the last steps carry gradient, 0 to T.
+        gradient_steps: the steps that carry gradient, numbered from 0 (all noise) to T - 1.
+        detach: cuts the gradient at the UNet's input. Without it, the steps are the last ones.
         size: of the images in pixels; ``None``: the generator's own.
         memory: one of ``MEMORY_PRESETS``: what is recomputed in the backward pass. Nothing; every
             block of the UNet and of the VAE's decoder; besides, every sampling step as a whole.
@@ -43,13 +47,14 @@ class Rollout:
     scheduler: Any
     num_inference_steps: int = 25
     guidance_scale: float = 15.0
-    gradient_steps: int = 5
+    gradient_steps: Sequence[int] = ()
+    detach: bool = False
     memory: str = "block"
     size: int | None = None
 
     def __post_init__(self) -> None:
         assert self.memory in MEMORY_PRESETS, self.memory
-        assert 0 <= self.gradient_steps <= self.num_inference_steps
+        self._check(self.gradient_steps)
         for model in (self.unet, self.vae):  # blocks look at it only where gradients are recorded
             set_block_checkpointing(model, self.memory != "none")
 
@@ -58,14 +63,14 @@ class Rollout:
         conditions: dict[str, Tensor],
         noise_BChw: Tensor,
         *,
-        gradient_steps: int | None = None,
+        gradient_steps: Sequence[int] | None = None,
     ) -> Tensor:
         """Pixels (B, 3, H, W) in [0, 1], clamped without stopping the gradient.
 
         Args:
             conditions: the stock pipeline's arguments, rows of one length, see ``Conditions``.
             noise_BChw: standard normal.
-            gradient_steps: another K for this call.
+            gradient_steps: others for this call.
         """
         latents = self.latents(conditions, noise_BChw, gradient_steps=gradient_steps)
         return soft_clamp((self.decode(latents) + 1) / 2)
@@ -93,21 +98,23 @@ class Rollout:
         conditions: dict[str, Tensor],
         noise_BChw: Tensor,
         *,
-        gradient_steps: int | None = None,
+        gradient_steps: Sequence[int] | None = None,
     ) -> Tensor:
         """What the stock pipeline gives as ``output_type="latent"``."""
         carried = self.gradient_steps if gradient_steps is None else gradient_steps
+        self._check(carried)
         self.scheduler.set_timesteps(self.num_inference_steps, device=noise_BChw.device)
-        timesteps = self.scheduler.timesteps
         guided = self.guidance_scale > 1
-        denoise = partial(self._step, self._inputs(conditions, noise_BChw, guided=guided))
+        predict = partial(self._predict, self._inputs(conditions, noise_BChw, guided=guided))
         latents = noise_BChw * self.scheduler.init_noise_sigma
-        prefix = len(timesteps) - carried
-        with torch.no_grad(), without_dropout(self.unet):
-            for t in timesteps[:prefix]:
-                latents = denoise(latents, t)
-        for t in timesteps[prefix:]:
-            latents = self._carry(denoise, latents, t)
+        for place, t in enumerate(self.scheduler.timesteps):
+            if place in carried:
+                prediction = self._carry(predict, latents, t)
+            else:
+                with torch.no_grad(), without_dropout(self.unet):
+                    prediction = predict(latents, t)
+            stepped = self.scheduler.step(prediction, t, latents, return_dict=False)[0]
+            latents = stepped.to(latents.dtype)
         return latents
 
     def decode(self, latents_BChw: Tensor) -> Tensor:
@@ -133,7 +140,8 @@ class Rollout:
             },
         }
 
-    def _step(self, inputs: dict[str, Any], latents: Tensor, t: Tensor) -> Tensor:
+    def _predict(self, inputs: dict[str, Any], latents: Tensor, t: Tensor) -> Tensor:
+        """What the UNet says, with guidance."""
         guided = self.guidance_scale > 1
         rows = torch.cat([latents, latents]) if guided else latents
         rows = self.scheduler.scale_model_input(rows, t)
@@ -141,15 +149,27 @@ class Rollout:
         if guided:
             negative, positive = prediction.chunk(2)
             prediction = negative + self.guidance_scale * (positive - negative)
-        return self.scheduler.step(prediction, t, latents, return_dict=False)[0].to(latents.dtype)
+        return prediction
 
     def _carry(
-        self, denoise: Callable[[Tensor, Tensor], Tensor], latents: Tensor, t: Tensor
+        self, predict: Callable[[Tensor, Tensor], Tensor], latents: Tensor, t: Tensor
     ) -> Tensor:
-        """A step that carries gradient."""
+        """The prediction of a step that carries gradient."""
+        seen = latents.detach() if self.detach else latents
         if self.memory == "step+block" and torch.is_grad_enabled():
-            return checkpoint(denoise, latents, t, use_reentrant=False)
-        return denoise(latents, t)
+            return checkpoint(predict, seen, t, use_reentrant=False)
+        return predict(seen, t)
+
+    def _check(self, gradient_steps: Sequence[int]) -> None:
+        """Without ``detach`` a gap would cut the gradient of the steps before it, unnoticed."""
+        steps, total = sorted(gradient_steps), self.num_inference_steps
+        assert all(0 <= step < total for step in steps), steps
+        assert self.detach or steps == [*last_steps(len(steps), total)], steps
+
+
+def last_steps(carried: int, total: int) -> range:
+    """The places of the last ``carried`` of ``total`` steps."""
+    return range(total - carried, total)
 
 
 def set_block_checkpointing(model: Any, on: bool) -> None:

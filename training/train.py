@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from hb_tta.training.prepare import (
     encode_all,
 )
 from hb_tta.training.recipes import MEMORY_PRESETS, Settings, to_json
-from hb_tta.training.rollout import Rollout
+from hb_tta.training.rollout import Rollout, last_steps
 from hb_tta.training.run import CACHE, Run
 from hb_tta.training.watch import evaluate, write_curve, write_grid
 from tqdm import tqdm
@@ -112,8 +113,8 @@ def _train(settings: Settings, out: Path, quiet: bool) -> dict[str, Any]:
     )
     rollout = Rollout(
         pipe.unet, pipe.vae, pipe.scheduler, settings.num_inference_steps,
-        generator.spec.guidance_scale, settings.gradient_steps, settings.memory,
-        settings.image_size,
+        generator.spec.guidance_scale, _gradient_steps(settings, 0),
+        settings.gradient_at == "anywhere", settings.memory, settings.image_size,
     )  # fmt: skip
     objective = _objective(settings, rollout, rewards)
     parameters = lora_parameters(pipe.unet)
@@ -191,7 +192,8 @@ def _train(settings: Settings, out: Path, quiet: bool) -> dict[str, Any]:
                 row = {
                     "step": step, **(means if finite else {}),
                     "gradient_norm": norm if finite else None,
-                    "gradient_steps": carried, "skipped": skipped, "seconds": round(seconds, 4),
+                    "gradient_steps": len(carried), "skipped": skipped,
+                    "seconds": round(seconds, 4),
                     "images_per_second": round(settings.batch_size / seconds, 4),
                     "memory_gib": round(_peak_gib(device), 3),
                 }  # fmt: skip
@@ -417,12 +419,16 @@ def _lora(settings: Settings, unet: Any) -> Lora:
 # ── A step ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _gradient_steps(settings: Settings, step: int) -> int:
-    """K of a step: fixed, or AlignProp's random one, the same for all samples of the step."""
-    if not settings.random_gradient_steps:
-        return settings.gradient_steps
-    most = min(settings.num_inference_steps, 2 * settings.gradient_steps - 1)
-    return int(np.random.default_rng([settings.seed, step, 7]).integers(1, most + 1))
+def _gradient_steps(settings: Settings, step: int) -> list[int]:
+    """The sampling steps with gradient, the same for all samples of an optimizer step."""
+    draw = np.random.default_rng([settings.seed, step, 7])
+    total, carried = settings.num_inference_steps, settings.gradient_steps
+    if settings.random_gradient_steps:
+        carried = int(draw.integers(1, min(total, 2 * carried - 1) + 1))
+    if settings.gradient_at == "end":
+        return [*last_steps(carried, total)]
+    edges = np.linspace(0, total, carried + 1).round().astype(int)  # one in each of K parts
+    return [int(draw.integers(low, high)) for low, high in pairwise(edges)]
 
 
 def _forward(
@@ -430,7 +436,7 @@ def _forward(
     objective: Objective,
     prepared: Prepared,
     keys: list[Key],
-    gradient_steps: int,
+    gradient_steps: Sequence[int],
     device: torch.device,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Losses of one micro-batch."""

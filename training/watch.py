@@ -66,7 +66,7 @@ def evaluate(
         batch = prepared.batch([prepared.held_out[c] for c, _ in some], accelerator.device)
         keys = [(EVALUATION_EPOCH, c * seeds + n) for c, n in some]
         noise = noise_of(rollout, seed, keys).to(accelerator.device)
-        pixels = rollout(conditions_in(batch), noise, gradient_steps=0)
+        pixels = rollout(conditions_in(batch), noise, gradient_steps=())
         for name, score in judge(rewards, pixels, batch).items():
             sums[name] = sums.get(name, torch.zeros((), device=score.device)) + score.double().sum()
         for (context, _), row, seen in zip(
@@ -98,6 +98,7 @@ def _uint8(pixels_CHW: Tensor) -> np.ndarray:
 # ── Pictures ────────────────────────────────────────────────────────────────────────────────────
 
 CELL = 192  # largest side of a picture in a grid
+GAP = 4
 
 
 def write_grid(
@@ -105,7 +106,7 @@ def write_grid(
 ) -> None:
     """A row a context: its description, and its samples from the same noises as ever."""
     cells = [[_cell(picture) for picture in row] for row in pictures]
-    side = max(cell.width for row in cells for cell in row)
+    side = GAP + max(cell.width for row in cells for cell in row)
     text = 240
     sheet = Image.new("RGB", (text + max(map(len, cells)) * side, 20 + len(cells) * side), "white")
     draw = ImageDraw.Draw(sheet)

@@ -7,35 +7,50 @@ from html import escape
 from importlib import resources
 from typing import Any
 
+import numpy as np
+
+from hb_tta.metrics import bootstrap_interval, paired_test
+
+Entries = dict[str, dict[str, Any]]  # task → figures
 Results = Sequence[dict[str, Any]]
 
 CLEAR = 0.05  # a gain of a smaller p-value is set in bold
 _UNAUGMENTED = ("zero-shot",)  # methods that see the real image alone
+_BASES = ("zero-shot", "tpt + none")  # what a row's gain is over: the first of them that is there
 
 
 def markdown(results: Results) -> str:
     """Accuracies in percent with 95 % intervals, ECE, and what was run on how many samples."""
     tasks, rows = _rows(results)
-    lines = [_line(["", *tasks, "average"]), _line(["---"] * (len(tasks) + 2))]
+    base = _base(rows)
+    head = ["", *tasks, "average", *([f"gain over {base}"] if base else [])]
+    lines = [_line(head), _line(["---"] * len(head))]
     for name, entries in rows.items():
         cells = [_cell(entries[task]) if task in entries else "" for task in tasks]
-        lines.append(_line([name, *cells, _average(entries, tasks)]))
+        cells.append(_average(entries, tasks))
+        if base:
+            cells.append(_gain(entries, rows[base], tasks) if name != base else "")
+        lines.append(_line([name, *cells]))
     return "\n".join([*lines, "", "; ".join(_counts(results))])
 
 
 def html(results: Results) -> str:
     """The same as one page that needs no other file, with each gain over zero-shot."""
     tasks, rows = _rows(results)
-    head = "".join(f"<th>{escape(task)}</th>" for task in ("", *tasks, "average"))
+    base = _base(rows)
+    columns = ["", *tasks, "average", *([f"gain over {base}"] if base else [])]
+    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
     body = "".join(
         f"<tr><th scope=row>{escape(name)}</th>"
         + "".join(f"<td>{_html_cell(entries.get(task))}</td>" for task in tasks)
-        + f"<td>{_average(entries, tasks)}</td></tr>\n"
+        + f"<td>{_average(entries, tasks)}</td>"
+        + (f"<td>{'' if name == base else _gain(entries, rows[base], tasks)}</td>" if base else "")
+        + "</tr>\n"
         for name, entries in rows.items()
     )
     notes = (
-        "Top-1 accuracy in percent with its 95 % bootstrap interval; the gain over zero-shot on "
-        "the same samples with the p-value of a paired permutation test; ECE in percent. "
+        "Top-1 accuracy in percent with its 95 % bootstrap interval; gains on the same samples, "
+        "with the p-value of a paired permutation test; ECE in percent. "
         + "; ".join(_counts(results))
     )
     style = resources.files("hb_tta.report").joinpath("page.css").read_text(encoding="utf-8")
@@ -47,14 +62,15 @@ def html(results: Results) -> str:
     )
 
 
-def _rows(results: Results) -> tuple[list[str], dict[str, dict[str, dict[str, Any]]]]:
+def _rows(results: Results) -> tuple[list[str], dict[str, Entries]]:
     """Tasks, and method with its views → task → figures."""
     tasks = list(dict.fromkeys(result["task"] for result in results))
-    rows: dict[str, dict[str, dict[str, Any]]] = {}
+    rows: dict[str, Entries] = {}
     for result in results:
         for method, entry in result["methods"].items():
             views = "" if method in _UNAUGMENTED else f" + {result['augment']}"
-            rows.setdefault(f"{method}{views}", {})[result["task"]] = entry
+            told = entry | {"samples": result["samples"]}
+            rows.setdefault(f"{method}{views}", {})[result["task"]] = told
     return tasks, rows
 
 
@@ -68,12 +84,40 @@ def _counts(results: Results) -> list[str]:
     return [f"{task}: {count}" for task, count in counts.items()]
 
 
-def _average(entries: dict[str, dict[str, Any]], tasks: Sequence[str]) -> str:
+def _base(rows: dict[str, Entries]) -> str | None:
+    return next((name for name in _BASES if name in rows), None)
+
+
+def _average(entries: Entries, tasks: Sequence[str]) -> str:
     """The plain mean over tasks; empty until all of them are done."""
     if set(entries) != set(tasks):
         return ""
-    shares = [entry["accuracy"]["estimate"] for entry in entries.values()]
-    return f"{100 * sum(shares) / len(shares):.1f}"
+    values, groups = _weighted(entries, tasks)
+    found = bootstrap_interval(values, groups=groups)
+    return f"{100 * found.estimate:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+
+
+def _gain(entries: Entries, base: Entries, tasks: Sequence[str]) -> str:
+    """Of the mean over tasks, on the same samples."""
+    if set(entries) != set(tasks) or set(base) != set(tasks):
+        return ""
+    (values, groups), (before, _) = _weighted(entries, tasks), _weighted(base, tasks)
+    test = paired_test(values, before, groups=groups)
+    low, middle, high = (100 * part for part in (test.low, test.difference, test.high))
+    return f"{middle:+.1f} [{low:+.1f}, {high:+.1f}], p = {test.p_value:.2g}"
+
+
+def _weighted(entries: Entries, tasks: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """All scores, so scaled that their mean is the tasks' mean; and the sample of each."""
+    scores = [np.array(entries[task]["scores"], np.float64) for task in tasks]
+    total = sum(map(len, scores))
+    values = [part * total / (len(tasks) * len(part)) for part in scores]
+    groups, first = [], 0
+    for part, task in zip(scores, tasks, strict=True):
+        samples = entries[task]["samples"]
+        groups.append(first + np.arange(len(part)) // (len(part) // samples))
+        first += samples
+    return np.concatenate(values), np.concatenate(groups)
 
 
 def _line(cells: Sequence[str]) -> str:
