@@ -17,6 +17,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from hb_tta.training.sdxl import SDXL_UNET, SDXL_VAE
 from transformers import (
     CLIPImageProcessor,
     CLIPTextConfig,
@@ -29,27 +30,6 @@ from transformers import (
 
 TOKENIZER = Path(__file__).parents[1] / "tests/golden/hummingbird_pipeline/pipeline/tokenizer"
 
-UNET: dict[str, Any] = {
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "attention_head_dim": [5, 10, 20],
-    "block_out_channels": [320, 640, 1280],
-    "cross_attention_dim": 2048,
-    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-    "projection_class_embeddings_input_dim": 2816,
-    "sample_size": 128,
-    "transformer_layers_per_block": [1, 2, 10],
-    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-    "use_linear_projection": True,
-}
-VAE: dict[str, Any] = {
-    "block_out_channels": [128, 256, 512, 512],
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "layers_per_block": 2,
-    "sample_size": 1024,
-    "scaling_factor": 0.13025,
-}
 TEXT_L: dict[str, Any] = {
     "hidden_size": 768,
     "intermediate_size": 3072,
@@ -81,8 +61,8 @@ def save_random_sdxl(
     folder: Path,
     *,
     device: str,
-    unet: dict[str, Any] = UNET,
-    vae: dict[str, Any] = VAE,
+    unet: dict[str, Any] = SDXL_UNET,
+    vae: dict[str, Any] = SDXL_VAE,
     vision: dict[str, Any] = VISION_G,
 ) -> Path:
     """Writes the pipeline with its image encoder in bfloat16, about 11 GB at the full size.

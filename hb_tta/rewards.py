@@ -87,7 +87,8 @@ class MultimodalContextEvaluator(nn.Module):
     ``global``: the Global Semantic Reward, equation 4, the cosine of image-text contrast, of the
     best query. ``fine_grained``: the Fine-Grained Consistency Reward, equation 5, the positive
     logit of image-text matching. ``match_probability``: that pair of logits after a softmax, which
-    the authors' code maximises.
+    the authors' code maximises; ``match_log_probability``: its logarithm, the loss that the
+    matching head was trained with, for which images that match already pull little.
 
     Equal to two calls of the stock ``Blip2ForImageTextRetrieval`` on the same ids, with and without
     ``use_image_text_matching_head``. The ids go to the model's parts directly, since the stock
@@ -99,7 +100,12 @@ class MultimodalContextEvaluator(nn.Module):
         mean, std: what the vision tower's pixels are normalised with.
     """
 
-    names: ClassVar[tuple[str, ...]] = ("global", "fine_grained", "match_probability")
+    names: ClassVar[tuple[str, ...]] = (
+        "global",
+        "fine_grained",
+        "match_probability",
+        "match_log_probability",
+    )
 
     def __init__(
         self, model: Any, tokenizer: Any, mean: Sequence[float], std: Sequence[float]
@@ -187,7 +193,7 @@ class MultimodalContextEvaluator(nn.Module):
         return F.normalize(model.text_projection(states_BTD[:, 0]), dim=-1).cpu()
 
     def forward(self, pixels_BCHW: Tensor, targets: Targets) -> dict[str, Tensor]:
-        """The three rewards (B,), for pixels in [0, 1] of any size."""
+        """The four rewards (B,), for pixels in [0, 1] of any size."""
         tokens_BPD = self._vision(pixels_BCHW)
         cosines_B = self._contrast(tokens_BPD, targets["evaluator_text_BE"])
         logits_B2 = self._match(
@@ -197,6 +203,7 @@ class MultimodalContextEvaluator(nn.Module):
             "global": cosines_B,
             "fine_grained": logits_B2[:, 1],
             "match_probability": logits_B2.softmax(-1)[:, 1],
+            "match_log_probability": logits_B2.log_softmax(-1)[:, 1],
         }
 
     def features(self, pixels_BCHW: Tensor) -> Tensor:

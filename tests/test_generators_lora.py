@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from hb_tta.training.sdxl import SDXL_UNET
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from sdxl_folders import LORA, PIPELINE, reference
@@ -16,20 +17,6 @@ from hb_tta.errors import UserError
 from hb_tta.generators import HummingbirdGenerator
 from hb_tta.generators.lora import CONFIG_FILE, PEFT_PREFIX, WEIGHTS_FILE, load_lora
 
-# unet/config.json of stabilityai/stable-diffusion-xl-base-1.0, where it differs from the defaults
-SDXL_UNET = {
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "attention_head_dim": [5, 10, 20],
-    "block_out_channels": [320, 640, 1280],
-    "cross_attention_dim": 2048,
-    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-    "projection_class_embeddings_input_dim": 2816,
-    "sample_size": 128,
-    "transformer_layers_per_block": [1, 2, 10],
-    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-    "use_linear_projection": True,
-}
 # Section 5.2 and appendix Q of the paper
 PAPERS_LORA = {
     "r": 8,

@@ -131,6 +131,7 @@ def test_the_match_probability_is_the_softmax_of_both_logits(evaluator):
             evaluator.normalize(pixels[:1]), **ids, use_image_text_matching_head=True
         ).logits_per_image
     torch.testing.assert_close(given["match_probability"][0], pair.softmax(-1)[0, 1])
+    torch.testing.assert_close(given["match_log_probability"][0], pair.log_softmax(-1)[0, 1])
 
 
 def test_ids_are_whole_whatever_the_configuration_says(folder, evaluator, tmp_path):

@@ -290,6 +290,15 @@ def test_steps_with_gradient_anywhere(settings, tmp_path):
     assert lora_of(tmp_path / "run").abs().max() > 0
 
 
+def test_the_rate_warms_up_and_falls(settings):
+    rate = train_module._learning_rate
+    chosen = replace(settings, learning_rate=1.0, warmup_steps=4, max_steps=20, decay_steps=20)
+    assert [rate(chosen, step) for step in (0, 3, 4, 10, 19)] == pytest.approx(
+        [0.2, 0.8, 0.8, 0.5, 0.05]
+    )
+    assert rate(replace(chosen, decay_steps=None), 19) == 1
+
+
 # ── Objectives and stopping ─────────────────────────────────────────────────────────────────────
 
 

@@ -223,6 +223,26 @@ def test_saturated_pixels_keep_their_gradient():
     assert pixels.grad.tolist() == [1, 1, 1]
 
 
+def test_a_samples_gradient_is_clipped_whatever_its_neighbours(generator, conditions):
+    """Two of a batch are each alone; a gradient below the threshold is left as it is."""
+
+    def of(most: float | None, rows: slice = slice(0, 2)):
+        rollout = make_rollout(generator, max_sample_gradient=most)
+        given = {name: part[rows] for name, part in conditions.items()}
+        noise, parameters = noise_of(rollout)[rows], lora_parameters(rollout.unet)
+        weights = torch.tensor([1e3, 1.0])[rows]
+        pixels = rollout(given, noise)
+        (pixels.square().sum((1, 2, 3)) * weights).sum().backward()
+        return [parameter.grad.clone() for parameter in parameters]
+
+    both, first, second = of(0.1), of(0.1, slice(0, 1)), of(0.1, slice(1, 2))
+    assert_same(both, [a + b for a, b in zip(first, second, strict=True)])
+    louder = of(None, slice(0, 1))
+    a, b = (torch.cat([part.flatten() for part in parts]) for parts in (first, louder))
+    assert torch.cosine_similarity(a, b, 0) > 0.9999 and a.norm() < 0.1 * b.norm()
+    assert_same(of(1e9), of(None))
+
+
 def test_noise_depends_on_seed_epoch_and_index_alone():
     together = draw_noise(3, 1, [4, 7], (2, 5))
     torch.testing.assert_close(together[1], draw_noise(3, 1, [7], (2, 5))[0], rtol=0, atol=0)

@@ -19,6 +19,7 @@ from hb_tta.training.data import open_source
 from hb_tta.training.lora import add_lora, lora_layers, lora_parameters
 from hb_tta.training.recipes import MEMORY_PRESETS, Settings, to_json
 from hb_tta.training.run import METRICS
+from hb_tta.training.sdxl import SDXL, SDXL_UNET, SDXL_VAE
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -31,29 +32,6 @@ TEXT_POSITIONS = 77
 EFFICIENCY = 0.5  # of a device's speed at large matrix products that a whole training reaches
 EVALUATOR_PARAMETERS = 1_173_000_000  # BLIP-2 ViT-g for retrieval: 985 M of them the tower's
 EVALUATOR_FLOPS = 1.5e12  # one image, forward and back to the pixels (half of it for no weights)
-
-# The public configurations of stabilityai/stable-diffusion-xl-base-1.0, for who has not fetched it.
-SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
-SDXL_UNET: dict[str, Any] = {
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "attention_head_dim": [5, 10, 20],
-    "block_out_channels": [320, 640, 1280],
-    "cross_attention_dim": 2048,
-    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-    "projection_class_embeddings_input_dim": 2816,
-    "sample_size": 128,
-    "transformer_layers_per_block": [1, 2, 10],
-    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-    "use_linear_projection": True,
-}
-SDXL_VAE: dict[str, Any] = {
-    "block_out_channels": [128, 256, 512, 512],
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "layers_per_block": 2,
-    "sample_size": 1024,
-}
 
 
 def estimate(settings: Settings, out: Path | None = None) -> dict[str, Any]:

@@ -54,9 +54,10 @@ class Settings:
     guidance_scale: float | None = None  # None: the family's, as at inference
     gradient_steps: int = 5  # K, the released code's
     random_gradient_steps: bool = False  # AlignProp: K drawn anew every step, 1 to 2K - 1
-    gradient_at: str = (
-        "end"  # the last K steps; "anywhere": one drawn from each of K parts (DRTune)
-    )
+    gradient_at: str = "end"  # the last K; "anywhere": one from each of K parts (DRTune)
+    # Norm of what one sample's loss sends back into its latents, before the mean over samples is
+    # clipped by max_gradient_norm; None: as it is
+    max_sample_gradient: float | None = None
     image_size: int | None = None  # None: the generator's own
     memory: str = "block"
 
@@ -72,6 +73,7 @@ class Settings:
     weight_decay: float = 1e-2  # PyTorch's default of AdamW
     beta_2: float = 0.999
     warmup_steps: int = 0
+    decay_steps: int | None = None  # the rate falls to 0, in a line, at that step; None: it stays
     max_gradient_norm: float = 1.0
     batch_size: int = 64  # samples an optimizer step, over all processes and micro-batches
     micro_batch_size: int = 1  # samples on a device at once
@@ -133,6 +135,16 @@ def _check(s: Settings) -> None:
     for name in ("learning_rate", "max_gradient_norm", "lora_alpha", "loss_scale"):
         if not (math.isfinite(getattr(s, name)) and getattr(s, name) > 0):
             raise UserError(f"{name}={getattr(s, name)} is out of range: use a positive number")
+    if s.decay_steps is not None and s.decay_steps < s.max_steps:
+        raise UserError(
+            f"decay_steps={s.decay_steps} leaves nothing to learn until max_steps={s.max_steps}: "
+            "use as many or more, or none"
+        )
+    if s.max_sample_gradient is not None and not s.max_sample_gradient > 0:
+        raise UserError(
+            f"max_sample_gradient={s.max_sample_gradient} is out of range: use a positive number, "
+            "or none"
+        )
     if not 0 <= s.lora_dropout < 1:
         raise UserError(f"lora_dropout={s.lora_dropout} is no probability below 1")
     if s.objective == "rewards" and not any(s.rewards.values()):

@@ -36,6 +36,8 @@ class Rollout:
         guidance_scale: classifier-free guidance; off at 1 or less.
         gradient_steps: the steps that carry gradient, numbered from 0 (all noise) to T - 1.
         detach: cuts the gradient at the UNet's input. Without it, the steps are the last ones.
+        max_sample_gradient: the largest norm of what a sample's loss sends back into its final
+            latents; a larger gradient is scaled down. ``None``: as it is.
         size: of the images in pixels; ``None``: the generator's own.
         memory: one of ``MEMORY_PRESETS``: what is recomputed in the backward pass. Nothing; every
             block of the UNet and of the VAE's decoder; besides, every sampling step as a whole.
@@ -49,6 +51,7 @@ class Rollout:
     guidance_scale: float = 15.0
     gradient_steps: Sequence[int] = ()
     detach: bool = False
+    max_sample_gradient: float | None = None
     memory: str = "block"
     size: int | None = None
 
@@ -73,6 +76,8 @@ class Rollout:
             gradient_steps: others for this call.
         """
         latents = self.latents(conditions, noise_BChw, gradient_steps=gradient_steps)
+        if self.max_sample_gradient is not None and latents.requires_grad:
+            latents.register_hook(partial(clip_samples, most=self.max_sample_gradient))
         return soft_clamp((self.decode(latents) + 1) / 2)
 
     @property
@@ -209,6 +214,17 @@ def soft_clamp(pixels: Tensor) -> Tensor:
     A plain clamp stops the gradient of every saturated pixel, and guided samples have many.
     """
     return pixels + (pixels.clamp(0, 1) - pixels).detach()
+
+
+def clip_samples(gradient_BX: Tensor, most: float) -> Tensor:
+    """Every row scaled down to a norm of at most ``most``.
+
+    A judge's gradient is a hundred times the usual in single images. They would be all that a step
+    follows, and clipping their mean comes too late for that.
+    """
+    norms = gradient_BX.flatten(1).float().norm(dim=1)
+    factors = (most / norms.clamp(min=most)).to(gradient_BX.dtype)
+    return gradient_BX * factors.view(-1, *[1] * (gradient_BX.ndim - 1))
 
 
 def draw_noise(seed: int, epoch: int, indices: list[int], shape: tuple[int, ...]) -> Tensor:

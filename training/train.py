@@ -114,7 +114,8 @@ def _train(settings: Settings, out: Path, quiet: bool) -> dict[str, Any]:
     rollout = Rollout(
         pipe.unet, pipe.vae, pipe.scheduler, settings.num_inference_steps,
         generator.spec.guidance_scale, _gradient_steps(settings, 0),
-        settings.gradient_at == "anywhere", settings.memory, settings.image_size,
+        settings.gradient_at == "anywhere", settings.max_sample_gradient, settings.memory,
+        settings.image_size,
     )  # fmt: skip
     objective = _objective(settings, rollout, rewards)
     parameters = lora_parameters(pipe.unet)
@@ -168,16 +169,14 @@ def _train(settings: Settings, out: Path, quiet: bool) -> dict[str, Any]:
                 places = range(first, min(share, first + settings.micro_batch_size))
                 keys = [order(step * settings.batch_size + first_of_mine + p) for p in places]
                 losses, figures = _forward(settings, objective, prepared, keys, carried, device)
-                (losses.sum() / settings.batch_size).backward()
+                losses.sum().backward()
                 for name, values in {"loss": losses.detach(), **figures}.items():
                     sums[name] = sums.get(name, 0.0) + float(values.double().sum())
             means, interrupt = _all_reduce(
                 accelerator, parameters, sums, bool(interrupted), settings.batch_size
             )
             for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * min(
-                    1, (step + 1) / (settings.warmup_steps + 1)
-                )
+                group["lr"] = _learning_rate(settings, step)
             norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.max_gradient_norm))
             finite = math.isfinite(norm) and math.isfinite(means["loss"])
             if finite:  # the same on all processes: all have the reduced gradient
@@ -431,6 +430,13 @@ def _gradient_steps(settings: Settings, step: int) -> list[int]:
     return [int(draw.integers(low, high)) for low, high in pairwise(edges)]
 
 
+def _learning_rate(settings: Settings, step: int) -> float:
+    """Of the step after ``step`` others."""
+    rising = min(1, (step + 1) / (settings.warmup_steps + 1))
+    falling = 1 if settings.decay_steps is None else 1 - step / settings.decay_steps
+    return settings.learning_rate * min(rising, falling)
+
+
 def _forward(
     settings: Settings,
     objective: Objective,
@@ -456,11 +462,15 @@ def _all_reduce(
     interrupted: bool,
     samples: int,
 ) -> tuple[dict[str, float], bool]:
-    """Gradients, figures and the wish to stop of all processes, in one flat vector."""
+    """Means over all samples of gradients and figures, and whether a process wishes to stop.
+
+    Gradients and figures come as sums over a process's samples, and travel in one flat vector.
+    """
     names = sorted(sums)
     extra = torch.tensor([*(sums[name] for name in names), float(interrupted)])
     pieces = [
-        (torch.zeros_like(p) if p.grad is None else p.grad).flatten().float() for p in parameters
+        (torch.zeros_like(p) if p.grad is None else p.grad / samples).flatten().float()
+        for p in parameters
     ]
     flat = accelerator.reduce(torch.cat([*pieces, extra.to(pieces[0])]), "sum")
     start = 0
