@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,12 @@ def main() -> None:
             train(settings_of(arm, base), lora)
         figures[arm] = _kept_on_disk(
             options.out / f"{arm}.{options.split}.json",
-            {"split": options.split, "images": options.images, "contexts": options.contexts},
+            {
+                "split": options.split,
+                "images": options.images,
+                "contexts": options.contexts,
+                "lora_scale": None if lora is None else options.lora_scale,
+            },  # fmt: skip
             lambda lora=lora: measure(base, lora, options),  # type: ignore[misc]
         )
         text = table(figures)
@@ -71,9 +77,10 @@ def settings_of(arm: str, base: Settings) -> Settings:
     settings = with_changes(base, ARMS[arm])
     if arm != "control":
         return settings
-    # In passes of the UNet: two a step of a guided sample, and twice as many back through each
-    # step with gradient; a denoising sample is one there and two back.
-    more = round((2 * base.num_inference_steps + 4 * base.gradient_steps) / 3)
+    # In passes of the UNet: two a step of a guided sample, and on each step with gradient twice as
+    # many back and two more for the drift; a denoising sample is one there and two back.
+    each = 6 if base.drift_weight else 4
+    more = round((2 * base.num_inference_steps + each * base.gradient_steps) / 3)
     sizes = [f"{n}={getattr(base, n) * more}" for n in ("batch_size", "micro_batch_size")]
     return with_changes(settings, sizes)
 
@@ -95,7 +102,7 @@ def measure(settings: Settings, lora: Path | None, options: Any) -> dict[str, An
     """Fidelity by category, 0/1 a question, two in a row of one image; diversity a context."""
     family = family_of(settings)
     spec = HummingbirdSpec.from_family(family, lora=None if lora is None else str(lora))
-    generator = spec.load(batch_size=32)
+    generator = replace(spec, lora_scale=options.lora_scale).load(batch_size=32)
     reader = Reader.from_pretrained(family.weights("reader"))
     fidelity = {
         category: _fidelity(generator, reader, category, options.split, options.images)
@@ -238,6 +245,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--split", choices=SPLITS, default="dev")
     parser.add_argument("--images", type=int, default=100, help="a category")
     parser.add_argument("--contexts", type=int, default=24, help="of the diversity")
+    parser.add_argument("--lora-scale", type=float, default=0.5, help="as the bundled one's")
     parser.add_argument("--arms", nargs="*", choices=ARMS, default=list(ARMS))
     parser.add_argument(
         "--set", action="extend", nargs="+", default=[], dest="changes", metavar="KEY=VALUE"

@@ -209,6 +209,24 @@ def test_convert_there_and_back(tmp_path, capsys):
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
+@pytest.mark.parametrize("form", ["peft", "diffusers", "kohya"])
+def test_convert_makes_it_weaker(tmp_path, form):
+    line = ["lora", "convert", str(LORA), "--to", form, "--out", str(tmp_path / "half")]
+    assert main([*line, "--lora-scale", "0.35"]) == 0
+    whole, _ = read_lora(LORA)
+    place = tmp_path / "half"
+    weaker, _ = read_lora(place if form == "peft" else next(place.iterdir()))
+    assert weaker.scale == pytest.approx(0.35 * whole.scale)
+    for key, tensor in whole.tensors.items():
+        assert torch.equal(weaker.tensors[key], tensor)
+
+
+def test_convert_to_nothing_is_refused(tmp_path, capsys):
+    line = ["lora", "convert", str(LORA), "--to", "peft", "--out", str(tmp_path)]
+    assert main([*line, "--lora-scale", "0"]) == 1
+    assert "leaves no LoRA" in capsys.readouterr().err
+
+
 def test_convert_needs_a_format(tmp_path, capsys):
     assert main(["lora", "convert", str(LORA), "--out", str(tmp_path)]) == 1
     assert "--to FORMAT" in capsys.readouterr().err

@@ -313,6 +313,17 @@ def test_rewards_rise(cache, tmp_path):
     assert after > before + 0.02
 
 
+def test_a_weight_on_the_drift_holds_the_generator(cache, tmp_path):
+    drifts = []
+    for weight in (1e-6, 1e3):
+        settings = tiny(cache, max_steps=6, learning_rate=2e-3, drift_weight=weight)
+        train(settings, tmp_path / str(weight), quiet=True)
+        rows = [row for row in metrics_of(tmp_path / str(weight)) if "loss" in row]
+        assert rows[0]["drift"] == 0
+        drifts.append(rows[-1]["drift"])
+    assert 0 < drifts[1] < 0.5 * drifts[0]
+
+
 def test_the_control_learns_to_denoise(cache, tmp_path):
     settings = tiny(cache, objective="denoising", max_steps=2, batch_size=8, micro_batch_size=8)
     train(settings, tmp_path / "run", quiet=True)

@@ -82,6 +82,7 @@ def test_changes_have_the_types_of_their_settings():
         ("memory=all", "choose from none, block"),
         ("gradient_steps=26", "more than the 25 steps"),
         ("gradient_at=start", "gradient_at='start': choose from end, anywhere"),
+        ("drift_weight=-1", "use 0 or more"),
         ("decay_steps=7", "leaves nothing to learn until max_steps=400"),
         ("max_sample_gradient=0", "use a positive number, or none"),
         ("learning_rate=nan", "learning_rate=nan"),

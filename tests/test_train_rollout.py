@@ -223,6 +223,26 @@ def test_saturated_pixels_keep_their_gradient():
     assert pixels.grad.tolist() == [1, 1, 1]
 
 
+@pytest.mark.parametrize("memory", ["none", "step+block"])
+def test_the_drift_is_the_distance_to_the_untuned_generator(generator, conditions, memory):
+    rollout = make_rollout(generator, gradient_steps=[0], detach=True, memory=memory)
+    noise = noise_of(rollout)
+    pixels, drift = rollout.sample(conditions, noise, with_drift=True)
+    torch.testing.assert_close(pixels, rollout(conditions, noise))  # the LoRA is back
+    rollout.scheduler.set_timesteps(STEPS)
+    first, inputs = rollout.scheduler.timesteps[0], rollout._inputs(conditions, noise, guided=True)
+    predictions = []
+    for unet in (rollout.unet, generator.pipe.unet):
+        negative, positive = unet(torch.cat([noise, noise]), first, **inputs).sample.chunk(2)
+        predictions.append(negative + GUIDANCE * (positive - negative))
+    expected = (predictions[0] - predictions[1]).square().flatten(1).mean(1)
+    assert expected.min() > 1e-6
+    torch.testing.assert_close(drift, expected)
+    given = torch.autograd.grad(drift.sum(), lora_parameters(rollout.unet))
+    assert_same(given, torch.autograd.grad(expected.sum(), lora_parameters(rollout.unet)))
+    assert not rollout.sample(conditions, noise)[1].any()
+
+
 def test_a_samples_gradient_is_clipped_whatever_its_neighbours(generator, conditions):
     """Two of a batch are each alone; a gradient below the threshold is left as it is."""
 

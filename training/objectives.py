@@ -33,7 +33,7 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class RewardObjective:
-    """−Σ λ·reward of the sampled images.
+    """−Σ λ·reward of the sampled images, and what holds the generator where it was.
 
     Attributes:
         rollout: samples.
@@ -41,6 +41,7 @@ class RewardObjective:
         weights: reward → λ.
         scale: multiplies the loss.
         seed: of the noise.
+        drift_weight: of ``Rollout.sample``'s drift.
     """
 
     rollout: Rollout
@@ -48,18 +49,25 @@ class RewardObjective:
     weights: Mapping[str, float]
     scale: float
     seed: int
+    drift_weight: float = 0.0
 
     def __call__(
         self, batch: dict[str, Tensor], keys: Sequence[Key], gradient_steps: Sequence[int]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """See ``Objective``; the figures are all rewards that the judges give."""
         noise = noise_of(self.rollout, self.seed, keys).to(batch["prompt_embeds"].device)
-        pixels = self.rollout(conditions_in(batch), noise, gradient_steps=gradient_steps)
+        pixels, drift = self.rollout.sample(
+            conditions_in(batch), noise, gradient_steps=gradient_steps,
+            with_drift=self.drift_weight > 0,
+        )  # fmt: skip
         scores = judge(self.rewards, pixels, batch)
-        losses = torch.zeros_like(noise[:, 0, 0, 0])
+        losses = self.drift_weight * drift
         for name, weight in self.weights.items():
             losses = losses - weight * scores[name]
-        return self.scale * losses, {name: score.detach() for name, score in scores.items()}
+        figures = {name: score.detach() for name, score in scores.items()}
+        return self.scale * losses, figures | (
+            {"drift": drift.detach()} if self.drift_weight else {}
+        )
 
 
 @dataclass(frozen=True)

@@ -75,10 +75,26 @@ class Rollout:
             noise_BChw: standard normal.
             gradient_steps: others for this call.
         """
-        latents = self.latents(conditions, noise_BChw, gradient_steps=gradient_steps)
+        return self.sample(conditions, noise_BChw, gradient_steps=gradient_steps)[0]
+
+    def sample(
+        self,
+        conditions: dict[str, Tensor],
+        noise_BChw: Tensor,
+        *,
+        gradient_steps: Sequence[int] | None = None,
+        with_drift: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Pixels as by a plain call, and how far tuning has moved the generator, (B,).
+
+        The drift is the mean, over the steps with gradient and the elements of their predictions,
+        of the squared distance to what the UNet says there without its LoRA: what a KL penalty
+        holds small (DPOK, Fan et al., NeurIPS 2023). Without ``with_drift`` it is 0.
+        """
+        latents, drift_B = self._trajectory(conditions, noise_BChw, gradient_steps, with_drift)
         if self.max_sample_gradient is not None and latents.requires_grad:
             latents.register_hook(partial(clip_samples, most=self.max_sample_gradient))
-        return soft_clamp((self.decode(latents) + 1) / 2)
+        return soft_clamp((self.decode(latents) + 1) / 2), drift_B
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -106,21 +122,35 @@ class Rollout:
         gradient_steps: Sequence[int] | None = None,
     ) -> Tensor:
         """What the stock pipeline gives as ``output_type="latent"``."""
+        return self._trajectory(conditions, noise_BChw, gradient_steps, with_drift=False)[0]
+
+    def _trajectory(
+        self,
+        conditions: dict[str, Tensor],
+        noise_BChw: Tensor,
+        gradient_steps: Sequence[int] | None,
+        with_drift: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Final latents, and the drift."""
         carried = self.gradient_steps if gradient_steps is None else gradient_steps
         self._check(carried)
         self.scheduler.set_timesteps(self.num_inference_steps, device=noise_BChw.device)
         guided = self.guidance_scale > 1
         predict = partial(self._predict, self._inputs(conditions, noise_BChw, guided=guided))
         latents = noise_BChw * self.scheduler.init_noise_sigma
+        drift_B = torch.zeros(len(latents), device=latents.device)
         for place, t in enumerate(self.scheduler.timesteps):
             if place in carried:
                 prediction = self._carry(predict, latents, t)
+                if with_drift:
+                    moved = prediction - self._untuned(predict, latents, t)
+                    drift_B = drift_B + moved.float().square().flatten(1).mean(1) / len(carried)
             else:
                 with torch.no_grad(), without_dropout(self.unet):
                     prediction = predict(latents, t)
             stepped = self.scheduler.step(prediction, t, latents, return_dict=False)[0]
             latents = stepped.to(latents.dtype)
-        return latents
+        return latents, drift_B
 
     def decode(self, latents_BChw: Tensor) -> Tensor:
         """Pixels (B, 3, H, W), about [-1, 1], by the VAE's decoder, recomputed unless "none"."""
@@ -165,6 +195,14 @@ class Rollout:
             return checkpoint(predict, seen, t, use_reentrant=False)
         return predict(seen, t)
 
+    @torch.no_grad()
+    def _untuned(
+        self, predict: Callable[[Tensor, Tensor], Tensor], latents: Tensor, t: Tensor
+    ) -> Tensor:
+        """The prediction without the LoRA."""
+        with without_lora(self.unet):
+            return predict(latents, t)
+
     def _check(self, gradient_steps: Sequence[int]) -> None:
         """Without ``detach`` a gap would cut the gradient of the steps before it, unnoticed."""
         steps, total = sorted(gradient_steps), self.num_inference_steps
@@ -206,6 +244,25 @@ def without_dropout(unet: Any) -> Iterator[None]:
     finally:
         for dropout in working:
             dropout.train()
+
+
+@contextmanager
+def without_lora(unet: Any) -> Iterator[None]:
+    """The untuned UNet, inside; without its dropout too."""
+    adapted = [
+        (module, name)
+        for module in unet.modules()
+        if isinstance(module, LoraLayer)
+        for name in module.lora_A
+    ]
+    for module, name in adapted:
+        module.set_scale(name, 0)
+    try:
+        with without_dropout(unet):
+            yield
+    finally:
+        for module, name in adapted:
+            module.set_scale(name, 1)
 
 
 def soft_clamp(pixels: Tensor) -> Tensor:

@@ -397,7 +397,10 @@ def _drop_encoders(generator: HummingbirdGenerator) -> None:
 def _objective(settings: Settings, rollout: Rollout, rewards: Sequence[Reward]) -> Objective:
     if settings.objective == "denoising":
         return DenoisingObjective(rollout, settings.seed)
-    return RewardObjective(rollout, rewards, settings.rewards, settings.loss_scale, settings.seed)
+    return RewardObjective(
+        rollout, rewards, settings.rewards, settings.loss_scale, settings.seed,
+        settings.drift_weight,
+    )  # fmt: skip
 
 
 def _optimizer(settings: Settings, parameters: list[Any]) -> torch.optim.Optimizer:

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 DESCRIPTION = """\
 inspect tells a LoRA's format, rank, alpha, scale (alpha/r), modules and parameters. convert
 writes it in another format: peft, a folder for this package and PEFT; diffusers, a file for
 load_lora_weights; kohya, a file for ComfyUI and sd-scripts. All of them keep the scale, and a
-LoRA whose scale is lost is refused."""
+LoRA whose scale is lost is refused. With --lora-scale it is written weaker or stronger."""
 
 EXAMPLES = """\
 examples:
   hb-tta lora inspect run
-  hb-tta lora convert run --to kohya --out comfy"""
+  hb-tta lora convert run --to kohya --out comfy
+  hb-tta lora convert run --to peft --lora-scale 0.5 --out half"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what ``run`` reads."""
     parser.usage = (
-        "hb-tta lora inspect LORA [--json]\n       hb-tta lora convert LORA --to FORMAT --out DIR"
+        "hb-tta lora inspect LORA [--json]\n       hb-tta lora convert LORA --to FORMAT --out DIR "
+        "[--lora-scale S]"
     )
     parser.description = DESCRIPTION
     parser.epilog = EXAMPLES
@@ -29,6 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("lora", metavar="LORA", help="a LoRA's folder or file")
     parser.add_argument("--to", choices=("peft", "diffusers", "kohya"), help="the format to write")
     parser.add_argument("--out", metavar="DIR", help="the folder to write into")
+    parser.add_argument(
+        "--lora-scale",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="multiplies alpha, between 0 (untuned) and 1 (as trained): a weaker LoRA gives up some "
+        "reward and keeps diversity (default: 1)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -53,7 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.to is None or arguments.out is None:
         raise UserError("convert needs --to FORMAT and --out DIR")
-    written = write_lora(lora, Path(arguments.out), arguments.to)
+    if not (math.isfinite(arguments.lora_scale) and arguments.lora_scale != 0):
+        raise UserError(f"--lora-scale {arguments.lora_scale} leaves no LoRA: 1 is as trained")
+    scaled = replace(lora, alpha=lora.alpha * arguments.lora_scale)
+    written = write_lora(scaled, Path(arguments.out), arguments.to)
     print(json.dumps({"written": str(written)}) if arguments.json else written)
     return 0
 
