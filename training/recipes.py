@@ -166,8 +166,8 @@ def pocket() -> Settings:
         data="pocket",
         samples=4096,
         held_out=64,
-        # All measured (docs/LOG.md). Single samples have a hundred times the usual gradient: without
-        # max_sample_gradient a step follows them alone. Things are placed in the early steps, and
+        # All measured (docs/LOG.md). Single samples have a hundred times the usual gradient: a step
+        # would follow them alone without max_sample_gradient. Things are placed in early steps, and
         # counting needs those. Sampling in 12 steps, judged in 25: twice the samples a minute.
         rewards={"global": 1.0, "fine_grained": 0.3},
         num_inference_steps=12,

@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=1.0,
         metavar="S",
-        help="multiplies alpha, between 0 (untuned) and 1 (as trained): a weaker LoRA gives up some "
-        "reward and keeps diversity (default: 1)",
+        help="multiplies alpha: a weaker LoRA gives up some reward and keeps diversity (default: "
+        "1, as trained)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
