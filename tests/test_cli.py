@@ -320,7 +320,9 @@ def test_an_interruption_keeps_what_was_finished(work):
     started = [sys.executable, "-m", "hb_tta.cli", *map(str, command)]
     process = subprocess.Popen(started, stderr=subprocess.PIPE, text=True)
     store = Store()
-    wait_until(lambda: process.poll() is not None or list((store.root / "views").glob("*/*.png")))
+    # Its description is there, its views are being drawn: late enough, and not too late.
+    described = store.root / "descriptions"
+    wait_until(lambda: process.poll() is not None or list(described.glob("*/*.json")))
     process.send_signal(signal.SIGINT)
     error = process.communicate(timeout=300)[1]
     assert process.returncode == 130, error
