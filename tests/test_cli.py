@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -318,11 +319,11 @@ def test_an_interruption_keeps_what_was_finished(work):
     file = write_lines(work / "questions.jsonl", line)
     command = ["augment", file, "--family", "pocket", "-n", 64, "--device", "cpu"]
     started = [sys.executable, "-m", "hb_tta.cli", *map(str, command)]
-    process = subprocess.Popen(started, stderr=subprocess.PIPE, text=True)
+    # A shell's background job inherits that interrupts are ignored.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(started, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     store = Store()
-    # Its description is there, its views are being drawn: late enough, and not too late.
-    described = store.root / "descriptions"
-    wait_until(lambda: process.poll() is not None or list(described.glob("*/*.json")))
+    wait_until(lambda: process.poll() is not None or list((store.root / "views").glob("*/*.png")))
     process.send_signal(signal.SIGINT)
     error = process.communicate(timeout=300)[1]
     assert process.returncode == 130, error
