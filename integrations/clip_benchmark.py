@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -63,6 +64,7 @@ def run(argv: Sequence[str]) -> None:
     theirs = list(argv)
     if theirs[:1] == ["eval"]:
         options, theirs = read_options(theirs)
+        make_output_folder(theirs)
         register(options)
     before = sys.argv
     try:
@@ -118,6 +120,21 @@ def _without_workers(flags: list[str]) -> list[str]:
         place = flags.index("--num_workers")
         return flags[:place] + flags[place + 2 :]
     return flags
+
+
+def make_output_folder(flags: Sequence[str]) -> None:
+    """CLIP_benchmark writes at the very end, and loses everything where the folder is not there."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--output")
+    output = parser.parse_known_args(list(flags))[0].output
+    if output is None or "{" in str(Path(output).parent):  # a folder that it names only later
+        return
+    try:
+        Path(output).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--output {output}: its folder cannot be made ({error.strerror or error})"
+        ) from error
 
 
 def register(options: Options) -> None:

@@ -44,9 +44,9 @@ def folder(tmp_path):
 def evaluate(folder, *options):
     line = ["eval", "--dataset", DATASET, "--dataset_root", str(folder / "data")]
     line += ["--model", "pocket", "--custom_classname_file", str(folder / "names.json")]
-    line += ["--output", str(folder / "out.json"), "--batch_size", "5", "--quiet"]
+    line += ["--output", str(folder / "new" / "out.json"), "--batch_size", "5", "--quiet"]
     assert main(["clip-benchmark", *line, "--pretrained", "bundled", *options]) == 0
-    return json.loads((folder / "out.json").read_text())
+    return json.loads((folder / "new" / "out.json").read_text())
 
 
 def test_eval_tunes_and_build_reads_its_output(folder):
@@ -57,7 +57,10 @@ def test_eval_tunes_and_build_reads_its_output(folder):
     assert 0 <= metrics["acc1"] <= 1
     assert metrics["acc1"] > 1 / len(NAMES)
     table = folder / "benchmark.csv"
-    assert main(["clip-benchmark", "build", str(folder / "out.json"), "--output", str(table)]) == 0
+    assert (
+        main(["clip-benchmark", "build", str(folder / "new" / "out.json"), "--output", str(table)])
+        == 0
+    )
     with open(table, newline="") as file:
         (row,) = csv.DictReader(file)
     assert float(row["acc1"]) == metrics["acc1"]
