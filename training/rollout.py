@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -103,6 +103,11 @@ class Rollout:
         side = self.size // self._vae_scale if self.size else config.sample_size
         return config.in_channels, side, side
 
+    @cached_property
+    def _lora_layers(self) -> list[LoraLayer]:
+        """Looked up once: SDXL has thousands of modules, and every step asks."""
+        return [module for module in self.unet.modules() if isinstance(module, LoraLayer)]
+
     @property
     def _vae_scale(self) -> int:
         """Pixels a latent."""
@@ -146,7 +151,7 @@ class Rollout:
                     moved = prediction - self._untuned(predict, latents, t)
                     drift_B = drift_B + moved.float().square().flatten(1).mean(1) / len(carried)
             else:
-                with torch.no_grad(), without_dropout(self.unet):
+                with torch.no_grad(), without_dropout(self._lora_layers):
                     prediction = predict(latents, t)
             stepped = self.scheduler.step(prediction, t, latents, return_dict=False)[0]
             latents = stepped.to(latents.dtype)
@@ -200,7 +205,7 @@ class Rollout:
         self, predict: Callable[[Tensor, Tensor], Tensor], latents: Tensor, t: Tensor
     ) -> Tensor:
         """The prediction without the LoRA."""
-        with without_lora(self.unet):
+        with without_lora(self._lora_layers):
             return predict(latents, t)
 
     def _check(self, gradient_steps: Sequence[int]) -> None:
@@ -225,17 +230,13 @@ def set_block_checkpointing(model: Any, on: bool) -> None:
 
 
 @contextmanager
-def without_dropout(unet: Any) -> Iterator[None]:
+def without_dropout(layers: Sequence[LoraLayer]) -> Iterator[None]:
     """A LoRA's dropout rests inside, as it does at inference.
 
     Outside it works where the trainer has turned it on, also while the backward pass recomputes.
     """
     working = [
-        dropout
-        for module in unet.modules()
-        if isinstance(module, LoraLayer)
-        for dropout in module.lora_dropout.values()
-        if dropout.training
+        dropout for layer in layers for dropout in layer.lora_dropout.values() if dropout.training
     ]
     for dropout in working:
         dropout.eval()
@@ -247,22 +248,17 @@ def without_dropout(unet: Any) -> Iterator[None]:
 
 
 @contextmanager
-def without_lora(unet: Any) -> Iterator[None]:
+def without_lora(layers: Sequence[LoraLayer]) -> Iterator[None]:
     """The untuned UNet, inside; without its dropout too."""
-    adapted = [
-        (module, name)
-        for module in unet.modules()
-        if isinstance(module, LoraLayer)
-        for name in module.lora_A
-    ]
-    for module, name in adapted:
-        module.set_scale(name, 0)
+    adapted = [(layer, name) for layer in layers for name in layer.lora_A]
+    for layer, name in adapted:
+        layer.set_scale(name, 0)
     try:
-        with without_dropout(unet):
+        with without_dropout(layers):
             yield
     finally:
-        for module, name in adapted:
-            module.set_scale(name, 1)
+        for layer, name in adapted:
+            layer.set_scale(name, 1)
 
 
 def soft_clamp(pixels: Tensor) -> Tensor:

@@ -27,10 +27,7 @@ def markdown(results: Results) -> str:
     lines = [_line(head), _line(["---"] * len(head))]
     for name, entries in rows.items():
         cells = [_cell(entries[task]) if task in entries else "" for task in tasks]
-        cells.append(_average(entries, tasks))
-        if base:
-            cells.append(_gain(entries, rows[base], tasks) if name != base else "")
-        lines.append(_line([name, *cells]))
+        lines.append(_line([name, *cells, *_summary(name, rows, tasks, base)]))
     return "\n".join([*lines, "", "; ".join(_counts(results))])
 
 
@@ -43,8 +40,7 @@ def html(results: Results) -> str:
     body = "".join(
         f"<tr><th scope=row>{escape(name)}</th>"
         + "".join(f"<td>{_html_cell(entries.get(task))}</td>" for task in tasks)
-        + f"<td>{_average(entries, tasks)}</td>"
-        + (f"<td>{'' if name == base else _gain(entries, rows[base], tasks)}</td>" if base else "")
+        + "".join(f"<td>{cell}</td>" for cell in _summary(name, rows, tasks, base))
         + "</tr>\n"
         for name, entries in rows.items()
     )
@@ -86,6 +82,16 @@ def _counts(results: Results) -> list[str]:
 
 def _base(rows: dict[str, Entries]) -> str | None:
     return next((name for name in _BASES if name in rows), None)
+
+
+def _summary(
+    name: str, rows: dict[str, Entries], tasks: Sequence[str], base: str | None
+) -> list[str]:
+    """A row's last cells: its average, and the gain over the base where there is one."""
+    average = _average(rows[name], tasks)
+    if base is None:
+        return [average]
+    return [average, "" if name == base else _gain(rows[name], rows[base], tasks)]
 
 
 def _average(entries: Entries, tasks: Sequence[str]) -> str:
