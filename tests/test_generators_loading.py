@@ -23,8 +23,8 @@ from sdxl_folders import (
 )
 
 from hb_tta.errors import UserError
-from hb_tta.fingerprint import Weights
 from hb_tta.generators import HummingbirdGenerator, I2T2ISpec
+from hb_tta.weights import Weights
 
 CONTEXT = (reference(), "two red dogs left of a blue bench")
 

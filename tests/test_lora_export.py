@@ -17,8 +17,8 @@ from sdxl_folders import LORA, PIPELINE
 
 from hb_tta.cli import main
 from hb_tta.errors import UserError
-from hb_tta.fingerprint import Weights
 from hb_tta.generators.lora import load_lora
+from hb_tta.weights import Weights
 
 
 @pytest.fixture(scope="module")

@@ -24,8 +24,8 @@ from PIL import Image
 from hb_tta.cli import main
 from hb_tta.describe import DescriberSpec
 from hb_tta.errors import UserError
-from hb_tta.fingerprint import Weights
 from hb_tta.images import pixel_digest
+from hb_tta.weights import Weights
 
 
 def save_image(path: Path, shade: int) -> Path:

@@ -23,8 +23,8 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from hb_tta.errors import UserError
-from hb_tta.fingerprint import Weights
 from hb_tta.generators.description import check_vocabulary
+from hb_tta.weights import Weights
 
 
 def load_pipeline(
