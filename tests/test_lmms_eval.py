@@ -18,10 +18,11 @@ from lmms_eval_runs import METHODS, answers, evaluate, records, samples, small_t
 pytest.importorskip("lmms_eval", reason="the extra lmms-eval is not installed")
 
 from hb_tta.integrations.lmms_eval import backend, prepare
-from hb_tta.integrations.lmms_eval.records import read_lines
+from hb_tta.integrations.lmms_eval.folders import run_name
+from hb_tta.integrations.lmms_eval.view_counts import IDENTITY
+from hb_tta.integrations.sidecar import read_sidecar
 
 from hb_tta.generators import registry
-from hb_tta.report.folders import run_name
 from hb_tta.tta.vote import vote
 
 BACKENDS = {
@@ -118,7 +119,7 @@ def test_the_file_beside_the_samples(run, tmp_path):
     flags = {"augment": "randaugment", "augment_args": "family=pocket,views=2"}
     results = run(**flags, output_path=tmp_path)
     folder = tmp_path / "hb_tta" / run_name(results["config"]["model_args"])
-    lines = read_lines(folder / "pocket_mme_dev.jsonl")
+    lines = read_sidecar(folder / "pocket_mme_dev.jsonl", IDENTITY)
     assert [line["doc_id"] for line in lines.values()] == list(range(10))
     for line, sample, record in zip(
         lines.values(), samples(results), records(results), strict=True
@@ -141,7 +142,7 @@ def test_the_response_cache(run, tmp_path, monkeypatch):
     second = run(**flags)
     assert answers(second) == answers(first)
     folder = tmp_path / "out" / "hb_tta" / run_name(second["config"]["model_args"])
-    assert len(read_lines(folder / "pocket_mme_dev.jsonl")) == 10
+    assert len(read_sidecar(folder / "pocket_mme_dev.jsonl", IDENTITY)) == 10
     with pytest.raises(SystemExit):  # other settings, other answers
         run(**{**flags, "augment_args": "family=pocket,views=3"})
 
@@ -213,7 +214,7 @@ def test_likelihoods_are_averaged(monkeypatch):
     monkeypatch.setitem(upstream.AVAILABLE_SIMPLE_MODELS, "texts", "lmms_eval_texts.Texts")
     argv = ["lmms-eval", "--model", "texts", "--augment", "randaugment"]
     prepare([*argv, "--augment_args", "family=pocket,views=2,real_weight=2"])
-    settings = backend._run.settings
+    settings = backend._flags.settings
     model = backend.texts__simple.create_from_arg_string(settings.model_args())
     image = picture(0)
     model.task_dict = {"t": {"test": [{"image": image}]}}

@@ -36,7 +36,7 @@ LIGHT = (
     "hb_tta.metrics",
     "hb_tta.describe.templates",
     "hb_tta.report.page",
-    "hb_tta.report.reading",
+    "hb_tta.integrations.lmms_eval.results",
     "hb_tta.store",
 )
 

@@ -1,16 +1,15 @@
 """Results of evaluations → a table, JSON, and one self-contained HTML page.
 
-    records.py    what one run said of one question: right or wrong, and what it saw
-    reading.py    lmms-eval's samples files → runs of records
-    folders.py    where lmms-eval and our plugin put a run's files
-    scores.py     runs → ACC, ACC+, intervals over images, paired tests against the plain run
-    table.py      scores as text, Markdown and JSON
-    page.py       scores and a gallery of questions as HTML (page.css and page.js are put into it)
-    gallery.py    which questions the page shows, and what was seen and said of each
-    album.py      the page's images, each embedded once
-    command.py    the command line of a run
+    records.py        what one run said of one question: right or wrong, and what it saw
+    comparable.py     runs over the same questions, told apart by name
+    scores.py         runs → ACC, ACC+, intervals over images, paired tests against the plain run
+    table.py          scores as text, Markdown and JSON
+    page.py           scores and a gallery of questions as HTML (page.css and page.js are put into it)
+    gallery.py        which questions the page shows, and what was seen and said of each
+    album.py          the page's images, each embedded once
 
-Whoever has accuracy results of another kind makes ``Run``s of ``Record``s and uses the rest.
+Nothing here knows a harness: whoever has results makes ``Run``s of ``Record``s and uses the rest, as
+``hb_tta.integrations.lmms_eval.results`` does.
 """
 
 from hb_tta.report.records import Picture, Record, Run, View

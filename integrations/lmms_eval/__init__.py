@@ -11,7 +11,7 @@ class (backend.py). The name itself stays, since prompts and folders depend on i
     backend.py        any backend of lmms-eval, with its answers taken over all views
     requests.py       the images in a request, and the same request with others
     outcome.py        status 1 for a run without results
-    records.py        each view's scores, for the samples file and beside it
+    view_counts.py    each view's scores, for the samples file and beside it
 
 This package imports neither torch nor lmms-eval until the flag is given.
 """

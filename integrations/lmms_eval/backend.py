@@ -15,12 +15,14 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hb_tta.integrations.lmms_eval import records
 from hb_tta.integrations.lmms_eval.failure import AugmentationFailed
-from hb_tta.integrations.lmms_eval.memory import Parking
+from hb_tta.integrations.lmms_eval.folders import PLUGIN_FOLDER, run_name
 from hb_tta.integrations.lmms_eval.quiet import quiet
 from hb_tta.integrations.lmms_eval.requests import Question
 from hb_tta.integrations.lmms_eval.settings import VOTE, AugmentSettings, without_ours
+from hb_tta.integrations.lmms_eval.view_counts import IDENTITY, ViewCounts, sidecar_line
+from hb_tta.integrations.parking import Parking
+from hb_tta.integrations.sidecar import Sidecar
 from lmms_eval.api.instance import GenerationResult, unwrap_generation_output
 from lmms_eval.models.registry_v2 import ModelManifest, ModelRegistryV2
 from loguru import logger
@@ -29,7 +31,6 @@ from tqdm import tqdm
 
 from hb_tta.errors import UserError
 from hb_tta.images import pixel_digest
-from hb_tta.report.folders import PLUGIN_FOLDER, run_name
 from hb_tta.tta.vote import vote
 
 CHUNK = 512  # questions whose images are in memory at a time
@@ -38,14 +39,14 @@ Chunk = tuple[list[Question], Iterator[Any]]
 # ── Which class a model's name leads to ──────────────────────────────────────────────────────────
 
 
-class Run(NamedTuple):
-    """What the flags of this process ask for."""
+class Flags(NamedTuple):
+    """What those of this process ask for."""
 
     settings: AugmentSettings
     output_path: Path | None
 
 
-_run: Run | None = None
+_flags: Flags | None = None
 _bases: dict[str, str] = {}  # a name in this module → the path of the backend's own class
 
 
@@ -59,8 +60,8 @@ def override(
     """
     import hb_tta.tta.decoding  # noqa: F401  before a backend can bind transformers' generate
 
-    global _run
-    _run = Run(settings, output_path)
+    global _flags
+    _flags = Flags(settings, output_path)
     registry, later = _registry()
     manifests = []
     for model in sorted(models):
@@ -130,22 +131,22 @@ class AugmentedBackend:
     rank: int
 
     hb_settings: AugmentSettings
-    hb_sidecar: records.Sidecar | None
+    hb_sidecar: Sidecar | None
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: Any = None) -> Any:
         """The backend, from its own arguments; ours are the flags' again."""
-        assert _run is not None
+        assert _flags is not None
         own, ours = without_ours(arg_string)
-        settings = _run.settings
+        settings = _flags.settings
         with _stopping():
             if ours.get("spec") != settings.spec_hash:
                 raise UserError("the weights changed since the command line was read: start again")
         model = super().create_from_arg_string(own, additional_config)  # type: ignore[misc]
         model.hb_settings = settings
         model.hb_sidecar = None
-        if _run.output_path is not None:
-            folder = _run.output_path / PLUGIN_FOLDER / run_name(arg_string)
+        if _flags.output_path is not None:
+            folder = _flags.output_path / PLUGIN_FOLDER / run_name(arg_string)
             model.hb_folder = folder
         return model
 
@@ -289,12 +290,14 @@ class AugmentedBackend:
         if not hasattr(self, "hb_folder") or request.metadata.get("__padding_only__"):
             return
         if self.hb_sidecar is None:
-            self.hb_sidecar = records.Sidecar(self.hb_folder, self.rank)
-        self.hb_sidecar.add(request, record, question.shown)
+            self.hb_sidecar = Sidecar(self.hb_folder, self.rank, IDENTITY)
+        digests = (about["pixels"] for about in record["images"])
+        shown = dict(zip(digests, question.shown, strict=True))
+        self.hb_sidecar.add(request.task_name, sidecar_line(request, record), shown)
 
 
 def _with_record(text: Any, counts: Any, record: dict[str, Any]) -> GenerationResult:
-    return GenerationResult(text, records.ViewCounts.of(counts, record))
+    return GenerationResult(text, ViewCounts.of(counts, record))
 
 
 def _about(image: Image, augmentation: Any) -> dict[str, Any]:

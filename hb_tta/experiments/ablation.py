@@ -21,9 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from hb_tta.training.pocket_family.evaluate_views import UNASKED, spread
-from hb_tta.training.recipes import Settings, get_recipe, with_changes
-from hb_tta.training.train import family_of, train
 
 from hb_tta.context import DescribedContext
 from hb_tta.disk import write_aside
@@ -36,6 +33,9 @@ from hb_tta.pocket.reading import answer
 from hb_tta.pocket.tasks import CATEGORIES, SPLITS, question_pairs
 from hb_tta.pocket.world import Scene, render, sample_scenes
 from hb_tta.rewards.evaluator import pixels_of
+from hb_tta.training.pocket_family.evaluate_views import UNASKED, spread
+from hb_tta.training.recipes import Settings, get_recipe, with_changes
+from hb_tta.training.train import family_of, train
 
 SEEDS = 20  # views a context whose spread is measured, as in table 4
 ARMS: dict[str, list[str]] = {

@@ -23,20 +23,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hb_tta.integrations.lmms_eval.settings import AugmentSettings
 from lmms_eval.tasks.mme.utils import mme_process_results
-from pocket_controls import Shown, controls, prompt_of
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hb_tta import MultimodalContext, answer
 from hb_tta.disk import write_aside
+from hb_tta.experiments.pocket_controls import Shown, controls, prompt_of
 from hb_tta.families import get_family
 from hb_tta.images import pixel_digest
+from hb_tta.integrations.lmms_eval.results import read_lines, read_runs
+from hb_tta.integrations.lmms_eval.settings import AugmentSettings
 from hb_tta.metrics import PairedTest, paired_test
 from hb_tta.pocket.tasks import CATEGORIES, Sample, pocket_mme
 from hb_tta.report import Picture, Record, Run, View, page, score, table
-from hb_tta.report.reading import read_lines, read_runs
 from hb_tta.report.scores import ALL
 from hb_tta.store import Store
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 
-from hb_tta.report.folders import SamplesFile
+from hb_tta.integrations.lmms_eval.folders import SamplesFile
 
 _OURS = re.compile(r"(?:^|,)hb_(\w+)=([^,]*)")
 _NOT_FLAGS = ("augment", "spec")
