@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hb_tta.describe.templates import clean_question
 from hb_tta.report import table
 from hb_tta.report.album import Album
-from hb_tta.report.contact_sheet import visible
+from hb_tta.report.document import visible
 from hb_tta.report.records import Record, View
 from hb_tta.report.scores import Scored, change_of
 
