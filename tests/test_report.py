@@ -59,7 +59,7 @@ def test_figures_are_those_of_the_metrics():
     found = score([Run("plain", records, plain=True)])[0].scores["c"]
     assert found.acc.estimate == accuracy(rights)
     assert found.acc_plus is not None
-    assert found.acc_plus.estimate == accuracy_plus(rights, [r.image for r in records])
+    assert found.acc_plus.estimate == accuracy_plus(rights, [r.group for r in records])
     assert found.acc_plus.estimate <= found.acc.estimate
     assert found.acc.n == 5
 
@@ -130,11 +130,11 @@ def test_cognition_and_documents_of_older_files(tmp_path):
 
 def test_what_the_views_said(both, tmp_path):
     _, (plain, augmented) = read_runs(both)
-    assert not plain.records[0].views
+    assert not plain.records[0].seen
     record = augmented.records[0]
-    assert [view.label for view in record.views] == ["real", "seed 0", "seed 1"]
-    assert record.views[1].yes == -0.2
-    assert record.views[0].pictures[0].file is not None
+    assert [view.label for view in record.seen] == ["real", "seed 0", "seed 1"]
+    assert record.seen[1].yes == -0.2
+    assert record.seen[0].pictures[0].file is not None
     assert record.description == "a description of 0"
 
 
@@ -147,7 +147,7 @@ def test_answers_out_of_the_response_cache(tmp_path, store, both):
     beside.with_name("mme.rank1.jsonl").write_text("".join(lines[1::2]))
     _, (cached,) = read_runs([str(tmp_path / "cached")])
     _, (_, augmented) = read_runs(both)
-    assert [r.views[1:] for r in cached.records] == [r.views[1:] for r in augmented.records]
+    assert [r.seen[1:] for r in cached.records] == [r.seen[1:] for r in augmented.records]
 
 
 def test_runs_of_equal_names_are_told_apart(tmp_path, store):

@@ -18,7 +18,7 @@ from hb_tta.experiments.pocket_controls import Shown, controls
 from hb_tta.families import get_family
 from hb_tta.images import pixel_digest
 from hb_tta.pocket.tasks import CATEGORIES, Sample, pocket_mme
-from hb_tta.report import Picture, Record, Run, View
+from hb_tta.report import Picture, Record, Run, Seen
 
 Augment = Callable[[Sequence[Sample], argparse.Namespace], list[Any]]
 
@@ -130,18 +130,18 @@ def control_record(sample: Sample, line: dict[str, Any], options: argparse.Names
     labels = ["real", *(f"view {number}" for number in range(len(pictures) - 1))]
     return Record(
         question=line["question"],
-        image=sample.question_id,
+        group=sample.question_id,
         category=sample.category,
-        right=line["right"],
+        score=float(line["right"]),
         text=line["prompt"],
         target=sample.answer,
         answer=line["answer"],
         description=line["description"],
-        views=[
-            View(label, (picture,), **said)
+        seen=[
+            Seen(label, (picture,), **said)
             for label, picture, said in zip(labels, pictures, line["views"], strict=True)
         ],
-        combined=line["combined"] and View("combined", **line["combined"]),
+        combined=line["combined"] and Seen("combined", **line["combined"]),
     )
 
 

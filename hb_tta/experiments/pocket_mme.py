@@ -238,8 +238,8 @@ def comparisons(runs: dict[str, Run]) -> list[tuple[dict[str, str], PairedTest]]
                 for name in (first, second)
             )
             about = {"first": first, "second": second, "category": category}
-            rights = [[float(record.right) for record in records] for records in (a, b)]
-            found.append((about, paired_test(*rights, groups=[record.image for record in a])))
+            rights = [[record.score for record in records] for records in (a, b)]
+            found.append((about, paired_test(*rights, groups=[record.group for record in a])))
     return found
 
 

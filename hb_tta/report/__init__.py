@@ -17,7 +17,7 @@ Nothing here knows a harness: whoever has results makes ``Run``s of ``Record``s 
 as ``hb_tta.integrations.lmms_eval.results`` does.
 """
 
-from hb_tta.report.records import Picture, Record, Run, View
+from hb_tta.report.records import Picture, Record, Run, Seen
 from hb_tta.report.scores import Score, score
 
-__all__ = ["Picture", "Record", "Run", "Score", "View", "score"]
+__all__ = ["Picture", "Record", "Run", "Score", "Seen", "score"]
