@@ -49,7 +49,10 @@ class Page(HTMLParser):
 
 
 def small(**settings) -> Table:
-    rows = [["plain", Cell(0.5, 0.25, 0.75), ""], ["tuned | all", SCORE, GAIN]]
+    rows: list[list[Cell | str]] = [
+        ["plain", Cell(0.5, 0.25, 0.75), ""],
+        ["tuned | all", SCORE, GAIN],
+    ]
     return Table(["", "ACC", "gain"], rows, **settings)
 
 

@@ -13,7 +13,7 @@ from hb_tta.cli.output import MANIFEST, Output
 from hb_tta.cli.requests import Failure, Request, read_requests
 from hb_tta.context import TASKS
 from hb_tta.errors import UserError
-from hb_tta.report.contact_sheet import spelled_out
+from hb_tta.report.cells import spelled_out
 
 if TYPE_CHECKING:
     from hb_tta.augment import Augmenter

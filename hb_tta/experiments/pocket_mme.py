@@ -245,7 +245,7 @@ def comparisons(runs: dict[str, Run]) -> list[tuple[dict[str, str], PairedTest]]
 
 def comparison_table(tests: list[tuple[dict[str, str], PairedTest]]) -> Table:
     """A row a pair of arms and a category."""
-    rows = [
+    rows: list[list[Cell | str]] = [
         [
             f"{about['first']} − {about['second']}",
             about["category"],

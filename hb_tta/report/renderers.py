@@ -61,7 +61,9 @@ def text(table: Table, width: int | None = None) -> str:
     return "\n".join(lines).strip("\n")
 
 
-def _sections(rows: list[Row], blocks: list[list[str]], heads: int) -> Iterator[tuple[str, Row]]:
+def _sections(
+    rows: Sequence[Row], blocks: list[list[str]], heads: int
+) -> Iterator[tuple[str, Row]]:
     """The rows' lines under each value of the first of two heads; under none where there is one."""
     of_row = list(zip(rows, blocks, strict=True))
     for heading, its in groupby(of_row, key=lambda both: both[0][0] if heads == 2 else ""):

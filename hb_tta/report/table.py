@@ -104,7 +104,9 @@ def cells_of(one: Scored, category: str) -> list[Cell | str]:
     """ACC and ACC+ of a category, with their changes from the plain run."""
     against = one.plain.name if one.plain else ""
     return [
-        NOTHING if interval is None else Cell.of(interval, test and Test.of(test, against))
+        NOTHING
+        if interval is None
+        else Cell.of(interval, None if test is None else Test.of(test, against))
         for interval, test in one.scores[category].figures
     ]
 
