@@ -21,10 +21,10 @@ pytest.importorskip("lmms_eval", reason="the extra lmms-eval is not installed")
 
 from hb_tta.integrations.lmms_eval import backend, prepare
 from hb_tta.integrations.lmms_eval.records import read_lines
-from hb_tta.integrations.lmms_eval.voting import vote
 
 from hb_tta.generators import registry
 from hb_tta.report.folders import run_name
+from hb_tta.tta.vote import vote
 
 BACKENDS = {
     "llava": ("llava_hf", "device_map=cpu"),
@@ -187,12 +187,12 @@ def test_our_warnings_are_seen_though_lmms_eval_silences_all(run, monkeypatch):
 
 
 def test_an_error_while_answering_stops_the_run(run, monkeypatch):
-    import hb_tta.combine
+    import hb_tta.tta.combine
 
     def broken(*_):
         raise ValueError("broken")
 
-    monkeypatch.setitem(hb_tta.combine.RULES, "mean", broken)
+    monkeypatch.setitem(hb_tta.tta.combine.RULES, "mean", broken)
     with pytest.raises(SystemExit, match="ValueError: broken"):
         run(augment="same")
 

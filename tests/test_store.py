@@ -25,9 +25,10 @@ from PIL import Image
 from store_checks import makes_each_once, survives_kills
 
 from hb_tta.disk import write_aside
-from hb_tta.entries import DamagedEntry, seal, unseal
 from hb_tta.errors import UserError
-from hb_tta.store import LEFTOVER_SECONDS, USE_SECONDS, Store, Usage, content_key
+from hb_tta.store import Store, Usage, content_key
+from hb_tta.store.entries import DamagedEntry, seal, unseal
+from hb_tta.store.store import LEFTOVER_SECONDS, USE_SECONDS
 
 KEY = content_key({"a": 1})
 DAY = 86_400.0

@@ -22,7 +22,7 @@ from torch import nn
 
 from hb_tta.disk import write_aside
 from hb_tta.errors import UserError
-from hb_tta.fingerprint import Weights
+from hb_tta.weights import Weights
 
 from .reading import Reading, both_ways
 from .world import BACKGROUNDS, COLOURS, MAX_THINGS, RELATIONS, SHAPES, SIZE, Group

@@ -58,7 +58,7 @@ def override(
     Raises:
         UserError: lmms-eval has no such model, or another plugin would take it from us.
     """
-    import hb_tta.decoding  # noqa: F401  before a backend can bind transformers' generate
+    import hb_tta.tta.decoding  # noqa: F401  before a backend can bind transformers' generate
 
     global _run
     _run = Run(settings, output_path)
@@ -252,8 +252,8 @@ class AugmentedBackend:
     # The ways to answer: requests of all views → (what to return, given the record; the record).
 
     def _hb_decode(self, requests: list[Any], own: Callable) -> tuple[Callable, dict[str, Any]]:
-        from hb_tta.decoding import decode_jointly
-        from hb_tta.tta import yes_no
+        from hb_tta.tta.answer import yes_no
+        from hb_tta.tta.decoding import decode_jointly
 
         calls = [lambda request=request: own([request])[0] for request in requests]
         decoded = decode_jointly(calls, self.hb_settings.combiner)
@@ -285,7 +285,7 @@ class AugmentedBackend:
     # What the views said.
 
     def _hb_yes_no_tokens(self) -> tuple[list[int], list[int]] | None:
-        from hb_tta.tta import yes_no_tokens
+        from hb_tta.tta.answer import yes_no_tokens
 
         if not hasattr(self, "hb_words"):
             tokenizer = _tokenizer(self)
