@@ -17,7 +17,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hb_tta.integrations.lmms_eval import records, voting
+from hb_tta.integrations.lmms_eval import records
 from hb_tta.integrations.lmms_eval.failure import AugmentationFailed
 from hb_tta.integrations.lmms_eval.memory import Parking
 from hb_tta.integrations.lmms_eval.quiet import quiet
@@ -32,6 +32,7 @@ from tqdm import tqdm
 from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.images import pixel_digest
 from hb_tta.report.folders import PLUGIN_FOLDER, run_name
+from hb_tta.tta.vote import vote
 
 CHUNK = 512  # questions whose images are in memory at a time
 Chunk = tuple[list[Question], Iterator[Any]]
@@ -269,7 +270,7 @@ class AugmentedBackend:
     def _hb_vote(self, requests: list[Any], own: Callable) -> tuple[Callable, dict[str, Any]]:
         found = [unwrap_generation_output(answer) for answer in own(requests)]
         texts = [text for text, _ in found]
-        chosen = voting.vote(texts, self.hb_settings.real_weight)
+        chosen = vote(texts, self.hb_settings.real_weight)
         text, counts = found[chosen]
         record = {"answer": text, "mode": VOTE, "views": [{"answer": text} for text in texts]}
         return lambda record: _with_record(text, counts, record), record
