@@ -36,7 +36,7 @@ soak: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/python .ci/typecheck.py
 
 docs: $(VENV)/.installed
 	$(BIN)/python docs/make_help.py

@@ -56,8 +56,8 @@ def warn_as_we_do() -> None:
 )
 def test_the_class_decides_what_is_shown(warn, shown, monkeypatch, capsys):
     command = types.ModuleType("a_command")
-    command.add_arguments = lambda parser: None  # type: ignore[attr-defined]
-    command.run = lambda arguments: warn() or 0  # type: ignore[attr-defined]
+    command.add_arguments = lambda parser: None
+    command.run = lambda arguments: warn() or 0
     monkeypatch.setitem(sys.modules, "a_command", command)
     monkeypatch.setitem(cli.COMMANDS, "noisy", ("a_command", "warns"))
     assert cli.main(["noisy"]) == 0
