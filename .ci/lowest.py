@@ -30,7 +30,7 @@ def main() -> None:
 def lowest(requirements: Iterable[str]) -> list[str]:
     """The requirements that have a lower bound, held there."""
     found = (REQUIREMENT.match(requirement) for requirement in requirements)
-    return [f"{one['name']}=={one['lowest']}" for one in found if one and one["lowest"]]
+    return [f"{name_of(one[0])}=={one['lowest']}" for one in found if one and one["lowest"]]
 
 
 def of_names(constraints: Iterable[str], names: Iterable[str]) -> list[str]:
