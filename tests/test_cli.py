@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from hb_tta import device as hb_device
 from hb_tta.cli import describe_os_error, main
 from hb_tta.cli.demo import contexts_of, pick_scenes
 from hb_tta.cli.requests import Failure, read_requests
