@@ -8,17 +8,19 @@
 #   make constraints  write constraints.txt again: today's newest versions that fit each other
 #   make test-newest  the tests with the newest versions that pyproject.toml allows
 #   make test-lowest  the tests with the lowest ones
-# PYTHON chooses the interpreter, VENV the environment's folder, and PIP_ARGS goes to pip (say,
-# --extra-index-url and PyTorch's index of CPU builds, which saves gigabytes without an NVIDIA card).
+# PYTHON chooses the interpreter, VENV the environment's folder, JOBS the processes of the tests, and
+# PIP_ARGS goes to pip (say, --extra-index-url and PyTorch's index of CPU builds, which saves
+# gigabytes without an NVIDIA card).
 
 PYTHON   ?= python3
 VENV     ?= .venv
 PIP_ARGS ?=
 TESTS    ?=
+JOBS     ?= 2
 BIN      := $(VENV)/bin
 # Which versions: somebody else's release must not break a fresh environment.
 VERSIONS := -c constraints.txt
-# One torch thread: on a busy machine two are slower than one.
+# One torch thread a process: on a busy machine two are slower than one.
 ONE_THREAD := OMP_NUM_THREADS=1
 
 .PHONY: demo test soak lint docs constraints test-newest test-lowest
@@ -28,7 +30,7 @@ demo: $(VENV)/.installed
 	$(BIN)/hb-tta demo
 
 test: $(VENV)/.installed
-	$(ONE_THREAD) $(BIN)/python -m pytest -q $(TESTS)
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal $(TESTS)
 
 soak: $(VENV)/.installed
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -m soak $(TESTS)
