@@ -18,8 +18,10 @@ PIP_ARGS ?=
 TESTS    ?=
 JOBS     ?= 2
 BIN      := $(VENV)/bin
-# Which versions: somebody else's release must not break a fresh environment.
+# Which versions: somebody else's release must not break a fresh environment. The variables reach
+# what pip builds packages with (the first with pip before 25.3, the second with later ones).
 VERSIONS := -c constraints.txt
+BUILD_VERSIONS := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
 # One torch thread a process: on a busy machine two are slower than one.
 ONE_THREAD := OMP_NUM_THREADS=1
 
@@ -49,15 +51,15 @@ constraints:
 # Newest and lowest have environments of their own. The newest is looked for every time.
 test-newest:
 	rm -f .venv-newest/.installed
-	$(MAKE) test VENV=.venv-newest VERSIONS="--upgrade --upgrade-strategy eager"
+	$(MAKE) test VENV=.venv-newest VERSIONS="--upgrade --upgrade-strategy eager" BUILD_VERSIONS=
 
 test-lowest:
 	mkdir -p .venv-lowest
 	$(PYTHON) .ci/lowest.py > .venv-lowest/constraints.txt
-	$(MAKE) test VENV=.venv-lowest VERSIONS="-c .venv-lowest/constraints.txt"
+	$(MAKE) test VENV=.venv-lowest VERSIONS="-c .venv-lowest/constraints.txt" BUILD_VERSIONS=
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else "hb-tta needs Python 3.11 or newer, this is %d.%d; say which: make PYTHON=python3.12" % v[:2])'
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install $(PIP_ARGS) $(VERSIONS) -e ".[dev]"
+	$(BUILD_VERSIONS) $(BIN)/python -m pip install $(PIP_ARGS) $(VERSIONS) -e ".[dev]"
 	touch $@

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -53,6 +54,12 @@ def test_the_constraints_hold_all_that_is_asked_for_within_its_range():
     assert len(chosen) > 2 * len(OURS)  # what those ask for is held too
 
 
+def test_a_constraint_has_the_indexes_spelling_and_no_local_part():
+    pinned = runpy.run_path(str(ROOT / ".ci" / "constraints.py"))["pinned"]
+    package = {"metadata": {"name": "Open_CLIP.torch", "version": "2.9.1.post1+cpu"}}
+    assert pinned(package) == "open-clip-torch==2.9.1.post1"
+
+
 def test_the_lowest_are_the_lower_bounds_and_the_tools_are_those_of_the_constraints():
     command = [sys.executable, str(ROOT / ".ci" / "lowest.py")]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -81,6 +88,7 @@ def test_make_installs_where_it_must_and_only_there(target, tmp_path):
     setting = f"VENV={tmp_path}"
     assert "venv" in steps(target, setting)
     assert 'pip install  -c constraints.txt -e ".[dev]"' in steps(target, setting)
+    assert "PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=" in steps(target, setting)
     stamp = tmp_path / ".installed"
     stamp.touch()
     assert "pip install" not in steps(target, setting)
@@ -94,7 +102,8 @@ def test_the_ends_of_the_ranges_have_environments_of_their_own():
     assert ".venv-lowest/bin/python -m pip install  -c .venv-lowest/constraints.txt -e" in lowest
     assert "python3 .ci/lowest.py > .venv-lowest/constraints.txt" in lowest
     for taken in (newest, lowest):
-        assert "-c constraints.txt" not in taken and "-m pytest" in taken
+        assert "-c constraints.txt" not in taken and "PIP_CONSTRAINT" not in taken
+        assert "-m pytest" in taken
 
 
 def test_the_soak_tests_are_left_out_by_default():
