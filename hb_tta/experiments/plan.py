@@ -12,6 +12,8 @@ The same command again does what is missing: each run keeps its result on disk.
 from __future__ import annotations
 
 import json
+import subprocess
+import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +60,17 @@ def kept(path: Path, decided_by: dict[str, Any], make: Callable[[], Any]) -> Any
     figures = make()
     write_aside(path, json.dumps({"key": decided_by, "figures": figures}).encode())
     return figures
+
+
+def run_command(*arguments: str, **settings: Any) -> int:
+    """Run ``hb-tta`` as a person would, in a process of its own; its exit status.
+
+    Args:
+        arguments: what stands behind ``hb-tta``.
+        settings: of ``subprocess.run``.
+    """
+    command = Path(sysconfig.get_path("scripts")) / "hb-tta"
+    return subprocess.run([str(command), *arguments], **settings).returncode
 
 
 def write_tables(path: Path, tables: Sequence[Table]) -> str:

@@ -12,13 +12,13 @@ from typing import Any
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from hb_tta import answer
 from hb_tta.disk import write_aside
 from hb_tta.experiments.pocket_controls import Shown, controls
 from hb_tta.families import get_family
 from hb_tta.images import pixel_digest
 from hb_tta.pocket.tasks import CATEGORIES, Sample, pocket_mme
 from hb_tta.report import Picture, Record, Run, Seen
+from hb_tta.tta.answer import answer
 
 Augment = Callable[[Sequence[Sample], argparse.Namespace], list[Any]]
 

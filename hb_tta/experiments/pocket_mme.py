@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -24,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hb_tta import MultimodalContext
+from hb_tta.context import MultimodalContext
 from hb_tta.disk import write_aside
-from hb_tta.experiments.plan import PlannedRun, carry_out
+from hb_tta.experiments.plan import PlannedRun, carry_out, run_command
 from hb_tta.experiments.pocket_answers import (
     answer_controls,
     control_runs,
@@ -123,7 +122,7 @@ def evaluate(arm: str, options: argparse.Namespace) -> None:
         return
     mllm = get_family("pocket").weights("mllm").location
     command = [
-        *(sys.executable, "-m", "hb_tta.cli", "lmms-eval", "--model", "llava_hf"),
+        *("lmms-eval", "--model", "llava_hf"),
         *("--model_args", f"pretrained={mllm},device_map=cpu", "--device", "cpu"),
         *("--tasks", TASKS[options.split], "--limit", str(number_of_questions(options))),
         *("--log_samples", "--output_path", str(folder)),
@@ -131,8 +130,7 @@ def evaluate(arm: str, options: argparse.Namespace) -> None:
     if arm != "plain":
         command += ["--augment", arm, "--augment_args", augment_args(options)]
     began, processor_began = time.perf_counter(), os.times().children_user
-    subprocess.run(command, check=True)
-    if not is_complete(folder, options):
+    if run_command(*command) or not is_complete(folder, options):
         sys.exit(f"lmms-eval gave no results for {arm}: its messages above say why")
     processor = os.times().children_user - processor_began
     seconds = time.perf_counter() - began

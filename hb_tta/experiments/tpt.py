@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hb_tta.experiments.plan import PlannedRun, carry_out, write_tables
+from hb_tta.experiments.plan import PlannedRun, carry_out, run_command, write_tables
 from hb_tta.report.cells import Table
 from hb_tta.tpt import table
 
@@ -53,9 +53,8 @@ def evaluate(method: str, options: argparse.Namespace) -> list[dict[str, Any]]:
         arguments += ["--limit", str(options.limit)]
     if options.store is not None:
         arguments += ["--store", options.store]
-    command = [sys.executable, "-m", "hb_tta.cli", "tpt", *arguments]
     # Its own table is this method's part of ours.
-    if status := subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
+    if status := run_command("tpt", *arguments, stdout=subprocess.DEVNULL):
         sys.exit(status)
     return json.loads(out.read_text())["results"]
 
