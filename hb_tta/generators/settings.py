@@ -145,8 +145,7 @@ def spec_from_family(
         name: models.roles.get(role) if known[name].optional else models.weights(role)
         for name, role in roles.items()
     }
-    defaults = models.defaults_for(spec.method, roles.values())  # type: ignore[attr-defined]
-    values |= {name: value for name, value in defaults.items() if name in known}
+    values |= family_defaults(spec, models)
     if "dtype" in known:
         values["dtype"] = dtype or default_dtype()
     values |= given
@@ -154,6 +153,14 @@ def spec_from_family(
         if name not in values and setting.default is dataclasses.MISSING:
             raise UserError(f"{_method(spec)} needs a value for {name}: give {_kind(setting)}")
     return spec(**values)
+
+
+def family_defaults(spec: type[Any], family: Family) -> dict[str, Any]:
+    """The method's settings that a family knows better than the method itself, roles aside."""
+    known = method_settings(spec)
+    roles = [setting.role for setting in known.values() if setting.role is not None]
+    defaults = family.defaults_for(spec.method, roles)
+    return {name: value for name, value in defaults.items() if name in known}
 
 
 def used_settings(
