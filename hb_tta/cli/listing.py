@@ -64,7 +64,11 @@ def as_text(listing: dict[str, Any]) -> str:
     """The listing in aligned columns."""
     parts = ["methods", _columns(listing["methods"])]
     for name, settings in listing["settings"].items():
-        parts += ["", f"settings of {name}", _columns({s: _told(t) for s, t in settings.items()})]
+        parts += [
+            "",
+            f"settings of {name}",
+            _columns({s: _told(s, it) for s, it in settings.items()}),
+        ]
     for name, roles in listing["families"].items():
         parts += ["", f"family {name}", _columns(roles)]
     versions = {name: version or "not installed" for name, version in listing["installed"].items()}
@@ -82,34 +86,44 @@ def _summary(method: str) -> str:
 
 
 def _settings(method: str) -> dict[str, dict[str, Any]]:
-    """What each is, its short name (None: none), and its default by family."""
+    """What each is, its short name (None: none), the role that fills it, its default by family."""
     spec = get_method(method)
     return {
-        name: {"help": setting.help, "alias": setting.alias, "default": _defaults(spec, setting)}
+        name: {
+            "help": setting.help,
+            "alias": setting.alias,
+            "role": setting.role,
+            "default": _defaults(spec, setting),
+        }
         for name, setting in method_settings(spec).items()
     }
 
 
 def _defaults(spec: type[Any], setting: Setting) -> dict[str, Any]:
-    """Family → the value where nobody says otherwise; nothing where one must be given."""
-    if setting.default is MISSING:
+    """Family → the value where nobody says otherwise; empty where that is no plain value."""
+    if setting.default in (DEFAULT, MISSING) or setting.name == "dtype":
         return {}
-    if setting.default is DEFAULT:
-        filled = {name: get_family(name).roles.get(setting.role or "") for name in list_families()}
-        return {name: weights and _location(weights) for name, weights in filled.items()}
     return {
         name: family_defaults(spec, get_family(name)).get(setting.name, setting.default)
         for name in list_families()
     }
 
 
-def _told(setting: dict[str, Any]) -> str:
-    """One setting in a line: its short name, its default, what it is."""
-    alias = f"or {setting['alias']}; " if setting["alias"] else ""
+def _told(name: str, setting: dict[str, Any]) -> str:
+    """One setting in a line: what it is, its short name, its default."""
+    notes = [f"short: {setting['alias']}"] if setting["alias"] else []
     values = {str(value) for value in setting["default"].values()}
-    by_family = ", ".join(f"{family}: {value}" for family, value in setting["default"].items())
-    default = f"default {values.pop() if len(values) == 1 else by_family}"
-    return f"{alias}{default if setting['default'] else 'must be given'}; {setting['help']}"
+    if setting["role"]:
+        notes.append(f"default: the family's {setting['role']}")
+    elif name == "dtype":
+        notes.append("default: what suits the device")
+    elif not values:
+        notes.append("must be given")
+    elif len(values) == 1:
+        notes.append(f"default: {values.pop()}")
+    else:
+        notes += [f"default of {family}: {value}" for family, value in setting["default"].items()]
+    return f"{setting['help'].rstrip('.')} ({'; '.join(notes)})"
 
 
 def _locations(family: str) -> dict[str, str]:

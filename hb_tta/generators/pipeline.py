@@ -24,8 +24,8 @@ from hb_tta.generators.arguments import (
     check_num_inference_steps,
     check_side,
 )
+from hb_tta.generators.fields import method_settings
 from hb_tta.generators.protocol import Conditions, ContextLike, Fitter, GeneratorSpec
-from hb_tta.generators.settings import method_settings
 from hb_tta.weights import Weights
 
 if TYPE_CHECKING:
