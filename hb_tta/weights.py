@@ -179,6 +179,11 @@ class Weights:
             ) from error
 
 
+def as_weights(source: str | os.PathLike[str] | Weights) -> Weights:
+    """A folder, hub id or ``Weights`` as ``Weights``."""
+    return source if isinstance(source, Weights) else Weights(os.fspath(source))
+
+
 # ── Folders ──────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 from hb_tta.integrations.lmms_eval import prepare
 from hb_tta.integrations.lmms_eval.command_line import TASKS
 
+from hb_tta.generators import GeneratorSpec
+
 METHODS = {
     name: f"lmms_eval_runs:{cls}"
     for name, cls in {"same": "SameSpec", "failing": "FailingSpec"}.items()
@@ -19,20 +21,16 @@ METHODS = {
 
 
 @dataclass(frozen=True)
-class SameSpec:
+class SameSpec(GeneratorSpec):
     """Views that are the image itself: nothing that is combined may change an answer."""
 
     method: ClassVar[str] = "same"
     needs_description: ClassVar[bool] = False
 
-    @classmethod
-    def from_family(cls, family: Any, **settings: Any) -> SameSpec:
-        return cls()
-
     def to_json(self) -> dict[str, Any]:
         return {"method": self.method}
 
-    def load(self, device: str | None = None) -> Any:
+    def load(self, device: str | None = None, **_: Any) -> Any:
         return self
 
     @property
