@@ -33,7 +33,7 @@ from hb_tta.experiments.pocket_controls import Shown, controls, prompt_of
 from hb_tta.families import get_family
 from hb_tta.images import pixel_digest
 from hb_tta.integrations.lmms_eval.results import read_lines, read_runs
-from hb_tta.integrations.lmms_eval.settings import AugmentSettings
+from hb_tta.integrations.settings import AugmentSettings
 from hb_tta.metrics import PairedTest, paired_test
 from hb_tta.pocket.tasks import CATEGORIES, Sample, pocket_mme
 from hb_tta.report import Picture, Record, Run, View, page, score, table
@@ -78,7 +78,7 @@ def settings_of(method: str, options: argparse.Namespace) -> AugmentSettings:
 
 def augment_args(options: argparse.Namespace) -> str:
     """What stands behind ``--augment_args``."""
-    return f"family=pocket,views={options.views},seed={options.seed},store={store_of(options)}"
+    return f"family=pocket,n={options.views},seed={options.seed},store={store_of(options)}"
 
 
 def store_of(options: argparse.Namespace) -> str:
@@ -94,7 +94,7 @@ def check_settings(options: argparse.Namespace) -> None:
         "views": options.views,
         "seed": options.seed,
         "mllm": get_family("pocket").weights("mllm").fingerprint(),
-        **{method: settings_of(method, options).spec_hash for method in METHODS},
+        **{method: settings_of(method, options).digest for method in METHODS},
     }
     path = Path(options.out) / "settings.json"
     if path.exists() and (found := json.loads(path.read_text())) != settings:
