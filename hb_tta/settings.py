@@ -30,13 +30,8 @@ from hb_tta.device import DTYPES
 from hb_tta.errors import UserError
 from hb_tta.families import Family, get_family, list_families
 from hb_tta.generators import DEFAULT, Default, get_method, list_methods
-from hb_tta.generators.settings import (
-    ALIASES,
-    Setting,
-    full_settings,
-    method_settings,
-    used_settings,
-)
+from hb_tta.generators.fields import ALIASES, Setting, method_settings
+from hb_tta.generators.settings import family_defaults, full_settings, used_settings
 from hb_tta.spelling import ARGS, Unfit
 from hb_tta.store import Store, content_key
 from hb_tta.weights import Weights
@@ -457,7 +452,7 @@ def spelled(method: str, setting: Setting) -> str:
     if setting.role is not None:
         told.append("the family's")
     for name in list_families():
-        values = get_family(name).defaults_for(method, get_method(method).roles.values())
+        values = family_defaults(get_method(method), get_family(name))
         if values.get(setting.name, setting.default) != setting.default:
             told.append(f"{name}: {values[setting.name]}")
     unsaid = setting.default is DEFAULT or setting.default is MISSING

@@ -31,7 +31,7 @@ def mirror(tmp_path: Path, monkeypatch) -> None:
     info = site / "hb_tta_mirror-0.1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hb-tta-mirror\nVersion: 0.1.0\n")
-    entry = "[hb_tta.generators]\nmirror = hb_tta_mirror.specs:MirrorSpec\n"
+    entry = "[hb_tta.generators]\nmirror = hb_tta_mirror:MirrorSpec\n"
     (info / "entry_points.txt").write_text(entry)
     monkeypatch.syspath_prepend(site)
     monkeypatch.setenv("HB_TTA_STORE", str(tmp_path / "store"))

@@ -11,21 +11,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from hb_tta.context import DescribedContext
+from hb_tta.generators.fields import ALIASES, DEFAULT, Default, Setting, method_settings
 from hb_tta.generators.hummingbird import HummingbirdGenerator, HummingbirdSpec
 from hb_tta.generators.i2t2i import I2T2ISpec
 from hb_tta.generators.pipeline import PipelineGenerator, PipelineSpec
 from hb_tta.generators.protocol import Generator, GeneratorSpec
 from hb_tta.generators.randaugment import RandAugmentGenerator, RandAugmentSpec
 from hb_tta.generators.registry import build_spec, get_method, list_methods
-from hb_tta.generators.settings import (
-    ALIASES,
-    DEFAULT,
-    Default,
-    Setting,
-    method_settings,
-    parse_setting,
-    used_settings,
-)
+from hb_tta.generators.settings import parse_setting, used_settings
 
 if TYPE_CHECKING:
     from hb_tta.generators.description import fit_description, load_tokenizers

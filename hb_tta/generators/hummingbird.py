@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hb_tta.context import DescribedContext
 from hb_tta.device import default_dtype
 from hb_tta.errors import UserError
-from hb_tta.generators.pipeline import Conditions, PipelineGenerator, PipelineSpec
+from hb_tta.generators.pipeline import PipelineGenerator, PipelineSpec
+from hb_tta.generators.protocol import Conditions
 from hb_tta.generators.settings import full_settings
 from hb_tta.weights import Weights, as_weights
 
@@ -101,6 +102,8 @@ class HummingbirdSpec(PipelineSpec):
 
 class HummingbirdGenerator(PipelineGenerator):
     """The method's generator, on its device; made of a folder by ``from_pretrained``."""
+
+    spec: HummingbirdSpec
 
     @classmethod
     def from_pretrained(

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hb_tta.context import DescribedContext
-from hb_tta.generators.pipeline import Conditions, PipelineGenerator, PipelineSpec
+from hb_tta.generators.pipeline import PipelineGenerator, PipelineSpec
+from hb_tta.generators.protocol import Conditions
 
 if TYPE_CHECKING:
     import torch

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from diffusers import (
-    AutoPipelineForText2Image,
     DDIMScheduler,
     DiffusionPipeline,
     StableDiffusionXLPipeline,
@@ -33,6 +32,8 @@ from hb_tta.errors import UserError
 from hb_tta.generators.description import check_vocabulary, tokenizers_of
 from hb_tta.generators.reading import located, read_index, reading
 from hb_tta.weights import Weights
+
+SDXL = "a Stable Diffusion XL pipeline"
 
 
 def load_sdxl(
@@ -75,6 +76,8 @@ def load_text_to_image(base: Weights, *, dtype: str) -> Any:
     index = read_index(base)
     if index["_class_name"].startswith("StableDiffusionXL"):
         return load_sdxl(base, dtype=dtype, image_encoder=None, embeds_images=False)
+    from diffusers import AutoPipelineForText2Image  # which imports every pipeline there is
+
     return load_pipeline(base, AutoPipelineForText2Image, dtype=dtype)
 
 
@@ -98,7 +101,7 @@ def load_pipeline(
 
 
 def _load(base: Weights, loader: Any, dtype: str, parts: Mapping[str, Any]) -> Any:
-    what = "a Stable Diffusion XL pipeline" if loader is StableDiffusionXLPipeline else "a pipeline"
+    what = SDXL if loader is StableDiffusionXLPipeline else "a diffusers pipeline"
     with reading(base, what):
         source, options = located(base)
         pipe = loader.from_pretrained(
@@ -189,7 +192,7 @@ def _vision_config(source: str, options: dict[str, Any]) -> CLIPVisionConfig:
 
 
 def _check_index_is_sdxl(base: Weights) -> None:
-    index = read_index(base)
+    index = read_index(base, SDXL)
     for part in ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2"):
         if index.get(part, [None, None])[1] is None:
             raise UserError(f"{base.location!r} is no Stable Diffusion XL: it has no {part}")

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hb_tta.context import DescribedContext
 from hb_tta.device import check_dtype
@@ -24,16 +24,13 @@ from hb_tta.generators.arguments import (
     check_num_inference_steps,
     check_side,
 )
-from hb_tta.generators.protocol import ContextLike, Fitter, GeneratorSpec
-from hb_tta.generators.settings import method_settings
+from hb_tta.generators.fields import method_settings
+from hb_tta.generators.protocol import Conditions, ContextLike, Fitter, GeneratorSpec
 from hb_tta.weights import Weights
 
 if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
-
-Conditions: TypeAlias = "dict[str, Any]"
-"""Arguments of a pipeline by name, each with a row a context: a tensor or a list."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ ContextLike: TypeAlias = "DescribedContext | tuple[Image, str | None]"
 """What ``generate`` takes as a context."""
 
 
+Conditions: TypeAlias = "dict[str, Any]"
+"""Arguments of a pipeline by name, each with a row per context: a tensor or a list."""
+
 Fitter: TypeAlias = "Callable[[str], tuple[str, bool]]"
 """A description → what the generator takes of it, and whether it was shortened."""
 

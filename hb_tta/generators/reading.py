@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants, hf_hub_download
+from huggingface_hub import constants
 from safetensors import SafetensorError
 
 from hb_tta.errors import UserError
@@ -18,18 +16,14 @@ from hb_tta.weights import Weights
 INDEX = "model_index.json"
 
 
-def read_index(base: Weights) -> dict[str, Any]:
+def read_index(base: Weights, what: str = "a diffusers pipeline") -> dict[str, Any]:
     """A pipeline's model_index.json: "_class_name", and part → [library, class].
 
     Raises:
         UserError: there is none, or it cannot be read.
     """
-    with reading(base, "a diffusers pipeline"):
-        source, options = located(base)
-        path = os.path.join(source, INDEX)
-        if options:
-            path = hf_hub_download(source, INDEX, **options)
-        index = json.loads(Path(path).read_text("utf-8"))
+    with reading(base, what):
+        index = json.loads(base.file(INDEX).read_text("utf-8"))
         if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
             raise ValueError(f"{INDEX} names no pipeline")
     parts = {name: part for name, part in index.items() if isinstance(part, list)}

@@ -27,13 +27,10 @@ from hb_tta.generators.arguments import (
     described_contexts,
 )
 from hb_tta.generators.description import count_tokens, fit_description, tokenizers_of
-from hb_tta.generators.protocol import ContextLike
+from hb_tta.generators.protocol import Conditions, ContextLike
 
 MEGAPIXEL = 1024 * 1024
 SLICED_DECODE_PIXELS = 512 * 512  # from here on one image fills the device in the VAE's decoder
-
-Conditions: TypeAlias = "dict[str, Any]"
-"""The pipeline's own arguments, each with a row a context: a tensor or a list."""
 
 Encode: TypeAlias = "Callable[[list[DescribedContext], bool], Conditions]"
 """(contexts, whether guidance is on) → their conditions."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hb_tta.generators.pipeline import Conditions
+from hb_tta.generators.protocol import Conditions
 
 
 def conditions_of(

@@ -1,88 +1,24 @@
-"""A method's settings: the fields of its spec, by name. Imports no torch.
+"""A method's settings, given by name. Imports no torch.
 
-One place reads a spec's fields for every door: what ``hb-tta list`` shows, what a text such as
-"steps=20" means, what a family fills in, and what is said of a name that no field has.
+One place for every door: what a text such as "steps=20" means, what a family fills in, and what is
+said of a name that no field has.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import enum
-import inspect
-import operator
-import re
-import types
-import typing
 import warnings
-from collections.abc import Callable, Mapping
-from os import PathLike
-from typing import Any, Final, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from hb_tta.device import default_dtype
 from hb_tta.errors import UserError
 from hb_tta.families import Family
-from hb_tta.weights import Weights, as_weights
+from hb_tta.generators.fields import ALIASES, Default, Setting, method_settings
+from hb_tta.generators.values import checked, kind_of, parsed
 
 Spec = TypeVar("Spec")
-
-ALIASES: Final[Mapping[str, str]] = types.MappingProxyType(
-    {"steps": "num_inference_steps", "guidance": "guidance_scale"}
-)
-"""Short names, accepted wherever a setting is named: short → the field of the spec."""
-
-
-class Default(enum.Enum):
-    """The type of ``DEFAULT``, so that ``None`` keeps its own meaning (the untuned generator)."""
-
-    DEFAULT = "default"
-
-    def __repr__(self) -> str:
-        return "DEFAULT"
-
-
-DEFAULT: Final = Default.DEFAULT
-"""The setting that the family gives."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """One setting of a method.
-
-    Attributes:
-        name: the spec's field.
-        type: of its values; ``Weights`` stands for a folder or hub id.
-        optional: whether ``None`` ("none") is a value of its own.
-        default: the method's own, where neither the person nor the family says otherwise;
-            ``DEFAULT`` where a family's role fills it; ``dataclasses.MISSING`` where it must be
-            given.
-        help: what it is, a line.
-        role: the family's role that fills it; ``None``: no role.
-        choices: the values that it can have; empty: all of its type.
-        alias: its short name; ``None``: it has none.
-    """
-
-    name: str
-    type: Any
-    optional: bool
-    default: Any
-    help: str
-    role: str | None = None
-    choices: tuple[Any, ...] = ()
-    alias: str | None = None
-
-
-def method_settings(spec: type[Any]) -> dict[str, Setting]:
-    """The settings of a spec class by name, in the order of its fields."""
-    hints, texts = _hints(spec), _attribute_texts(spec)
-    short = {name: alias for alias, name in ALIASES.items()}
-    return {
-        field.name: _setting(
-            field, hints[field.name], texts.get(field.name, ""), _roles(spec), short
-        )
-        for field in dataclasses.fields(spec)
-        if field.init
-    }
 
 
 def parse_setting(spec: type[Any], name: str, text: str) -> Any:
@@ -92,7 +28,7 @@ def parse_setting(spec: type[Any], name: str, text: str) -> Any:
         UserError: the method has no such setting, or the text is no value of it.
     """
     known = method_settings(spec)
-    return _parsed(known[_full_name(spec, known, name)], text)
+    return parsed(known[_full_name(spec, known, name)], text)
 
 
 def full_settings(spec: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +52,7 @@ def full_settings(spec: type[Any], settings: Mapping[str, Any]) -> dict[str, Any
             continue
         if name in full:
             raise UserError(f"{name} is given twice, once as {known[name].alias!r}: give it once")
-        full[name] = _checked(known[name], value)
+        full[name] = checked(known[name], value)
     return full
 
 
@@ -145,15 +81,22 @@ def spec_from_family(
         name: models.roles.get(role) if known[name].optional else models.weights(role)
         for name, role in roles.items()
     }
-    defaults = models.defaults_for(spec.method, roles.values())  # type: ignore[attr-defined]
-    values |= {name: value for name, value in defaults.items() if name in known}
+    values |= family_defaults(spec, models)
     if "dtype" in known:
         values["dtype"] = dtype or default_dtype()
     values |= given
     for name, setting in known.items():
         if name not in values and setting.default is dataclasses.MISSING:
-            raise UserError(f"{_method(spec)} needs a value for {name}: give {_kind(setting)}")
+            raise UserError(f"{_method(spec)} needs a value for {name}: give {kind_of(setting)}")
     return spec(**values)
+
+
+def family_defaults(spec: type[Any], family: Family) -> dict[str, Any]:
+    """The method's settings that a family knows better than the method itself, roles aside."""
+    known = method_settings(spec)
+    roles = [setting.role for setting in known.values() if setting.role is not None]
+    defaults = family.defaults_for(spec.method, roles)
+    return {name: value for name, value in defaults.items() if name in known}
 
 
 def used_settings(
@@ -198,147 +141,3 @@ def _choices(known: Mapping[str, Setting]) -> str:
 
 def _method(spec: type[Any]) -> str:
     return spec.method
-
-
-def _roles(spec: type[Any]) -> Mapping[str, str]:
-    return spec.roles
-
-
-# ── Fields ───────────────────────────────────────────────────────────────────────────────────────
-
-
-def _setting(
-    field: dataclasses.Field[Any],
-    hint: Any,
-    text: str,
-    roles: Mapping[str, str],
-    short: Mapping[str, str],
-) -> Setting:
-    kind, optional = _without_none(hint)
-    choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
-    default = field.default
-    if field.default_factory is not dataclasses.MISSING:
-        default = field.default_factory()
-    return Setting(
-        name=field.name,
-        type=type(choices[0]) if choices else kind,
-        optional=optional,
-        default=DEFAULT if field.name in roles else default,
-        help=text,
-        role=roles.get(field.name),
-        choices=choices,
-        alias=short.get(field.name),
-    )
-
-
-def _hints(spec: type[Any]) -> dict[str, Any]:
-    """Types of the fields; a name that is there for type checkers alone stays text."""
-    try:
-        return typing.get_type_hints(spec)
-    except NameError:
-        return {field.name: field.type for field in dataclasses.fields(spec)}
-
-
-def _without_none(hint: Any) -> tuple[Any, bool]:
-    """``X | None`` → (X, True)."""
-    if typing.get_origin(hint) not in (typing.Union, types.UnionType):
-        return hint, False
-    parts = [part for part in typing.get_args(hint) if part is not type(None)]
-    optional = len(parts) < len(typing.get_args(hint))
-    return (parts[0] if len(parts) == 1 else object), optional
-
-
-_ENTRY = re.compile(r"(?P<names>\w+(?:, \w+)*): (?P<text>.*)")
-
-
-def _attribute_texts(spec: type[Any]) -> dict[str, str]:
-    """What the docstrings of a class and of its bases say under "Attributes:"."""
-    texts: dict[str, str] = {}
-    for cls in reversed(spec.__mro__):
-        names: list[str] = []
-        for line in _attribute_lines(cls):
-            entry = _ENTRY.fullmatch(line)
-            if entry:
-                names = entry["names"].split(", ")
-                texts |= dict.fromkeys(names, entry["text"].replace("``", ""))
-            else:
-                texts |= {name: f"{texts[name]} {line.strip().replace('``', '')}" for name in names}
-    return texts
-
-
-def _attribute_lines(cls: type) -> list[str]:
-    """The lines under "Attributes:", without their common indentation."""
-    _, found, after = inspect.cleandoc(cls.__dict__.get("__doc__") or "").partition("Attributes:\n")
-    section = re.split(r"\n(?=\S)", after)[0] if found else ""
-    return [line[4:] for line in section.splitlines() if line.strip()]
-
-
-# ── Values ───────────────────────────────────────────────────────────────────────────────────────
-
-_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-_PARSERS: Mapping[Any, Callable[[str], Any]] = {
-    int: int,
-    float: float,
-    bool: lambda text: _BOOLEANS[text.lower()],
-    str: str,
-    Weights: as_weights,
-}
-_KINDS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "a text",
-    Weights: "a folder or hub id",
-}
-
-
-def _parsed(setting: Setting, text: str) -> Any:
-    if setting.optional and text.lower() == "none":
-        return None
-    try:
-        value = _PARSERS.get(setting.type, str)(text.strip())
-    except (ValueError, KeyError):
-        raise _wrong(setting, text) from None
-    return _one_of(setting, value)
-
-
-def _checked(setting: Setting, value: Any) -> Any:
-    """A value given in Python, as its type; texts are read as from a command line."""
-    if value is None or isinstance(value, setting.type if _is_class(setting.type) else object):
-        number = setting.type in (int, float) and isinstance(value, bool)
-        if not number:
-            return value if value is None else _one_of(setting, value)
-        raise _wrong(setting, value)
-    if isinstance(value, str):
-        return _parsed(setting, value)
-    if setting.type is Weights and isinstance(value, PathLike):
-        return as_weights(value)
-    try:
-        if setting.type is int and not isinstance(value, bool):
-            return operator.index(value)
-        if setting.type is float and not isinstance(value, bool):
-            return float(value)
-    except (TypeError, ValueError):
-        pass
-    raise _wrong(setting, value)
-
-
-def _is_class(kind: Any) -> bool:
-    return isinstance(kind, type)
-
-
-def _one_of(setting: Setting, value: Any) -> Any:
-    if setting.choices and value not in setting.choices:
-        raise _wrong(setting, value)
-    return value
-
-
-def _wrong(setting: Setting, value: Any) -> UserError:
-    return UserError(f"{setting.name}={value!r} is no value of it: give {_kind(setting)}")
-
-
-def _kind(setting: Setting) -> str:
-    if setting.choices:
-        return f"one of {', '.join(map(str, setting.choices))}"
-    kind = _KINDS.get(setting.type, "what its documentation says")
-    return f"{kind} or none" if setting.optional else kind
