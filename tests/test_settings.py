@@ -14,9 +14,9 @@ from hb_tta.cli.augment import view_settings as of_augment
 from hb_tta.cli.tpt import view_settings as of_tpt
 from hb_tta.describe import DescriberSpec
 from hb_tta.families import get_family
-from hb_tta.generators import DEFAULT
+from hb_tta.generators import DEFAULT, GeneratorSpec, registry
 from hb_tta.pocket.tasks import pocket_mme
-from hb_tta.settings import OPTIONS, ViewSettings, each
+from hb_tta.settings import OPTIONS, ViewSettings, each, settings_table
 from hb_tta.store import Store
 from hb_tta.weights import Weights
 
