@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from hb_tta.context import MultimodalContext, check_task, evaluation_contexts
 from hb_tta.describe import DescriberSpec
 from hb_tta.device import default_device, default_dtype
-from hb_tta.errors import UserError
+from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.families import Family, get_family
 from hb_tta.generators import ALIASES, DEFAULT, Default, build_spec, get_method, used_settings
 from hb_tta.images import load_image
@@ -158,7 +158,11 @@ class Augmenter:
         own |= used_settings(get_method(method), offered)
         spec = build_spec(method, models, own, dtype=dtype)
         if not spec.needs_description and not isinstance(describer, Default | None):
-            warnings.warn(f"{method} needs no description: the describer is ignored", stacklevel=2)
+            warnings.warn(
+                f"{method} needs no description: the describer is ignored",
+                HbTtaWarning,
+                stacklevel=2,
+            )
         return cls(
             spec,
             _describer_spec(describer, models, dtype) if spec.needs_description else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 from hb_tta.integrations.lmms_eval import prepare
 from hb_tta.integrations.lmms_eval.command_line import TASKS
 
+from hb_tta.errors import HbTtaWarning
 from hb_tta.generators import GeneratorSpec
 
 METHODS = {
@@ -19,6 +21,7 @@ METHODS = {
     for name, cls in {
         "same": "SameSpec",
         "worded": "WordedSpec",
+        "warning": "WarningSpec",
         "failing": "FailingSpec",
     }.items()
 }
@@ -59,6 +62,17 @@ class WordedSpec(SameSpec):
 
     def to_json(self) -> dict[str, Any]:
         return {"method": self.method, "word": self.word}
+
+
+@dataclass(frozen=True)
+class WarningSpec(SameSpec):
+    """A generator that has something to say."""
+
+    method: ClassVar[str] = "warning"
+
+    def generate(self, contexts: Sequence[Any], seeds: Sequence[Any], **_: Any) -> list[list[Any]]:
+        warnings.warn("a setting is ignored", HbTtaWarning, stacklevel=2)
+        return super().generate(contexts, seeds)
 
 
 @dataclass(frozen=True)

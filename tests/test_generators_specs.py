@@ -155,6 +155,27 @@ def test_every_setting_that_changes_a_pixel_changes_the_key(setting):
     assert local(**settings).to_json() != local(**settings | setting).to_json()
 
 
+def test_the_keys_of_the_other_methods_keep_their_names():
+    base = Weights(str(PIPELINE))
+    assert I2T2ISpec(base, guidance_scale=3).to_json() == {
+        "method": "i2t2i",
+        "version": 1,
+        "base": base.fingerprint(),
+        "scheduler": "ddim",
+        "num_inference_steps": 25,
+        "guidance_scale": 3.0,
+        "height": None,
+        "width": None,
+        "dtype": "float32",
+    }
+    assert RandAugmentSpec().to_json() == {
+        "method": "randaugment",
+        "version": 1,
+        "num_ops": 2,
+        "magnitude": 9,
+    }
+
+
 def test_a_scale_of_no_lora_is_in_no_key():
     assert local(lora_scale=0.5).to_json() == local().to_json()
 

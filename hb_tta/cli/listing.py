@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the listing; no model is loaded."""
     listing = collect()
-    print(json.dumps(listing, indent=2) if arguments.json else as_text(listing))
+    print(json.dumps(listing, indent=2, default=str) if arguments.json else as_text(listing))
     return 0
 
 

@@ -73,10 +73,15 @@ class HummingbirdSpec(PipelineSpec):
         from hb_tta.generators.lora import merge_lora
 
         pipe = load_sdxl(
-            self.base, dtype=self.dtype, image_encoder=self.image_encoder, embeds_images=True
+            self.base,
+            dtype=self.dtype,
+            image_encoder=self.image_encoder,
+            embeds_images=True,
+            unet_dtype=None if self.lora is None else "float32",
         )
         if self.lora is not None:
-            merge_lora(pipe.unet, self.lora.local_folder(), scale=self.lora_scale)
+            folder = self.lora.local_folder()
+            merge_lora(pipe.unet, folder, scale=self.lora_scale, dtype=self.dtype)
         return pipe
 
     def encode(

@@ -37,7 +37,12 @@ SDXL = "a Stable Diffusion XL pipeline"
 
 
 def load_sdxl(
-    base: Weights, *, dtype: str, image_encoder: Weights | None, embeds_images: bool
+    base: Weights,
+    *,
+    dtype: str,
+    image_encoder: Weights | None,
+    embeds_images: bool,
+    unet_dtype: str | None = None,
 ) -> StableDiffusionXLPipeline:
     """The stock pipeline with a DDIM scheduler, on the CPU.
 
@@ -46,6 +51,7 @@ def load_sdxl(
         dtype: of all weights: "float32", "bfloat16" or "float16".
         image_encoder: the CLIP vision tower that embeds the reference; ``None``: the base's own.
         embeds_images: whether a tower is needed at all.
+        unet_dtype: of the UNet alone; ``None``: as the others.
 
     Raises:
         UserError: the weights are missing, damaged, no SDXL, or of widths that do not match.
@@ -57,7 +63,7 @@ def load_sdxl(
     with _no_progress_bars():
         if embeds_images and image_encoder is not None:
             parts |= _load_image_encoder(image_encoder, getattr(torch, dtype))
-        pipe = _load(base, StableDiffusionXLPipeline, dtype, parts)
+        pipe = _load(base, StableDiffusionXLPipeline, dtype, parts, unet_dtype=unet_dtype or dtype)
     if pipe.unet.config.addition_embed_type != "text_time":
         raise UserError(
             f"{base.location!r} is no Stable Diffusion XL: its UNet takes no pooled embedding"
@@ -100,14 +106,29 @@ def load_pipeline(
         return _load(base, loader, dtype, parts)
 
 
-def _load(base: Weights, loader: Any, dtype: str, parts: Mapping[str, Any]) -> Any:
+def _load(
+    base: Weights,
+    loader: Any,
+    dtype: str,
+    parts: Mapping[str, Any],
+    *,
+    unet_dtype: str | None = None,
+) -> Any:
+    given = getattr(torch, dtype)
+    by_part = {"unet": getattr(torch, unet_dtype or dtype), "default": given}
     what = SDXL if loader is StableDiffusionXLPipeline else "a diffusers pipeline"
     with reading(base, what):
         source, options = located(base)
         pipe = loader.from_pretrained(
-            source, **options, **parts, dtype=getattr(torch, dtype), use_safetensors=True
+            source,
+            **options,
+            **parts,
+            dtype=given if by_part["unet"] == given else by_part,
+            use_safetensors=True,
         )
-    assert pipe.dtype == getattr(torch, dtype)  # diffusers before 0.40 does not know the name
+    models = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    # diffusers before 0.40 does not know the name
+    assert {model.dtype for model in models} <= set(by_part.values())
     check_vocabulary(tokenizers_of(pipe), base)
     pipe.scheduler = ddim_like(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)

@@ -30,21 +30,14 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."  # what PeftModel.save_pretrained puts before every key
 
 
-def load_lora(
-    unet: UNet2DConditionModel,
-    folder: str,
-    *,
-    scale: float = 1.0,
-    dtype: torch.dtype | None = None,
-) -> int:
+def load_lora(unet: UNet2DConditionModel, folder: str, *, scale: float = 1.0) -> int:
     """Adds the LoRA that lies in a folder as ``PeftModel.save_pretrained`` writes it.
 
     Args:
-        unet: gets the adapter in place, frozen and without dropout, on the UNet's device. After an
-            error it is of no more use.
+        unet: gets the adapter in place, frozen and without dropout, in the UNet's dtype and on
+            its device. After an error it is of no more use.
         folder: holds adapter_config.json and adapter_model.safetensors.
         scale: multiplies alpha/r; 1 is as trained.
-        dtype: of the adapter; ``None``: the UNet's.
 
     Returns:
         The number of the LoRA's parameters.
@@ -55,7 +48,7 @@ def load_lora(
     """
     config = _read_config(folder)
     tensors = _read_tensors(folder)
-    _inject(unet, config, dtype or unet.dtype, folder)
+    _inject(unet, config, folder)
     _check_fit(tensors, get_peft_model_state_dict(unet, adapter_name=ADAPTER), folder)
     set_peft_model_state_dict(unet, tensors, adapter_name=ADAPTER)
     _set_scale(unet, config, scale, folder)
@@ -63,21 +56,25 @@ def load_lora(
     return sum(tensor.numel() for tensor in tensors.values())
 
 
-def merge_lora(unet: UNet2DConditionModel, folder: str, *, scale: float = 1.0) -> None:
+def merge_lora(
+    unet: UNet2DConditionModel, folder: str, *, scale: float = 1.0, dtype: str = "float32"
+) -> None:
     """Adds a LoRA's product to the UNet's own weights, W + scale · alpha/r · B A, for inference.
 
-    No layer of the LoRA is left, and a step takes the time that the untuned UNet takes. The sum is
-    taken in float32 and rounded once to the UNet's dtype: below float32 that is not quite what
-    the layers of ``load_lora`` compute, which round each product. Arguments and errors are theirs.
+    No layer of the LoRA is left, and a step takes the time that the untuned UNet takes.
+
+    Args:
+        unet: in float32, so that the sum is rounded once, to ``dtype``. A sum with weights that
+            were rounded before would round a small change away again, everywhere.
+        folder, scale: see ``load_lora``, which raises the same errors.
+        dtype: of the whole UNet afterwards: "float32", "bfloat16" or "float16".
     """
-    load_lora(unet, folder, scale=scale, dtype=torch.float32)
+    assert unet.dtype == torch.float32
+    load_lora(unet, folder, scale=scale)
     for layer in _lora_layers(unet):
-        for weight in layer.get_base_layer().parameters():
-            weight.data = weight.data.float()
         layer.merge(adapter_names=[ADAPTER])
-        for weight in layer.get_base_layer().parameters():
-            weight.data = weight.data.to(unet.dtype)
     unet.unload_lora()
+    unet.to(getattr(torch, dtype))
 
 
 def _read_config(folder: str) -> LoraConfig:
@@ -123,10 +120,8 @@ def _read_tensors(folder: str) -> dict[str, torch.Tensor]:
     return {key.removeprefix(PEFT_PREFIX): tensor for key, tensor in tensors.items()}
 
 
-def _inject(
-    unet: UNet2DConditionModel, config: LoraConfig, dtype: torch.dtype, folder: str
-) -> None:
-    """Adds the configuration's layers, still empty."""
+def _inject(unet: UNet2DConditionModel, config: LoraConfig, folder: str) -> None:
+    """Adds the configuration's layers, still empty, in the UNet's own dtype."""
     config.inference_mode = True
     try:
         unet.add_adapter(config, ADAPTER)
@@ -134,7 +129,7 @@ def _inject(
         raise UserError(f"{folder} is a LoRA for another kind of model: {error}") from error
     for layer in _lora_layers(unet):
         for part in (layer.lora_A, layer.lora_B):
-            part.to(device=unet.device, dtype=dtype)
+            part.to(device=unet.device, dtype=unet.dtype)
 
 
 def _check_fit(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hb_tta.errors import UserError
+from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.generators.arguments import checked_seed, described_contexts
 from hb_tta.generators.protocol import ContextLike, GeneratorSpec
 
@@ -54,7 +54,7 @@ class RandAugmentSpec(GeneratorSpec):
     ) -> RandAugmentGenerator:
         """Nothing is loaded; it runs on the CPU, view by view, whatever the device."""
         if cpu_offload:
-            warnings.warn(f"{self.method} ignores cpu_offload=True", stacklevel=2)
+            warnings.warn(f"{self.method} ignores cpu_offload=True", HbTtaWarning, stacklevel=2)
         return RandAugmentGenerator(self)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hb_tta.context import DescribedContext
 from hb_tta.device import default_device
-from hb_tta.errors import UserError
+from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.generators.arguments import (
     check_guidance_scale,
     check_num_inference_steps,
@@ -82,7 +82,7 @@ class Sampler:
             self.pipe.enable_model_cpu_offload(device=self.device)
             return
         if cpu_offload:
-            warnings.warn(f"cpu_offload is ignored on {self.device}", stacklevel=5)
+            warnings.warn(f"cpu_offload is ignored on {self.device}", HbTtaWarning, stacklevel=5)
         self.pipe.to(self.device)
 
     @torch.no_grad()
@@ -154,6 +154,7 @@ class Sampler:
                 f"a description of {count_tokens(tokenizers, context.description)} tokens was "
                 f"shortened to {count_tokens(tokenizers, description)}: "
                 f"it begins {context.description[:40]!r}",
+                HbTtaWarning,
                 stacklevel=6,
             )
         return context._replace(description=description)

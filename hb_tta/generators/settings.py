@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from hb_tta.device import default_dtype
-from hb_tta.errors import UserError
+from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.families import Family
 from hb_tta.generators.fields import ALIASES, Default, Setting, method_settings
 from hb_tta.generators.values import checked, kind_of, parsed
@@ -115,7 +115,8 @@ def used_settings(
     }
     if ignored:
         named = ", ".join(f"{name}={value!r}" for name, value in ignored.items())
-        warnings.warn(f"{_method(spec)} ignores {named}", stacklevel=stacklevel + 1)
+        message = f"{_method(spec)} ignores {named}"
+        warnings.warn(message, HbTtaWarning, stacklevel=stacklevel + 1)
     return used
 
 

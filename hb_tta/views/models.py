@@ -49,7 +49,7 @@ class Models:
         self.device = device or default_device()
         self.generator_json = generator.to_json()
         self._generator_spec, self._describer_spec = generator, describer
-        self._load_options = {"batch_size": batch_size, "cpu_offload": cpu_offload}
+        self._load_options: dict[str, Any] = {"batch_size": batch_size, "cpu_offload": cpu_offload}
         self._keep_loaded = keep_loaded
         self._generator: Generator | None = None
         self._describer: Describer | None = None

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module, metadata
@@ -32,7 +34,7 @@ from PIL.Image import Image
 from tqdm import tqdm
 
 from hb_tta.disk import write_aside
-from hb_tta.errors import UserError
+from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.images import pixel_digest
 from hb_tta.tta.vote import vote
 
@@ -122,6 +124,12 @@ def __getattr__(name: str) -> type:
     return made
 
 
+def _let_warnings_through() -> None:
+    """lmms-eval and many a backend silence all warnings when they are imported: not ours."""
+    if not sys.warnoptions:  # what the person asked of Python counts for ours too
+        warnings.simplefilter("default", HbTtaWarning)
+
+
 # ── The class ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -154,6 +162,7 @@ class AugmentedBackend:
             if model.rank == 0:
                 told = json.dumps(settings.to_json(), indent=1, ensure_ascii=False)
                 write_aside(folder / SETTINGS_FILE, told.encode())
+        _let_warnings_through()
         return model
 
     def generate_until(self, requests: list[Any]) -> list[Any]:

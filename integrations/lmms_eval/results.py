@@ -16,7 +16,7 @@ from typing import Any
 from hb_tta.integrations.lmms_eval.again import augment_settings, making_again
 from hb_tta.integrations.lmms_eval.folders import SamplesFile, find_samples
 
-from hb_tta.errors import UserError
+from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.report.comparable import check_once, check_questions, named_apart
 from hb_tta.report.records import Picture, Record, Run, View
 
@@ -88,6 +88,7 @@ def _latest(files: list[tuple[SamplesFile, Lines]]) -> list[tuple[SamplesFile, L
             warnings.warn(
                 f"{older.path.name} is left out: {newer.path.name} has the same settings and is "
                 "newer",
+                HbTtaWarning,
                 stacklevel=2,
             )
         if key not in kept or file.date >= kept[key][0].date:
