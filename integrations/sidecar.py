@@ -19,7 +19,7 @@ from hb_tta.disk import write_aside
 THUMBNAIL = 512  # longest side of a real image that is kept for people to look at, pixels
 
 Line = dict[str, Any]
-Lines = dict[tuple[Any, ...], Line]
+Lines = dict[str, Line]
 
 
 class Sidecar:
@@ -81,5 +81,5 @@ def read_sidecar(path: Path, identity: Sequence[str]) -> Lines:
     return {_identity(line, identity): line for line in lines}
 
 
-def _identity(line: Line, names: Sequence[str]) -> tuple[Any, ...]:
-    return tuple(line[name] for name in names)
+def _identity(line: Line, names: Sequence[str]) -> str:
+    return "/".join(str(line[name]) for name in names)

@@ -293,7 +293,8 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path, capsys):
     assert [result["augment"] for result in results] == ["none", "randaugment"]
     page = (tmp_path / "out.html").read_text()
     assert "<th scope=row>tpt + randaugment</th>" in page
-    assert "http" not in page
+    assert "http:" not in page and "https:" not in page
+    assert "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\"" in page
     assert main(line) == 0
     assert capsys.readouterr().out == printed
 
@@ -310,7 +311,7 @@ def test_names_are_escaped_and_an_average_waits_for_all_tasks():
     page = table.html([result("<script>", 0.25), result("b", 0.75)])
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
-    assert '<small class="down sure">-50.0, p = 0.01</small>' in page
+    assert '<small class="down sure">−50.0<br>p=0.010</small>' in page
     text = table.markdown([result("a", 0.25), result("b", 0.75)])
     assert "| tpt + none | 25.0 [25.0, 25.0] ECE 10.0 | 75.0 [75.0, 75.0] ECE 10.0 | 50.0 [" in text
     other = result("a", 0.5) | {"augment": "randaugment"}

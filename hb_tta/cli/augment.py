@@ -12,7 +12,7 @@ from hb_tta.cli.output import MANIFEST, Output
 from hb_tta.cli.requests import Failure, Request, read_requests
 from hb_tta.context import TASKS
 from hb_tta.errors import UserError
-from hb_tta.report.contact_sheet import spelled_out
+from hb_tta.report.cells import spelled_out
 from hb_tta.settings import ViewSettings, by_arguments, settings_table
 from hb_tta.settings import add_arguments as add_settings
 

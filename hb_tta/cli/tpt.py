@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -162,7 +163,8 @@ def run(arguments: argparse.Namespace) -> int:
                 write_result(Path(arguments.out), text.encode())
             if arguments.html:
                 write_result(Path(arguments.html), table.html(results).encode())
-    print(table.markdown(results))
+    # Markdown for a file or another program, where it is pasted from.
+    print(table.text(results) if sys.stdout.isatty() else table.markdown(results))
     return 0
 
 

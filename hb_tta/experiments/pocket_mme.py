@@ -1,6 +1,6 @@
 """What generated views bring on pocket_mme, and what a gain means: methods beside their controls.
 
-    python benchmarks/pocket_mme.py --split dev --limit 20 --out results
+    python -m hb_tta.experiments.pocket_mme --split dev --limit 20 --out results
 
 *plain* and the methods are answered by lmms-eval with our plugin, as a person would run it; the
 controls (pocket_controls.py) in this process, by ``hb_tta.answer`` from the same questions, and
@@ -14,31 +14,35 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lmms_eval.tasks.mme.utils import mme_process_results
-from tqdm import tqdm
-from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from hb_tta import MultimodalContext, answer
+from hb_tta.context import MultimodalContext
 from hb_tta.disk import write_aside
-from hb_tta.experiments.pocket_controls import Shown, controls, prompt_of
+from hb_tta.experiments.plan import PlannedRun, carry_out, run_command
+from hb_tta.experiments.pocket_answers import (
+    answer_controls,
+    control_runs,
+    keep_seconds,
+    seconds_folder,
+)
+from hb_tta.experiments.pocket_controls import prompt_of
 from hb_tta.families import get_family
-from hb_tta.images import pixel_digest
-from hb_tta.integrations.lmms_eval.results import read_lines, read_runs
-from hb_tta.integrations.settings import AugmentSettings
 from hb_tta.metrics import PairedTest, paired_test
-from hb_tta.pocket.tasks import CATEGORIES, Sample, pocket_mme
-from hb_tta.report import Picture, Record, Run, View, page, score, table
-from hb_tta.report.scores import ALL
+from hb_tta.pocket.tasks import CATEGORIES, Sample
+from hb_tta.report import Run, page, renderers, score, table
+from hb_tta.report.cells import Cell, Table
+from hb_tta.report.scores import ALL, Scored
 from hb_tta.store import Store
+
+if TYPE_CHECKING:
+    from hb_tta.integrations.settings import AugmentSettings
 
 METHODS = ("hummingbird", "i2t2i", "randaugment")
 UNDER_TEST = METHODS[0]  # whose descriptions and views the controls borrow
@@ -59,13 +63,19 @@ def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
     check_settings(options)
-    for part in PARTS if options.only is None else (options.only,):
-        if part == "controls":
-            answer_controls(options)
-        else:
-            evaluate(part, options)
+    for _ in carry_out(plan(options)):
+        pass  # every part's results are files in its own folder
     if options.only is None:
         write_report(options)
+
+
+def plan(options: argparse.Namespace) -> Iterator[PlannedRun]:
+    """The parts that are asked for."""
+    for part in PARTS if options.only is None else (options.only,):
+        if part == "controls":
+            yield PlannedRun(part, lambda: answer_controls(options, augmented))
+        else:
+            yield PlannedRun(part, lambda part=part: evaluate(part, options))  # type: ignore[misc]
 
 
 # ── plain and the methods: lmms-eval ─────────────────────────────────────────────────────────────
@@ -73,6 +83,8 @@ def main() -> None:
 
 def settings_of(method: str, options: argparse.Namespace) -> AugmentSettings:
     """The plugin's settings of a method."""
+    from hb_tta.integrations.settings import AugmentSettings
+
     return AugmentSettings.parse(method, augment_args(options), device="cpu")
 
 
@@ -110,7 +122,7 @@ def evaluate(arm: str, options: argparse.Namespace) -> None:
         return
     mllm = get_family("pocket").weights("mllm").location
     command = [
-        *(sys.executable, "-m", "hb_tta.cli", "lmms-eval", "--model", "llava_hf"),
+        *("lmms-eval", "--model", "llava_hf"),
         *("--model_args", f"pretrained={mllm},device_map=cpu", "--device", "cpu"),
         *("--tasks", TASKS[options.split], "--limit", str(number_of_questions(options))),
         *("--log_samples", "--output_path", str(folder)),
@@ -118,8 +130,7 @@ def evaluate(arm: str, options: argparse.Namespace) -> None:
     if arm != "plain":
         command += ["--augment", arm, "--augment_args", augment_args(options)]
     began, processor_began = time.perf_counter(), os.times().children_user
-    subprocess.run(command, check=True)
-    if not is_complete(folder, options):
+    if run_command(*command) or not is_complete(folder, options):
         sys.exit(f"lmms-eval gave no results for {arm}: its messages above say why")
     processor = os.times().children_user - processor_began
     seconds = time.perf_counter() - began
@@ -141,63 +152,6 @@ def number_of_questions(options: argparse.Namespace) -> int:
     return options.limit * len(CATEGORIES) * 2
 
 
-def keep_seconds(
-    arm: str, seconds: float, processor: float, questions: int, options: argparse.Namespace
-) -> None:
-    """Note how long an arm took, by the clock and in time of the processor."""
-    path = seconds_folder(options) / f"{arm.replace(' ', '_')}.json"
-    kept = {"clock": seconds, "processor": processor, "questions": questions}
-    write_aside(path, json.dumps(kept).encode())
-
-
-def seconds_folder(options: argparse.Namespace) -> Path:
-    """Where a file an arm says how long it took; of a run in pieces, the last one."""
-    return Path(options.out) / "seconds"
-
-
-# ── The controls ─────────────────────────────────────────────────────────────────────────────────
-
-
-def questions(options: argparse.Namespace) -> list[Sample]:
-    """The questions in the order of lmms-eval's documents: the categories take turns by image."""
-    streams = [list(pocket_mme(options.split, category=c, limit=options.limit)) for c in CATEGORIES]
-    starts = range(0, 2 * options.limit, 2)
-    return [s for start in starts for stream in streams for s in stream[start : start + 2]]
-
-
-def answer_controls(options: argparse.Namespace) -> None:
-    """Answer what is missing of each control, a line a question."""
-    samples = questions(options)
-    files = {name: control_file(name, options) for name in controls([], [], options.split, 0)}
-    done = {name: len(read_lines(path)) if path.exists() else 0 for name, path in files.items()}
-    if all(count == len(samples) for count in done.values()):
-        return
-    arms = controls(samples, augmented(samples, options), options.split, options.views)
-    ask = asking(options)
-    for name, shown in arms.items():
-        began, processor_began = time.perf_counter(), time.process_time()
-        todo = range(done[name], len(samples))
-        with open(files[name], "a", encoding="utf-8") as file:
-            for number in tqdm(todo, desc=name):
-                line = ask(number, samples[number], shown(number))
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                file.flush()
-        if todo:
-            processor = time.process_time() - processor_began
-            keep_seconds(name, time.perf_counter() - began, processor, len(todo), options)
-
-
-def control_file(name: str, options: argparse.Namespace) -> Path:
-    """Where a control's answers are; a line that a killed run left unfinished is taken off."""
-    path = Path(options.out) / "controls" / f"{name.replace(' ', '_')}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists():
-        text = path.read_text(encoding="utf-8")
-        if not text.endswith("\n"):
-            write_aside(path, text[: text.rfind("\n") + 1].encode())
-    return path
-
-
 def augmented(samples: Sequence[Sample], options: argparse.Namespace) -> list[Any]:
     """The descriptions and views of the method under test; they are in the store already."""
     augmenter = settings_of(UNDER_TEST, options).augmenter
@@ -205,115 +159,67 @@ def augmented(samples: Sequence[Sample], options: argparse.Namespace) -> list[An
     return augmenter.augment(contexts, n=options.views, seed=options.seed)
 
 
-def asking(options: argparse.Namespace) -> Callable[[int, Sample, Shown], dict[str, Any]]:
-    """A function that asks the MLLM and scores its answer as lmms-eval does."""
-    folder = get_family("pocket").weights("mllm").local_folder()
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype="auto")  # as llava_hf does
-    processor = AutoProcessor.from_pretrained(folder)
-
-    def ask(number: int, sample: Sample, shown: Shown) -> dict[str, Any]:
-        said = answer(
-            model, processor, sample.image, shown.prompt, shown.views,
-            max_new_tokens=16, do_sample=False,
-        )  # fmt: skip
-        document = {"category": sample.category, "answer": sample.answer}
-        document["question_id"] = sample.question_id
-        (scored,) = mme_process_results(document, [said.text]).values()
-        return {
-            "question": str(number),
-            "right": scored["score"] == 1,
-            "answer": said.text,
-            "description": shown.description,
-            "prompt": shown.prompt,
-            "real": keep_image(sample.image, options),
-            "keys": list(shown.keys),
-            "images": [] if shown.keys else [keep_image(view, options) for view in shown.views],
-            "views": [view._asdict() for view in said.views],
-            "combined": said.combined and said.combined._asdict(),
-        }
-
-    return ask
-
-
-def keep_image(image: Any, options: argparse.Namespace) -> str:
-    """Write an image for the page; its file's name."""
-    path = Path(options.out) / "controls" / "images" / f"{pixel_digest(image)}.png"
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        image.save(path)  # nothing reads it while the figures are made
-    return path.name
-
-
-def control_runs(options: argparse.Namespace) -> Iterator[Run]:
-    """The controls' answers as runs."""
-    samples = questions(options)
-    for name in controls([], [], options.split, 0):
-        lines = read_lines(control_file(name, options))
-        records = [
-            control_record(sample, line, options)
-            for sample, line in zip(samples, lines, strict=True)
-        ]
-        yield Run(name, records)
-
-
-def control_record(sample: Sample, line: dict[str, Any], options: argparse.Namespace) -> Record:
-    """A control's answer to a question."""
-    images = Path(options.out) / "controls" / "images"
-    pictures = [Picture(images / line["real"])]
-    pictures += [Picture(key=key) for key in line["keys"]]
-    pictures += [Picture(images / name) for name in line["images"]]
-    labels = ["real", *(f"view {number}" for number in range(len(pictures) - 1))]
-    return Record(
-        question=line["question"],
-        image=sample.question_id,
-        category=sample.category,
-        right=line["right"],
-        text=line["prompt"],
-        target=sample.answer,
-        answer=line["answer"],
-        description=line["description"],
-        views=[
-            View(label, (picture,), **said)
-            for label, picture, said in zip(labels, pictures, line["views"], strict=True)
-        ],
-        combined=line["combined"] and View("combined", **line["combined"]),
-    )
-
-
 # ── The report ───────────────────────────────────────────────────────────────────────────────────
 
 
-def write_report(options: argparse.Namespace) -> None:
-    """The table, the comparisons and the page."""
+@dataclass(frozen=True)
+class Results:
+    """What the parts gave.
+
+    Attributes:
+        task: its name.
+        scored: every arm.
+        tests: between arms, each with what it is about.
+        agree: to how many questions lmms-eval and ``hb_tta.answer`` give the same plain answer.
+    """
+
+    task: str
+    scored: list[Scored]
+    tests: list[tuple[dict[str, str], PairedTest]]
+    agree: int
+
+
+def results_of(options: argparse.Namespace) -> Results:
+    """Read what the parts left in their folders."""
+    from hb_tta.integrations.lmms_eval.results import read_runs
+
     folders = [str(Path(options.out) / "lmms_eval" / arm) for arm in ("plain", *METHODS)]
     task, runs = read_runs(folders, store=store_of(options))
     plain = runs[0]
     here, *others = control_runs(options)
     agree = sum(a.answer == b.answer for a, b in zip(plain.records, here.records, strict=True))
     runs += [replace(run, model=plain.model) for run in others]
-    scored = score(runs)
-    tests = comparisons({run.name: run for run in runs})
-    settings = json.loads((Path(options.out) / "settings.json").read_text())
+    return Results(task, score(runs), comparisons({run.name: run for run in runs}), agree)
+
+
+def tables(results: Results) -> list[Table]:
+    """The arms by category, and the arms beside each other."""
+    return [table.table(results.scored), comparison_table(results.tests)]
+
+
+def write_report(options: argparse.Namespace) -> None:
+    """The tables, their figures as JSON, and the page."""
+    results, out = results_of(options), Path(options.out)
     files = sorted(seconds_folder(options).glob("*.json"))
-    seconds = {path.stem: json.loads(path.read_text()) for path in files}
+    asked = len(results.scored[0].run.records)
     report = {
-        **table.to_json(task, scored),
-        "comparisons": [{**about, **vars(test)} for about, test in tests],
-        "plain agrees": {"questions": len(plain.records), "same answer": agree},
-        "benchmark": settings,
-        "seconds": seconds,
+        **table.to_json(results.task, results.scored),
+        "comparisons": [{**about, **vars(test)} for about, test in results.tests],
+        "plain agrees": {"questions": asked, "same answer": results.agree},
+        "benchmark": json.loads((out / "settings.json").read_text()),
+        "seconds": {path.stem: json.loads(path.read_text()) for path in files},
     }
+    arms, between = map(renderers.markdown, tables(results))
     text = "\n\n".join(
         [
-            f"# {task}: {options.limit} images a category, {options.views} views",
-            table.markdown(scored),
-            "## Between the arms, ACC in points\n\n" + comparison_table(tests),
-            f"lmms-eval and `hb_tta.answer` give the same plain answer to {agree} of "
-            f"{len(plain.records)} questions.",
+            f"# {results.task}: {options.limit} images a category, {options.views} views",
+            arms,
+            f"## Between the arms, ACC in points\n\n{between}",
+            f"lmms-eval and `hb_tta.answer` give the same plain answer to {results.agree} of "
+            f"{asked} questions.",
         ]
     )
-    made = page.render(task, scored, store=Store(store_of(options)))
-    out = Path(options.out)
+    made = page.render(results.task, results.scored, store=Store(store_of(options)))
     write_aside(out / "report.json", json.dumps(report, indent=2).encode())
     write_aside(out / "report.md", (text + "\n").encode())
     write_aside(out / "report.html", made.html.encode())
@@ -330,21 +236,22 @@ def comparisons(runs: dict[str, Run]) -> list[tuple[dict[str, str], PairedTest]]
                 for name in (first, second)
             )
             about = {"first": first, "second": second, "category": category}
-            rights = [[float(record.right) for record in records] for records in (a, b)]
-            found.append((about, paired_test(*rights, groups=[record.image for record in a])))
+            rights = [[record.score for record in records] for records in (a, b)]
+            found.append((about, paired_test(*rights, groups=[record.group for record in a])))
     return found
 
 
-def comparison_table(tests: list[tuple[dict[str, str], PairedTest]]) -> str:
-    """The comparisons in Markdown."""
-    rows = ["| first − second | category | difference | p |", "| --- | --- | --- | --- |"]
-    for about, test in tests:
-        ends = f"[{table.signed(test.low)}, {table.signed(test.high)}]"
-        rows.append(
-            f"| {about['first']} − {about['second']} | {about['category']} "
-            f"| {table.signed(test.difference)} {ends} | {table.p_value(test)} |"
-        )
-    return "\n".join(rows)
+def comparison_table(tests: list[tuple[dict[str, str], PairedTest]]) -> Table:
+    """A row a pair of arms and a category."""
+    rows: list[list[Cell | str]] = [
+        [
+            f"{about['first']} − {about['second']}",
+            about["category"],
+            Cell.difference(test, about["second"]),
+        ]
+        for about, test in tests
+    ]
+    return Table(["first − second", "category", "difference"], rows, heads=2)
 
 
 def _options() -> argparse.Namespace:

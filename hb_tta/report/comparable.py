@@ -42,7 +42,7 @@ def check_questions(runs: Sequence[Run]) -> None:
 def _asks(record: Record, same_model: bool) -> tuple[str, ...]:
     """What is the same in runs that can be compared; tasks word their prompts for the model."""
     words = record.text if same_model else ""
-    return record.image, record.category, record.target, words
+    return record.group, record.category, record.target, words
 
 
 def named_apart(runs: Sequence[Run]) -> list[Run]:

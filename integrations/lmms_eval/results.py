@@ -18,7 +18,7 @@ from hb_tta.integrations.lmms_eval.folders import SamplesFile, find_samples
 
 from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.report.comparable import check_once, check_questions, named_apart
-from hb_tta.report.records import Picture, Record, Run, View
+from hb_tta.report.records import Picture, Record, Run, Seen
 
 SCORES = ("mme_perception_score", "mme_cognition_score")
 _SAME = ("limit", "offset", "random_seed", "numpy_seed", "torch_seed", "fewshot_seed")
@@ -178,21 +178,21 @@ def _record(
     combined = (said or {}).get("combined")
     return Record(
         question=str(line["doc_id"]),
-        image=str(score["question_id"]),
+        group=str(score["question_id"]),
         category=str(score["category"]),
-        right=score["score"] == 1,
+        score=float(score["score"] == 1),
         text=str(line.get("input") or (document or {}).get("question") or ""),
         target=str(line.get("target", "")),
         answer=_text(line.get("filtered_resps", "")),
         description="\n".join(filter(None, (its.get("description") for its in about))) or None,
-        views=_views(file, said, about) if said else (),
-        combined=None if combined is None else View("combined", (), **_yes_no(combined)),
+        seen=_seen(file, said, about) if said else (),
+        combined=None if combined is None else Seen("combined", (), **_yes_no(combined)),
     )
 
 
-def _views(
+def _seen(
     file: SamplesFile, said: Mapping[str, Any], about: list[dict[str, Any]]
-) -> tuple[View, ...]:
+) -> tuple[Seen, ...]:
     real = [Picture(_real_image(file, its["pixels"])) for its in about]
     seeds = about[0]["seeds"] if about else []
     shown = [("real", real)]
@@ -201,7 +201,7 @@ def _views(
     scores = list(said.get("views") or [])
     scores += [{}] * (len(shown) - len(scores))
     return tuple(
-        View(label, tuple(pictures), **_yes_no(score))
+        Seen(label, tuple(pictures), **_yes_no(score))
         for (label, pictures), score in zip(shown, scores, strict=False)
     )
 
