@@ -47,16 +47,8 @@ def plan(options: argparse.Namespace) -> Iterator[PlannedRun]:
 def evaluate(method: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """What ``hb-tta tpt`` says of a method's views, a part of the task after the other."""
     out = options.out / f"{options.task}.{method}.{options.split}.json"
-    arguments = [
-        *TASKS[options.task].split(),
-        "--family",
-        "pocket",
-        "--split",
-        options.split,
-        "--augment",
-        method,
-    ]
-    arguments += ["--out", str(out)]
+    arguments = [*TASKS[options.task].split(), "--split", options.split, "--augment", method]
+    arguments += ["--family", "pocket", "--out", str(out)]
     if options.limit is not None:
         arguments += ["--limit", str(options.limit)]
     if options.store is not None:
