@@ -122,7 +122,7 @@ class ViewSettings:
     n: int = _option(
         4, spelling.positive, "-n", "N", "generated views of an image (default: 4)", also="views"
     )
-    seed: int = _option(0, spelling.seed, "--seed", "SEED", _SEED)
+    seed: int = _option(0, spelling.whole, "--seed", "SEED", _SEED)
     describer: str | PathLike[str] | Weights | DescriberSpec | Default | None = _option(
         DEFAULT, _describer, "--describer", "DIR|ID", _DESCRIBER, in_spec=True
     )
@@ -141,6 +141,8 @@ class ViewSettings:
     def __post_init__(self) -> None:
         for name in OPTIONS:
             object.__setattr__(self, name, read_option(name, getattr(self, name)))
+        if not 0 <= self.seed <= 2**63 - self.n:
+            raise UserError(f"seed={self.seed} is out of range: use 0 to 2**63 - n")
         own = {name: _of_json(value) for name, value in self.settings.items()}
         read = full_settings(get_method(self.method), own)
         object.__setattr__(self, "settings", MappingProxyType(read))
@@ -218,12 +220,18 @@ class ViewSettings:
     # ── Made ──
 
     def augmenter(
-        self, *, store: Any = None, task: str = "vqa", keep_loaded: bool | None = None
+        self,
+        *,
+        store: Store | None = None,
+        device: str | None = None,
+        task: str = "vqa",
+        keep_loaded: bool | None = None,
     ) -> Augmenter:
         """What makes these views: ``augmenter.augment(contexts, settings.n, settings.seed)``.
 
         Args:
             store: an open one in place of the settings'.
+            device: where the models run if the settings do not say it.
             task, keep_loaded: see ``Augmenter``.
 
         Raises:
@@ -234,7 +242,7 @@ class ViewSettings:
             family=self.family,
             describer=self.describer,
             dtype=self.dtype,
-            device=self.device,
+            device=self.device or device,
             batch_size=self.batch_size,
             cpu_offload=self.cpu_offload,
             store=self.store if store is None else store,

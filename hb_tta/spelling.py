@@ -43,14 +43,6 @@ def whole(value: Any, least: int | None = None) -> int:
 positive = partial(whole, least=1)
 
 
-def seed(value: Any) -> int:
-    """The seed of a first view."""
-    number = whole(value)
-    if not 0 <= number < 2**63:
-        raise Unfit("is out of range: use 0 to 2**63 - n")
-    return number
-
-
 def yes_or_no(value: Any) -> bool:
     """A truth value."""
     words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}

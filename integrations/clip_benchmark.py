@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -179,12 +179,10 @@ class TunedClip:
     def __init__(self, source: Any, device: str, options: Options) -> None:
         store = Store(options.options["store"])
         views = options.views
-        if views is not None and views.device is None:
-            views = replace(views, device=device)
         self._views = ViewFeatures(
             load_clip(source, device=device),
             store,
-            augmenter=None if views is None else views.augmenter(store=store),
+            augmenter=None if views is None else views.augmenter(store=store, device=device),
             generated=0 if views is None else views.n,
             crops=options.crops,
             seed=options.options["seed"],

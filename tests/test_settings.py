@@ -182,7 +182,7 @@ def test_json_and_a_file_say_the_same_as_key_value(tmp_path):
         ('{"n": 1.5}', "n=1.5 is not a whole number"),
         ('{"n": true}', "n=True is not a whole number"),
         ('{"n": null}', "n=None is not a whole number"),
-        ("seed=-1", "seed='-1' is out of range"),
+        ("seed=-1", "seed=-1 is out of range"),
         ("family=", "family='' names nothing"),
         ("family=sd3", "there is no family 'sd3'"),
         ("dtype=int8", "dtype='int8' is not known: choose one of float32"),
