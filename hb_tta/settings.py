@@ -43,19 +43,19 @@ class Option(NamedTuple):
     """How a field of ``ViewSettings`` is read and spelled.
 
     Attributes:
+        default: of the field.
         read: text or JSON → the value; ``Unfit`` where it is none.
         flag, metavar, help: of our commands; without a metavar the flag takes no value.
-        default: of the field.
         also: another name that means the same, in no help.
         running: no view depends on it: it is in no key and no JSON.
         in_spec: the augmenter's spec stands for it in the digest.
     """
 
+    default: Any
     read: Callable[[Any], Any]
     flag: str
     metavar: str | None
     help: str
-    default: Any
     also: str | None = None
     running: bool = False
     in_spec: bool = False
@@ -78,8 +78,8 @@ def _describer(value: Any) -> Any:
         raise Unfit(f"is no describer: give a folder, a hub id, or its {names}") from None
 
 
-def _option(default: Any, *option: Any, **more: Any) -> Any:
-    return field(default=default, metadata={"option": Option(*option, default, **more)})
+def _option(default: Any, *rest: Any, **more: Any) -> Any:
+    return field(default=default, metadata={"option": Option(default, *rest, **more)})
 
 
 _FAMILY = (

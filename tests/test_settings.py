@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,7 +27,7 @@ POCKET = get_family("pocket")
 
 
 @pytest.fixture
-def mirror(tmp_path: Path, monkeypatch) -> None:
+def mirror(tmp_path: Path, monkeypatch) -> Iterator[None]:
     """The other package as pip leaves it: its modules, and metadata with its entry point."""
     site = shutil.copytree(PLUGIN, tmp_path / "site")
     info = site / "hb_tta_mirror-0.1.0.dist-info"
@@ -35,6 +37,8 @@ def mirror(tmp_path: Path, monkeypatch) -> None:
     (info / "entry_points.txt").write_text(entry)
     monkeypatch.syspath_prepend(site)
     monkeypatch.setenv("HB_TTA_STORE", str(tmp_path / "store"))
+    yield
+    sys.modules.pop("hb_tta_mirror", None)
 
 
 @pytest.fixture
@@ -76,7 +80,7 @@ def lmms_eval_door(method: str, flags: list[str]) -> ViewSettings:
 
 
 DOORS = [augment_door, tpt_door, clip_benchmark_door, lmms_eval_door]
-WANTED = {
+WANTED: dict[str, Any] = {
     "family": "pocket",
     "n": 3,
     "seed": 5,
