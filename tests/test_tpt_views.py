@@ -282,8 +282,9 @@ def test_few_shot_tasks_with_views_of_either_kind(clip):
 def test_the_command_prints_a_table_and_writes_json(tmp_path, capsys):
     out = tmp_path / "out.json"
     line = ["tpt", "--task", "pocket_objects_r", "--limit", "8", "--augment", "none", "randaugment"]
-    line += ["--views", "2", "--quiet", "--out", str(out), "--store", str(tmp_path / "store")]
-    line += ["--html", str(tmp_path / "out.html")]
+    line += ["--family", "pocket", "-n", "2", "--crops", "2", "--quiet"]
+    line += ["--out", str(out), "--html", str(tmp_path / "out.html")]
+    line += ["--store", str(tmp_path / "store")]
     assert main(line) == 0
     printed = capsys.readouterr().out
     assert "| tpt + randaugment |" in printed
@@ -350,7 +351,7 @@ def test_the_average_weighs_tasks_alike_and_its_gain_is_over_the_same_samples():
     ],
 )
 def test_mistakes_are_told_in_a_sentence(line, told, capsys):
-    assert main(["tpt", "--limit", "2", "--quiet", *line]) == 1
+    assert main(["tpt", "--limit", "2", "--quiet", "--family", "pocket", *line]) == 1
     error = capsys.readouterr().err
     assert told in error
     assert "Traceback" not in error

@@ -24,7 +24,7 @@ import torch
 from hb_tta.context import DescribedContext
 from hb_tta.experiments.plan import PlannedRun, carry_out, kept, write_tables
 from hb_tta.families import Family
-from hb_tta.generators.specs import HummingbirdSpec
+from hb_tta.generators.hummingbird import HummingbirdSpec
 from hb_tta.metrics import bootstrap_interval, diversity, paired_test
 from hb_tta.pocket.captions import Mention, caption
 from hb_tta.pocket.reader import Reader

@@ -42,7 +42,7 @@ from hb_tta.report.scores import ALL, Scored
 from hb_tta.store import Store
 
 if TYPE_CHECKING:
-    from hb_tta.integrations.lmms_eval.settings import AugmentSettings
+    from hb_tta.integrations.settings import AugmentSettings
 
 METHODS = ("hummingbird", "i2t2i", "randaugment")
 UNDER_TEST = METHODS[0]  # whose descriptions and views the controls borrow
@@ -83,14 +83,14 @@ def plan(options: argparse.Namespace) -> Iterator[PlannedRun]:
 
 def settings_of(method: str, options: argparse.Namespace) -> AugmentSettings:
     """The plugin's settings of a method."""
-    from hb_tta.integrations.lmms_eval.settings import AugmentSettings
+    from hb_tta.integrations.settings import AugmentSettings
 
     return AugmentSettings.parse(method, augment_args(options), device="cpu")
 
 
 def augment_args(options: argparse.Namespace) -> str:
     """What stands behind ``--augment_args``."""
-    return f"family=pocket,views={options.views},seed={options.seed},store={store_of(options)}"
+    return f"family=pocket,n={options.views},seed={options.seed},store={store_of(options)}"
 
 
 def store_of(options: argparse.Namespace) -> str:
@@ -106,7 +106,7 @@ def check_settings(options: argparse.Namespace) -> None:
         "views": options.views,
         "seed": options.seed,
         "mllm": get_family("pocket").weights("mllm").fingerprint(),
-        **{method: settings_of(method, options).spec_hash for method in METHODS},
+        **{method: settings_of(method, options).digest for method in METHODS},
     }
     path = Path(options.out) / "settings.json"
     if path.exists() and (found := json.loads(path.read_text())) != settings:

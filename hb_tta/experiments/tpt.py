@@ -24,8 +24,8 @@ from hb_tta.tpt import table
 METHODS = ("none", "randaugment", "i2t2i", "hummingbird")
 # What stands behind ``hb-tta tpt``; chosen on neither split of these tables.
 TASKS = {
-    "objects": "--task pocket_objects_all --limit 40 --views 4 --selection 0.5",
-    "relations": "--task pocket_hoi --limit 30 --views 1 --views-of supports",
+    "objects": "--task pocket_objects_all --limit 40 -n 4 --crops 0 --selection 0.5",
+    "relations": "--task pocket_hoi --limit 30 -n 1 --views-of supports",
 }
 
 
@@ -48,7 +48,7 @@ def evaluate(method: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """What ``hb-tta tpt`` says of a method's views, a part of the task after the other."""
     out = options.out / f"{options.task}.{method}.{options.split}.json"
     arguments = [*TASKS[options.task].split(), "--split", options.split, "--augment", method]
-    arguments += ["--out", str(out)]
+    arguments += ["--family", "pocket", "--out", str(out)]
     if options.limit is not None:
         arguments += ["--limit", str(options.limit)]
     if options.store is not None:

@@ -118,12 +118,7 @@ class ViewFeatures:
     def _generator_json(self) -> dict[str, Any] | None:
         if self.augmenter is None:
             return None
-        describer = self.augmenter.describer_spec
-        return {
-            "n": self.generated,
-            "generator": self.augmenter.generator_spec.to_json(),
-            "describer": None if describer is None else describer.to_json(),
-        }
+        return {"n": self.generated, **self.augmenter.spec}
 
     def _encode(self, images: Sequence[ViewRequest]) -> Tensor:
         generated: list[list[Image]] = [[] for _ in images]
