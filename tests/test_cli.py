@@ -50,11 +50,21 @@ def write_lines(path: Path, *lines: object) -> Path:
 
 
 def read_manifest(folder: Path | str = "hb-tta-out") -> dict:
-    return json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8"))
+    """What the files beside the views say: the done, the failed, the specs by their hash."""
+    lines = (Path(folder) / "manifest.jsonl").read_bytes().split(b"\n")
+    assert lines.pop() == b""
+    told = [json.loads(line) for line in lines]
+    assert [line["index"] for line in told] == sorted({line["index"] for line in told})
+    specs = Path(folder) / "specs.json"
+    return {
+        "items": [line for line in told if "views" in line],
+        "failures": [line for line in told if "failure" in line],
+        "specs": json.loads(specs.read_bytes()) if specs.exists() else {},
+    }
 
 
 def pngs(folder: Path | str = "hb-tta-out") -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in Path(folder).glob("*.png")}
+    return {path.name: path.read_bytes() for path in (Path(folder) / "views").glob("*.png")}
 
 
 def sentence(error: str) -> str:
@@ -93,7 +103,7 @@ def test_the_manifest_tells_all_that_decided_the_views(work, capsys):
     (item,) = manifest["items"]
     assert item["question"] == "Is it?" and item["image"] == "scene.png" and item["task"] == "vqa"
     assert [view["seed"] for view in item["views"]] == [7, 8]
-    assert {view["file"] for view in item["views"]} == set(pngs())
+    assert {view["file"] for view in item["views"]} == {f"views/{name}" for name in pngs()}
     assert item["spec_hash"] == content_key(manifest["specs"][item["spec_hash"]])
     assert manifest["specs"][item["spec_hash"]]["generator"]["num_inference_steps"] == 2
     assert item["description"] and item["description"] in capsys.readouterr().out
@@ -147,7 +157,7 @@ def test_bad_lines_are_told_at_the_end_and_the_good_ones_are_done(work, capsys):
     numbers = [*range(2, last), last + 1]
     for number, failure, reason in zip(numbers, failures, expected.values(), strict=True):
         assert failure["index"] == number
-        assert reason in failure["reason"]
+        assert reason in failure["failure"]
         assert f"line {number}: " in told
 
 
@@ -293,7 +303,9 @@ sys.exit(main(["augment", "scene.png", *{QUICK!r}, {option!r}, "full"]))
         assert main(["augment", "scene.png", *QUICK]) == 0  # the store has the views
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
-    assert re.search(r"/full is on a full disk|full/000001-seed0.png cannot", sentence(done.stderr))
+    assert re.search(
+        r"/full is on a full disk|full/views/000001-seed0.png cannot", sentence(done.stderr)
+    )
     assert not [path for path in (work / "full").rglob("*.tmp")]
     assert main(["augment", "scene.png", *QUICK, option, "full"]) == 0
     assert Store("full" if option == "--store" else None).verify() == []

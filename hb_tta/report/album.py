@@ -59,7 +59,8 @@ class Album:
     def _bytes(self, picture: Picture) -> bytes | None:
         if picture.file is not None:
             return picture.file.read_bytes() if picture.file.is_file() else None
-        return None if picture.key is None else self._store.get("views", picture.key)
+        found = None if picture.key is None else self._store.read("views", picture.key)
+        return None if found is None else found[0]
 
 
 def data_uri(data: bytes) -> str:
