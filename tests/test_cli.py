@@ -16,8 +16,10 @@ import pytest
 from hb_tta import device as hb_device
 from hb_tta.cli import describe_os_error, main
 from hb_tta.cli.demo import contexts_of, pick_scenes
+from hb_tta.cli.output import Lines
 from hb_tta.cli.requests import Failure, read_requests
 from hb_tta.families import get_family, list_families
+from hb_tta.file_index import FileIndex
 from hb_tta.pocket.tasks import pocket_mme
 from hb_tta.store import Store, content_key
 
@@ -189,6 +191,117 @@ def test_the_answer_in_a_line_changes_nothing(work):
         assert main(["augment", str(file), *QUICK, "--out", answer]) == 0
     assert pngs("Yes") == pngs("No")
     assert read_manifest("Yes") == read_manifest("No")
+
+
+def test_what_is_there_is_neither_decoded_nor_written_again(work):
+    line = {"image": "scene.png", "question": "Is it?"}
+    odd = "Is\u2028it\x85so?"  # where Python, but not JSON, ends a line
+    file = write_lines(work / "questions.jsonl", line, {**line, "question": odd})
+    assert main(["augment", str(file), *QUICK, "-n", "2"]) == 0
+    stored = {
+        payload
+        for entry in Store().entries()
+        for payload, _ in [Store().read(entry.namespace, entry.key) or (b"", {})]
+    }
+    assert set(pngs().values()) == stored
+    inodes = {path: path.stat().st_ino for path in (work / "hb-tta-out" / "views").iterdir()}
+    changed = work / "hb-tta-out" / "views" / "000002-seed1.png"
+    changed.write_bytes(b"another")
+    assert main(["augment", str(file), *QUICK, "-n", "2"]) == 0
+    assert {p for p, inode in inodes.items() if p.stat().st_ino != inode} == {changed}
+    assert set(pngs().values()) == stored
+    assert [item["question"] for item in read_manifest()["items"]] == [
+        "Is it?",
+        "Is\u2028it\x85so?",
+    ]
+
+
+def test_an_image_is_looked_at_once(work, monkeypatch):
+    monkeypatch.setattr(FileIndex, "_FRESH_NS", 0)  # the image has just been written
+    monkeypatch.setenv("XDG_CACHE_HOME", str(work / "cache"))
+    decoded: list[str] = []
+    listening = True
+
+    def hear(event, arguments):
+        if listening and event == "open" and str(arguments[0]).endswith("scene.png"):
+            decoded.append(str(arguments[0]))
+
+    sys.addaudithook(hear)
+    file = write_lines(work / "questions.jsonl", {"image": "scene.png"})
+    counts = []
+    for _ in range(2):
+        decoded.clear()
+        assert main(["augment", str(file), *QUICK, "-n", "2"]) == 0
+        counts.append(len(decoded))
+    listening = False
+    assert counts == [2, 0]  # to be named, and by the generator; then not at all
+
+
+def test_no_part_of_a_run_replaces_the_lines_of_a_whole_one(tmp_path):
+    path = tmp_path / "manifest.jsonl"
+
+    def write(name: str, count: int, whole: bool) -> list[dict]:
+        lines = Lines(path)
+        for number in range(count):
+            lines.write({"run": name, "line": number})
+        lines.close(whole=whole)
+        assert [entry.name for entry in tmp_path.iterdir()] == ["manifest.jsonl"]
+        return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+    def run(name: str, count: int) -> list[dict]:
+        return [{"run": name, "line": number} for number in range(count)]
+
+    assert write("a", 3, whole=False) == run("a", 3)  # better than nothing
+    assert write("b", 2, whole=False) == run("a", 3)
+    assert write("c", 5, whole=False) == run("c", 5)
+    assert write("d", 5, whole=True) == run("d", 5)
+    assert write("e", 4, whole=True) == run("e", 4)
+
+
+def test_a_line_is_in_the_file_when_it_is_written(tmp_path):
+    path = tmp_path / "manifest.jsonl"
+    for name in ("a", "b"):
+        lines = Lines(path)
+        for number in range(3):
+            lines.write({"run": name, "line": number})
+            if name == "a" or number == 2:
+                assert json.loads(path.read_bytes().splitlines()[-1]) == {
+                    "run": name,
+                    "line": number,
+                }
+        lines.close(whole=True)
+
+
+STOPPED = """
+import sys
+from hb_tta.cli import main, output
+class Stopping(output.Lines):
+    def write(self, line):
+        super().write(line)
+        if self._written == 11:
+            raise KeyboardInterrupt
+output.Lines = Stopping
+quick = ("--method", "randaugment", "--family", "pocket")
+sys.exit(main(["augment", sys.argv[1], *quick, "-n", "1", "--out", sys.argv[2]]))
+"""
+
+
+def test_an_interrupted_run_leaves_what_it_did_and_what_was_there(work):
+    lines = [{"image": f"{number}.png"} for number in range(40)]
+    for line in lines:
+        (work / line["image"]).write_bytes((work / "scene.png").read_bytes())
+    file = write_lines(work / "questions.jsonl", *lines)
+    (work / "7.png").unlink()
+    assert main(["augment", str(file), *QUICK, "-n", "1"]) == 1
+    whole = read_manifest()
+    assert [item["index"] for item in whole["items"]] == [n for n in range(1, 41) if n != 8]
+    assert [failure["index"] for failure in whole["failures"]] == [8]
+    for folder, left in (("hb-tta-out", whole), ("fresh", None)):
+        started = [sys.executable, "-c", STOPPED, str(file), folder]
+        done = subprocess.run(started, capture_output=True, text=True)
+        assert done.returncode == 130, done.stderr
+        found = read_manifest(folder)
+        assert found == left if left else len(found["items"]) == 10
 
 
 def test_lora_none_is_the_untuned_generator(work):
@@ -447,6 +560,8 @@ def test_info_counts_and_prune_makes_room(work, capsys):
     assert main(["store", "info"]) == 0
     assert re.search(r"^  views +3 files, \d+\.\d kB$", capsys.readouterr().out, re.MULTILINE)
     assert main(["store", "prune"]) == 0
+    assert "removed 0 files, 0 bytes of damaged entries" in capsys.readouterr().out
+    assert main(["store", "prune", "--verify"]) == 0
     assert "1 file, " in capsys.readouterr().out
     assert main(["store", "prune", "--older-than", "1"]) == 0
     assert len(list(Store().entries())) == 2

@@ -53,6 +53,7 @@ def render(task: str, scored: Sequence[Scored], *, store: Store, gallery: int = 
     rows = rows_of(scored)
     shown = chosen(rows, gallery)
     writer = Gallery(scored, Album(store))
+    writer.load(shown)
     questions = "\n".join(writer.question(row) for row in shown)
     script = _part("page.js")
     html = _PAGE.format(
