@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hb_tta.disk import write_group
-from hb_tta.errors import UserError
+from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.store import locks, upkeep
 from hb_tta.store.entries import DamagedEntry, NewEntry, load_entry, seal
 from hb_tta.store.layout import Entry, Layout, default_store_root, read_error, write_error
@@ -190,7 +190,9 @@ class Store:
     def _put_aside(self, namespace: str, key: str, path: Path, damage: DamagedEntry) -> None:
         """Move a damaged entry out of the way, unless somebody is making it again just now."""
         warnings.warn(
-            f"the store's entry {path} is damaged ({damage}) and will be made again", stacklevel=3
+            f"the store's entry {path} is damaged ({damage}) and will be made again",
+            HbTtaWarning,
+            stacklevel=3,
         )
         with suppress(OSError, UserError), self.try_lock(namespace, key) as mine:
             if mine and upkeep.is_damaged(namespace, key, path):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from hb_tta.errors import UserError
+from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.store import MemoryStore, NewEntry, Store
 from hb_tta.store.fill import fill, filling, missing_keys
 from hb_tta.views.models import Models
@@ -206,9 +206,9 @@ class ViewMaker:
             return {"description": None, "shortened": False}
         description, shortened = self._models.fit(text)
         if shortened:
-            warnings.warn(f"{SHORTENED}: it begins {text[:40]!r}", stacklevel=2)
+            warnings.warn(f"{SHORTENED}: it begins {text[:40]!r}", HbTtaWarning, stacklevel=2)
         if plan.context.description_key and not text:
-            warnings.warn(WORDLESS, stacklevel=2)
+            warnings.warn(WORDLESS, HbTtaWarning, stacklevel=2)
         return {"description": description, "shortened": shortened}
 
 
@@ -230,4 +230,4 @@ def bar(name: str, unit: str, total: int | None, batch_size: int, progress: bool
 
 def _warn_of(contexts: Iterable[PlannedContext]) -> None:
     for note in (note for context in contexts for note in context.warnings):
-        warnings.warn(note, stacklevel=4)
+        warnings.warn(note, HbTtaWarning, stacklevel=4)
