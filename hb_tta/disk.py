@@ -54,8 +54,7 @@ def write_group(files: Sequence[tuple[Path, bytes]]) -> None:
     if len(files) == 1:
         return write_aside(*files[0])
     folders = list(dict.fromkeys(path.parent for path, _ in files))
-    for folder in folders:
-        _make_folders(folder)
+    _make_folders(*folders)
     errors: list[OSError] = []
     with ThreadPoolExecutor(FLUSHES_AT_ONCE) as pool:
         asides = [pool.submit(_write_beside, path, data, flush=True) for path, data in files]
@@ -97,11 +96,15 @@ def _discard(aside: Path) -> None:
         aside.unlink()
 
 
-def _make_folders(folder: Path) -> None:
+def _make_folders(*folders: Path) -> None:
     """``mkdir -p`` whose new names survive a power cut."""
-    for missing in _missing_folders(folder):
-        missing.mkdir(exist_ok=True)
-        _sync_folder(missing.parent)
+    changed: dict[Path, None] = {}
+    for folder in folders:
+        for missing in _missing_folders(folder):
+            missing.mkdir(exist_ok=True)
+            changed[missing.parent] = None
+    for parent in changed:
+        _sync_folder(parent)
 
 
 def _missing_folders(folder: Path) -> Iterator[Path]:
