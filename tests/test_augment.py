@@ -210,7 +210,7 @@ def test_all_that_changes_a_description_changes_its_key(
 def test_nothing_else_changes_a_key(make_augmenter: Make, tmp_path: Path) -> None:
     key, written = key_of(make_augmenter()), written_under(make_augmenter())
     shutil.copytree(GOLDEN, tmp_path / "copy")
-    moved = make_augmenter(generator=tmp_path / "copy/pipeline", lora=tmp_path / "copy/lora_unet")
+    moved = make_augmenter(base=tmp_path / "copy/pipeline", lora=tmp_path / "copy/lora_unet")
     assert key_of(moved) == key
     elsewhere = make_augmenter(store=tmp_path / "elsewhere", device="cpu", keep_loaded=False)
     assert key_of(elsewhere) == key and written_under(elsewhere) == written
