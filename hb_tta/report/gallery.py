@@ -91,8 +91,8 @@ class Gallery:
             picture
             for row in rows
             for record in row.records
-            for view in record.views
-            for picture in view.pictures
+            for seen in record.seen
+            for picture in seen.pictures
         )
 
     def question(self, row: Row) -> str:
