@@ -20,7 +20,7 @@ pytest.importorskip("lmms_eval", reason="the extra lmms-eval is not installed")
 from hb_tta.integrations.lmms_eval import backend, prepare
 from hb_tta.integrations.lmms_eval.records import read_lines
 
-from hb_tta.generators import registry
+from hb_tta.generators.registry import GENERATORS
 from hb_tta.report.folders import run_name
 from hb_tta.tta.vote import vote
 
@@ -34,7 +34,8 @@ BACKENDS = {
 
 @pytest.fixture(autouse=True)
 def methods(monkeypatch):
-    monkeypatch.setattr(registry, "_BUILT_IN", {**registry._BUILT_IN, **METHODS})
+    for name, place in METHODS.items():
+        monkeypatch.setitem(GENERATORS.built_in, name, place)
 
 
 @pytest.fixture(scope="module")

@@ -15,14 +15,15 @@ pytest.importorskip("lmms_eval", reason="the extra lmms-eval is not installed")
 from hb_tta.integrations.lmms_eval import command_line, manifests, prepare
 from hb_tta.integrations.lmms_eval.settings import AugmentSettings, without_ours
 
-from hb_tta.generators import registry
+from hb_tta.generators.registry import GENERATORS
 
 MODEL = ["--model", "llava_hf", "--model_args", "pretrained=somewhere"]
 
 
 @pytest.fixture(autouse=True)
 def methods(monkeypatch):
-    monkeypatch.setattr(registry, "_BUILT_IN", {**registry._BUILT_IN, **METHODS})
+    for name, place in METHODS.items():
+        monkeypatch.setitem(GENERATORS.built_in, name, place)
 
 
 def prepared(*arguments: str) -> tuple[list[str], list]:

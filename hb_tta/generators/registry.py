@@ -1,28 +1,32 @@
-"""Finding a generator by name: a table of the built-in ones, an entry-point group for others'.
+"""Generators by name: a line a method, and other packages' by the group ``hb_tta.generators``.
 
-Another package adds a generator with, in its pyproject.toml,
-
-    [project.entry-points."hb_tta.generators"]
-    my_method = "my_package.specs:MySpec"
-
-where ``MySpec`` is a ``GeneratorSpec``. Nothing is imported until a name is asked for.
+What a package offers is a ``GeneratorSpec`` class: see ``hb_tta.plugins``.
 """
 
 from __future__ import annotations
 
-import importlib
-from importlib import metadata
+from typing import Any
 
-from hb_tta.errors import UserError
 from hb_tta.generators.protocol import GeneratorSpec
+from hb_tta.plugins import Registry, lacks
 
-ENTRY_POINTS = "hb_tta.generators"
 
-_BUILT_IN = {
-    "hummingbird": "hb_tta.generators.specs:HummingbirdSpec",
-    "i2t2i": "hb_tta.generators.specs:I2T2ISpec",
-    "randaugment": "hb_tta.generators.specs:RandAugmentSpec",
-}
+def _fault(name: str, found: Any) -> str | None:
+    missing = lacks(found, "method", "needs_description", "from_family", "to_json", "load")
+    return f"is no GeneratorSpec: it lacks {', '.join(missing)}" if missing else None
+
+
+GENERATORS = Registry(
+    "generator",
+    "hb_tta.generators",
+    {
+        "hummingbird": "hb_tta.generators.specs:HummingbirdSpec",
+        "i2t2i": "hb_tta.generators.specs:I2T2ISpec",
+        "randaugment": "hb_tta.generators.specs:RandAugmentSpec",
+    },
+    _fault,
+    asked="method",
+)
 
 
 def list_methods() -> list[str]:
@@ -31,7 +35,7 @@ def list_methods() -> list[str]:
     Raises:
         UserError: a package claims a name that is taken.
     """
-    return [*_BUILT_IN, *sorted(_plugins())]
+    return GENERATORS.names()
 
 
 def get_method(name: str) -> type[GeneratorSpec]:
@@ -40,55 +44,4 @@ def get_method(name: str) -> type[GeneratorSpec]:
     Raises:
         UserError: the name is unknown or claimed twice, or its package does not import.
     """
-    plugins = _plugins()
-    if name in _BUILT_IN:
-        module, attribute = _BUILT_IN[name].split(":")
-        return getattr(importlib.import_module(module), attribute)
-    if name not in plugins:
-        raise UserError(
-            f"there is no method {name!r}: choose from {', '.join([*_BUILT_IN, *sorted(plugins)])}"
-        )
-    return _load(plugins[name])
-
-
-def _plugins() -> dict[str, metadata.EntryPoint]:
-    """The other packages' entry points by name."""
-    found: dict[str, metadata.EntryPoint] = {}
-    for entry in metadata.entry_points(group=ENTRY_POINTS):
-        if entry.name in _BUILT_IN:
-            raise UserError(
-                f"the package {_package(entry)!r} names its generator {entry.name!r} as a built-in "
-                "one: rename it there, or uninstall the package"
-            )
-        if entry.name in found and found[entry.name].value != entry.value:
-            raise UserError(
-                f"the packages {_package(found[entry.name])!r} and {_package(entry)!r} both name a "
-                f"generator {entry.name!r}: uninstall one"
-            )
-        found[entry.name] = entry
-    return found
-
-
-def _load(entry: metadata.EntryPoint) -> type[GeneratorSpec]:
-    try:
-        spec = entry.load()
-    except Exception as error:  # whatever a stranger's module does at import
-        raise UserError(
-            f"the generator {entry.name!r} of the package {_package(entry)!r} does not import "
-            f"({type(error).__name__}: {error}): repair or uninstall the package"
-        ) from error
-    missing = [
-        part
-        for part in ("method", "needs_description", "from_family", "to_json", "load")
-        if not hasattr(spec, part)
-    ]
-    if missing:
-        raise UserError(
-            f"the generator {entry.name!r} of the package {_package(entry)!r} is no GeneratorSpec: "
-            f"it lacks {', '.join(missing)}"
-        )
-    return spec
-
-
-def _package(entry: metadata.EntryPoint) -> str:
-    return entry.dist.name if entry.dist else entry.value
+    return GENERATORS.get(name)
