@@ -32,8 +32,8 @@ from hb_tta.errors import UserError
 from hb_tta.generators.description import fit_description
 from hb_tta.generators.hummingbird import HummingbirdGenerator
 from hb_tta.images import pixel_digest
-from hb_tta.rewards import Reward
-from hb_tta.rewards.evaluator import pixels_of
+from hb_tta.rewards import Judge
+from hb_tta.rewards.pixels import pixels_of
 from hb_tta.store import content_key
 
 SHARD = 16  # rows a shard, and that models take at once
@@ -132,7 +132,7 @@ def encode_all(
     described: Path,
     folder: Path,
     generator: HummingbirdGenerator,
-    rewards: Sequence[Reward],
+    rewards: Sequence[Judge],
     *,
     with_latents: bool,
     share: Share,
@@ -167,7 +167,7 @@ def encode_all(
 def _encoded(
     good: list[tuple[Record, str]],
     generator: HummingbirdGenerator,
-    rewards: Sequence[Reward],
+    rewards: Sequence[Judge],
     with_latents: bool,
 ) -> dict[str, Tensor]:
     """The shard's tensors, a row a good record."""

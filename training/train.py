@@ -48,7 +48,7 @@ from hb_tta.errors import UserError
 from hb_tta.families import Family, get_family
 from hb_tta.generators.hummingbird import HummingbirdGenerator
 from hb_tta.generators.specs import HummingbirdSpec
-from hb_tta.rewards import Reward, get_reward, load_rewards
+from hb_tta.rewards import Judge, get_reward, load_rewards
 from hb_tta.store import content_key
 from hb_tta.weights import Weights
 
@@ -302,7 +302,7 @@ def _reward_names(settings: Settings) -> list[str]:
     return ["global", "fine_grained"]
 
 
-def _rewards(settings: Settings, family: Family, device: torch.device) -> list[Reward]:
+def _rewards(settings: Settings, family: Family, device: torch.device) -> list[Judge]:
     weights = {name: Weights(place) for name, place in settings.reward_weights.items()}
     dtype = getattr(torch, settings.dtype or "float32")
     loaded = load_rewards(_reward_names(settings), family, weights=weights, dtype=dtype)
@@ -353,7 +353,7 @@ def _encode(
     source: Source,
     described: Path,
     generator: HummingbirdGenerator,
-    rewards: Sequence[Reward],
+    rewards: Sequence[Judge],
     accelerator: Accelerator,
     console: _Console,
 ) -> Prepared:
@@ -394,7 +394,7 @@ def _drop_encoders(generator: HummingbirdGenerator) -> None:
         torch.cuda.empty_cache()
 
 
-def _objective(settings: Settings, rollout: Rollout, rewards: Sequence[Reward]) -> Objective:
+def _objective(settings: Settings, rollout: Rollout, rewards: Sequence[Judge]) -> Objective:
     if settings.objective == "denoising":
         return DenoisingObjective(rollout, settings.seed)
     return RewardObjective(

@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from hb_tta.disk import write_aside
-from hb_tta.rewards import Reward
+from hb_tta.rewards import Judge
 
 EVALUATION_EPOCH = 2**31  # of the noise: no training epoch has it
 
@@ -46,7 +46,7 @@ class Held:
 @torch.no_grad()
 def evaluate(
     rollout: Rollout,
-    rewards: Sequence[Reward],
+    rewards: Sequence[Judge],
     prepared: Prepared,
     accelerator: Accelerator,
     *,
