@@ -54,15 +54,21 @@ class Registry:
                 offers something else.
         """
         plugins = self._plugins()
-        if name in self.built_in:
-            module, attribute = self.built_in[name].split(":")
-            return getattr(importlib.import_module(module), attribute)
-        if name not in plugins:
-            raise UserError(
-                f"there is no {self.asked or self.kind} {name!r}: choose from "
-                f"{', '.join(self.names())}"
-            )
-        return self._load(plugins[name])
+        if name in self.built_in or name in plugins:
+            return self._load(name, plugins)
+        raise UserError(
+            f"there is no {self.asked or self.kind} {name!r}: choose from "
+            f"{', '.join([*self.built_in, *sorted(plugins)])}"
+        )
+
+    def all(self) -> dict[str, Any]:
+        """Everything by name, in the order of ``names``.
+
+        Raises:
+            UserError: as of ``get``.
+        """
+        plugins = self._plugins()
+        return {name: self._load(name, plugins) for name in [*self.built_in, *sorted(plugins)]}
 
     def _plugins(self) -> dict[str, metadata.EntryPoint]:
         """The other packages' entry points by name."""
@@ -81,7 +87,11 @@ class Registry:
             found[entry.name] = entry
         return found
 
-    def _load(self, entry: metadata.EntryPoint) -> Any:
+    def _load(self, name: str, plugins: dict[str, metadata.EntryPoint]) -> Any:
+        if name in self.built_in:
+            module, attribute = self.built_in[name].split(":")
+            return getattr(importlib.import_module(module), attribute)
+        entry = plugins[name]
         whose = f"the {self.kind} {entry.name!r} of the package {_package(entry)!r}"
         try:
             found = entry.load()

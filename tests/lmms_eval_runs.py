@@ -12,10 +12,17 @@ from typing import Any, ClassVar
 from hb_tta.integrations.lmms_eval import prepare
 from hb_tta.integrations.lmms_eval.command_line import TASKS
 
+from hb_tta.tta.rule import WORDS, Views, rule
+
 METHODS = {
     name: f"lmms_eval_runs:{cls}"
     for name, cls in {"same": "SameSpec", "failing": "FailingSpec"}.items()
 }
+
+
+@rule(WORDS)
+def broken_rule(views: Views) -> Any:
+    raise ValueError("broken")
 
 
 @dataclass(frozen=True)

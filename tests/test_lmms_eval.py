@@ -22,6 +22,7 @@ from hb_tta.integrations.lmms_eval.records import read_lines
 
 from hb_tta.generators.registry import GENERATORS
 from hb_tta.report.folders import run_name
+from hb_tta.tta.combine import RULES
 from hb_tta.tta.vote import vote
 
 BACKENDS = {
@@ -178,12 +179,7 @@ def test_a_generator_that_fails_stops_the_run(run, capsys):
 
 
 def test_an_error_while_answering_stops_the_run(run, monkeypatch):
-    import hb_tta.tta.combine
-
-    def broken(*_):
-        raise ValueError("broken")
-
-    monkeypatch.setitem(hb_tta.tta.combine.RULES, "mean", broken)
+    monkeypatch.setitem(RULES.built_in, "mean", "lmms_eval_runs:broken_rule")
     with pytest.raises(SystemExit, match="ValueError: broken"):
         run(augment="same")
 

@@ -13,11 +13,14 @@ from hb_tta.integrations.lmms_eval.settings import VOTE, AugmentSettings
 
 from hb_tta.errors import UserError
 from hb_tta.generators import list_methods
-from hb_tta.tta.combine import RULES
+from hb_tta.tta.combine import rules_for
+from hb_tta.tta.rule import WORDS
 
 SUPPORTED = ((0, 7, 3), (0, 8))  # from … to before …
 TASKS = Path(__file__).parents[1] / "tasks"
 DEFAULT_MODEL = "llava_hf"
+
+CHOICES = (*rules_for(WORDS), VOTE)
 
 HELP = f"""\
 options of hb-tta:
@@ -30,7 +33,7 @@ options of hb-tta:
                         seed=0          of the first view
                         lora=, describer=   a folder or hub id; lora=none is the untuned generator
                         steps=, guidance=   of the generator
-                        combine=mean    {", ".join([*RULES, VOTE])}; vote asks for an answer a view,
+                        combine=mean    {", ".join(CHOICES)}; vote asks for an answer a view,
                                         for backends that give no logits
                         real_weight=1   the real image's weight beside 1 a view
                         share=0.5       of the views that selection and zero keep

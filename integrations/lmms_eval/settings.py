@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from hb_tta.errors import UserError
 from hb_tta.generators import list_methods
 from hb_tta.store import content_key
-from hb_tta.tta.combine import RULES, Combiner
+from hb_tta.tta.combine import Combiner, rules_for
+from hb_tta.tta.rule import WORDS
 
 if TYPE_CHECKING:
     from hb_tta.augment import Augmenter
@@ -61,10 +62,9 @@ class AugmentSettings:
             raise UserError(f"views={self.views} in --augment_args: use 1 or more")
         if self.combine == VOTE:
             Combiner("mean", self.real_weight)
-        elif self.combine not in RULES:
-            raise UserError(
-                f"combine={self.combine} in --augment_args: choose from {', '.join([*RULES, VOTE])}"
-            )
+        elif self.combine not in rules_for(WORDS):
+            known = ", ".join([*rules_for(WORDS), VOTE])
+            raise UserError(f"combine={self.combine} in --augment_args: choose from {known}")
         else:
             Combiner(self.combine, self.real_weight, self.share)
 
@@ -87,7 +87,7 @@ class AugmentSettings:
             found[key] = _converted(key, value)
         return cls(method, **found, device=device)
 
-    @property
+    @cached_property
     def combiner(self) -> Combiner:
         """The rule; of a vote the weights alone count."""
         rule = "mean" if self.combine == VOTE else self.combine
