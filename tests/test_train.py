@@ -18,7 +18,7 @@ import pytest
 import torch
 from hb_tta.training import run as run_module
 from hb_tta.training import train as train_module
-from hb_tta.training.data import PocketSource, Record
+from hb_tta.training.data import Rows
 from hb_tta.training.export import read_lora
 from hb_tta.training.lora import add_lora, lora_parameters
 from hb_tta.training.objectives import RewardObjective
@@ -29,6 +29,8 @@ from safetensors.torch import load_file
 
 from hb_tta.cli import main
 from hb_tta.context import DescribedContext
+from hb_tta.datasets.pocket import PocketExamples
+from hb_tta.datasets.samples import Example
 from hb_tta.errors import UserError
 from hb_tta.families import get_family
 from hb_tta.rewards import load_rewards
@@ -165,7 +167,7 @@ def test_losses_do_not_depend_on_the_batch(settings):
     add_lora(pipe.unet)
     for model in (pipe.unet, pipe.vae, evaluator):
         model.double()
-    records = [r for r in PocketSource().read(0, 4) if isinstance(r, Record)]
+    records = [r for r in Rows(PocketExamples()).read(0, 4) if isinstance(r, Example)]
     images, texts = [r.context.image for r in records], [str(r.description) for r in records]
     with torch.no_grad():
         contexts = [DescribedContext(*pair) for pair in zip(images, texts, strict=True)]
