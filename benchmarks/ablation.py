@@ -21,9 +21,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from hb_tta.training.frozen import family_of
 from hb_tta.training.pocket_family.evaluate_views import UNASKED, spread
 from hb_tta.training.recipes import Settings, get_recipe, with_changes
-from hb_tta.training.train import family_of, train
+from hb_tta.training.train import train
 
 from hb_tta.context import DescribedContext
 from hb_tta.disk import write_aside
