@@ -1,6 +1,6 @@
 """Combining views of a CLIP: test-time prompt tuning, batched, and what needs no tuning.
 
-    encoders.py   any CLIP as one interface        prompts.py    context vectors → text features
+    encoders.py   any CLIP as one interface        prompt_learners.py  context vectors → features
     filters.py    which views are trusted          tuner.py      TPT on unlabelled images
     views.py      crops and generated views        few_shot.py   tuning on a task's supports
     models.py     CLIPs by name or folder          evaluate.py   a whole task, with intervals

@@ -18,7 +18,7 @@ from hb_tta.errors import UserError
 from hb_tta.tpt.encoders import DualEncoder
 from hb_tta.tpt.filters import get_filter, select_views
 from hb_tta.tpt.memory import enough_memory
-from hb_tta.tpt.prompts import PromptLayout, initial_context, make_text_encoder
+from hb_tta.tpt.prompt_learners import PromptLayout, initial_context, make_text_encoder
 from hb_tta.tta.combine import combine_classes
 from hb_tta.tta.rule import Embedded
 
@@ -62,7 +62,7 @@ class PromptTuner:
         filter: one of ``hb_tta.tpt.FILTERS``.
         steps: of AdamW: 1 in TPT, 4 in DiffTPT.
         lr, weight_decay: of AdamW.
-        backend: how prompts reach the text tower: see ``hb_tta.tpt.prompts``.
+        backend: how prompts reach the text tower: see ``hb_tta.tpt.prompt_learners``.
         batch_size: images whose prompts go through the text tower at once; None: what fits some
             3 GB.
 
