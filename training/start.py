@@ -14,7 +14,7 @@ from accelerate.utils import is_tensorboard_available
 from hb_tta.training.recipes import MEMORY_PRESETS, Settings
 
 from hb_tta.device import default_dtype
-from hb_tta.errors import UserError
+from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.families import get_family
 
 
@@ -77,6 +77,8 @@ def _check_batch(settings: Settings, processes: int) -> None:
 
 def _trackers(settings: Settings) -> tuple[str, ...]:
     if "tensorboard" in settings.trackers and not is_tensorboard_available():
-        warnings.warn("no TensorBoard: pip install 'hb-tta[train]' for it", stacklevel=2)
+        warnings.warn(
+            "no TensorBoard: pip install 'hb-tta[train]' for it", HbTtaWarning, stacklevel=2
+        )
         return tuple(name for name in settings.trackers if name != "tensorboard")
     return settings.trackers

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hb_tta.errors import UserError
+from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.rewards.pixels import Normalize, resized
 from hb_tta.rewards.protocol import Targets
 from hb_tta.rewards.reading import reading
@@ -114,6 +114,7 @@ class MultimodalContextEvaluator(nn.Module):
             warnings.warn(
                 f"{cut} descriptions are longer than the evaluator's {self.text_tokens} tokens: "
                 "their ends do not count",
+                HbTtaWarning,
                 stacklevel=2,
             )
         batch = self.tokenizer(
