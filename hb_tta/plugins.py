@@ -26,7 +26,7 @@ class Registry:
 
     Attributes:
         kind: what a thing is called in a sentence, such as "generator".
-        group: of entry points, such as "hb_tta.generators".
+        group: of entry points, "generators" for those of ``hb_tta.generators``.
         built_in: name → "module:attribute". A test may put a name in and take it out again.
         fault: what is wrong with an object that a package offers under a name; ``None``: nothing.
         asked: what a person who asks for a name calls it, if not ``kind``.
@@ -73,7 +73,7 @@ class Registry:
     def _plugins(self) -> dict[str, metadata.EntryPoint]:
         """The other packages' entry points by name."""
         found: dict[str, metadata.EntryPoint] = {}
-        for entry in metadata.entry_points(group=self.group):
+        for entry in metadata.entry_points(group=f"hb_tta.{self.group}"):
             if entry.name in self.built_in:
                 raise UserError(
                     f"the package {_package(entry)!r} names its {self.kind} {entry.name!r} as a "

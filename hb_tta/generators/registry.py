@@ -18,7 +18,7 @@ def _fault(name: str, found: Any) -> str | None:
 
 GENERATORS = Registry(
     "generator",
-    "hb_tta.generators",
+    "generators",
     {
         "hummingbird": "hb_tta.generators.specs:HummingbirdSpec",
         "i2t2i": "hb_tta.generators.specs:I2T2ISpec",

@@ -28,7 +28,7 @@ def _fault(name: str, found: Any) -> str | None:
 
 REWARDS = Registry(
     "reward",
-    "hb_tta.rewards",
+    "rewards",
     {
         "global": "hb_tta.rewards.evaluator:MultimodalContextEvaluator",
         "fine_grained": "hb_tta.rewards.evaluator:MultimodalContextEvaluator",

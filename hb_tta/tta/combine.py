@@ -38,7 +38,7 @@ def _fault(name: str, found: Any) -> str | None:
 
 RULES = Registry(
     "combiner",
-    "hb_tta.combiners",
+    "combiners",
     {
         "mean": "hb_tta.tta.rules:mean",
         "confidence": "hb_tta.tta.rules:confidence",
