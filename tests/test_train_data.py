@@ -169,19 +169,19 @@ def test_a_file_may_begin_with_a_mark_or_be_an_array(tmp_path, form):
     read = list(source.read(0, 9))
     assert [r.context.guidance for r in read if isinstance(r, Example)] == ["q0", "q1", "q2"]
     assert source.fingerprint() == same.fingerprint()
-    asked = [request.question for request in read_requests(path, "vqa")]  # type: ignore[union-attr]
+    asked = [request.question for request in read_requests(path, "vqa")]
     assert asked == ["q0", "q1", "q2"]
 
 
 def test_rows_are_told_by_their_own_lines_and_items(tmp_path):
     path = tmp_path / "data.jsonl"
     path.write_bytes(b'\n{"image": "gone.png"}\n\n"text"\n\xff\n')
-    reasons = [bad.reason for bad in Rows(JsonlExamples(path)).read(0, 9)]  # type: ignore
+    reasons = [bad.reason for bad in Rows(JsonlExamples(path)).read(0, 9)]
     assert reasons[0].startswith("line 2: there is no image")
     assert reasons[1].startswith("line 4: it is not a JSON object")
     assert reasons[2].startswith("line 5: it is not UTF-8")
     path.write_text('[{"image": "gone.png"},\n 3]')
-    reasons = [bad.reason for bad in Rows(JsonlExamples(path)).read(0, 9)]  # type: ignore
+    reasons = [bad.reason for bad in Rows(JsonlExamples(path)).read(0, 9)]
     assert reasons[0].startswith("item 1: there is no image")
     assert reasons[1].startswith("item 2: it is not a JSON object")
     path.write_text('[{"image": "gone.png"},')
@@ -198,7 +198,7 @@ def test_images_in_class_folders(tmp_path):
     save_image(root / "__MACOSX" / "n01" / "0.JPEG", 99)
     (tmp_path / "classes.txt").write_text("n01 of another data set\n")
 
-    def truths() -> list[str | None]:
+    def truths() -> list[str]:
         read = Rows(FolderExamples(root)).read(0, 99)
         return sorted(str(r.context.ground_truth) for r in read if isinstance(r, Example))
 
