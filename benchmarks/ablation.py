@@ -29,7 +29,7 @@ from hb_tta.training.train import train
 from hb_tta.context import DescribedContext
 from hb_tta.disk import write_aside
 from hb_tta.families import Family
-from hb_tta.generators.specs import HummingbirdSpec
+from hb_tta.generators.hummingbird import HummingbirdSpec
 from hb_tta.metrics import bootstrap_interval, diversity, paired_test
 from hb_tta.pocket.captions import Mention, caption
 from hb_tta.pocket.reader import Reader

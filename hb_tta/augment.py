@@ -22,15 +22,14 @@ from hb_tta.describe import DescriberSpec
 from hb_tta.device import default_device, default_dtype
 from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.families import Family, get_family
-from hb_tta.generators import DEFAULT, Default, get_method
-from hb_tta.generators.specs import as_weights
+from hb_tta.generators import DEFAULT, Default, build_spec, get_method, used_settings
 from hb_tta.images import load_image
 from hb_tta.store import Store
 from hb_tta.store.fill import MemoryStore
 from hb_tta.views.make import SHORTENED, TRIES, VANISHED, WORDLESS, Maker
 from hb_tta.views.models import Models
 from hb_tta.views.plan import Item, plan
-from hb_tta.weights import Weights
+from hb_tta.weights import Weights, as_weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -133,6 +132,7 @@ class Augmenter:
         batch_size: int | None = None,
         cpu_offload: bool = False,
         keep_loaded: bool | None = None,
+        **settings: Any,
     ) -> Augmenter:
         """An augmenter from a method's name and a family of models. Loads no model yet.
 
@@ -147,6 +147,8 @@ class Augmenter:
             dtype: "float32", "bfloat16" or "float16"; ``None``: float32 on a CPU, bfloat16 on a
                 GPU.
             device, store, task, batch_size, cpu_offload, keep_loaded: see the class.
+            **settings: others of the method, by name: the fields of its spec
+                (``method_settings(get_method(method))``).
 
         Raises:
             UserError: a name is unknown (the sentence lists the choices), weights are missing, or
@@ -158,13 +160,13 @@ class Augmenter:
         if image_encoder is not None:
             models = models.with_roles(image_encoder=image_encoder)
         dtype = dtype or default_dtype(device or default_device())
-        spec = get_method(method).from_family(
-            models,
-            lora=lora if isinstance(lora, Default | None) else as_weights(lora),
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            dtype=dtype,
-        )
+        common = {
+            "lora": lora,
+            "num_inference_steps": num_inference_steps,
+            "guidance_scale": guidance_scale,
+        }
+        used = used_settings(get_method(method), common)
+        spec = build_spec(method, models, {**used, **settings}, dtype=dtype)
         if not spec.needs_description and not isinstance(describer, Default | None):
             warnings.warn(
                 f"{method} needs no description: the describer is ignored",

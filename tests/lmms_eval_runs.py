@@ -14,6 +14,7 @@ from hb_tta.integrations.lmms_eval import prepare
 from hb_tta.integrations.lmms_eval.command_line import TASKS
 
 from hb_tta.errors import HbTtaWarning
+from hb_tta.generators import GeneratorSpec
 from hb_tta.tta.rule import WORDS, Views, rule
 
 METHODS = {
@@ -32,20 +33,16 @@ def broken_rule(views: Views) -> Any:
 
 
 @dataclass(frozen=True)
-class SameSpec:
+class SameSpec(GeneratorSpec):
     """Views that are the image itself: nothing that is combined may change an answer."""
 
     method: ClassVar[str] = "same"
     needs_description: ClassVar[bool] = False
 
-    @classmethod
-    def from_family(cls, family: Any, **settings: Any) -> SameSpec:
-        return cls()
-
     def to_json(self) -> dict[str, Any]:
         return {"method": self.method}
 
-    def load(self, device: str | None = None) -> Any:
+    def load(self, device: str | None = None, **_: Any) -> Any:
         return self
 
     @property

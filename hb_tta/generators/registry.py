@@ -5,24 +5,34 @@ What a package offers is a ``GeneratorSpec`` class: see ``hb_tta.plugins``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
+from hb_tta.families import Family, get_family
 from hb_tta.generators.protocol import GeneratorSpec
+from hb_tta.generators.settings import spec_from_family
 from hb_tta.plugins import Registry, lacks
 
 
 def _fault(name: str, found: Any) -> str | None:
-    missing = lacks(found, "method", "needs_description", "from_family", "to_json", "load")
-    return f"is no GeneratorSpec: it lacks {', '.join(missing)}" if missing else None
+    parts = ("method", "needs_description", "to_json", "load", "from_family", "fitter")
+    missing = lacks(found, *parts)
+    if not missing:
+        return None
+    return (
+        f"is no GeneratorSpec: it lacks {', '.join(missing)}; inherit from "
+        "hb_tta.generators.GeneratorSpec"
+    )
 
 
 GENERATORS = Registry(
     "generator",
     "generators",
     {
-        "hummingbird": "hb_tta.generators.specs:HummingbirdSpec",
-        "i2t2i": "hb_tta.generators.specs:I2T2ISpec",
-        "randaugment": "hb_tta.generators.specs:RandAugmentSpec",
+        "hummingbird": "hb_tta.generators.hummingbird:HummingbirdSpec",
+        "i2t2i": "hb_tta.generators.i2t2i:I2T2ISpec",
+        "randaugment": "hb_tta.generators.randaugment:RandAugmentSpec",
     },
     _fault,
     asked="method",
@@ -45,3 +55,14 @@ def get_method(name: str) -> type[GeneratorSpec]:
         UserError: the name is unknown or claimed twice, or its package does not import.
     """
     return GENERATORS.get(name)
+
+
+def build_spec(
+    method: str,
+    family: str | Family,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    dtype: str | None = None,
+) -> GeneratorSpec:
+    """The spec of a method, by names alone. See ``GeneratorSpec.from_family``."""
+    return spec_from_family(get_method(method), get_family(family), settings, dtype)
