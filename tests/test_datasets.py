@@ -76,6 +76,16 @@ def test_a_class_without_images_and_a_missing_root_are_told(tmp_path):
         image_folder(root / "cat")
 
 
+def test_what_other_programs_leave_is_no_class_and_no_image(tmp_path):
+    root = folders(tmp_path / "data", ["cat", "dog"])
+    for name in (".ipynb_checkpoints", "__MACOSX", "cat/.thumbnails"):
+        folders(root, [name])
+    Image.new("RGB", (4, 4)).save(root / "dog" / "._0.png")
+    task = image_folder(root)
+    assert task.class_names == ("cat", "dog")
+    assert [image.name for image, _ in task.images] == ["0.png", "0.png"]
+
+
 def test_a_limit_takes_a_fixed_subset_and_says_so(tmp_path):
     root = folders(tmp_path / "data", ["cat", "dog"], images=20)
     some, again = image_folder(root, limit=10), image_folder(root, limit=10)
@@ -113,6 +123,8 @@ def test_class_name_files(tmp_path):
     for text, names in (("cat\ndog\n", ["cat", "dog"]), ('{"a": "cat"}', {"a": "cat"})):
         file.write_text(text)
         assert class_names_file(file) == names
+    file.write_text('["cat"]', encoding="utf-8-sig")
+    assert class_names_file(file) == ["cat"]
     for text in ("", "[1, 2]", "{broken"):
         file.write_text(text)
         with pytest.raises(UserError, match="names"):

@@ -32,7 +32,7 @@ from hb_tta.pocket.reading import answer
 from hb_tta.pocket.tasks import CATEGORIES, SPLITS, question_pairs
 from hb_tta.pocket.world import Scene, render, sample_scenes
 from hb_tta.report.cells import NOTHING, Cell, Table, Test
-from hb_tta.rewards.evaluator import pixels_of
+from hb_tta.rewards.pixels import pixels_of
 
 if TYPE_CHECKING:
     from hb_tta.training.recipes import Settings
@@ -160,7 +160,7 @@ def _is_simple(scene: Scene) -> bool:
 
 @torch.no_grad()
 def _clip_features(family: Family, images: Sequence[Any]) -> np.ndarray:
-    from hb_tta.rewards.extra import CLIPReward
+    from hb_tta.rewards.clip import CLIPReward
 
     clip = CLIPReward.from_pretrained(family.weights("clip"))
     rows = [
