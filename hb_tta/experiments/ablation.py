@@ -102,7 +102,7 @@ def settings_of(arm: str, base: Settings) -> Settings:
 
 def measure(settings: Settings, lora: Path | None, options: Any) -> dict[str, Any]:
     """Fidelity by category, 0/1 a question, two in a row of one image; diversity a context."""
-    from hb_tta.training.train import family_of
+    from hb_tta.training.frozen import family_of
 
     family = family_of(settings)
     spec = HummingbirdSpec.from_family(family, lora=None if lora is None else str(lora))

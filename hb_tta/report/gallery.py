@@ -91,7 +91,7 @@ class Gallery:
             picture
             for row in rows
             for record in row.records
-            for view in record.views
+            for view in record.seen
             for picture in view.pictures
         )
 
