@@ -15,8 +15,8 @@ from hb_tta.report.cells import (
     NOTHING,
     Cell,
     Column,
+    Comparison,
     Table,
-    Test,
     figure,
     from_json,
     to_json,
@@ -24,7 +24,7 @@ from hb_tta.report.cells import (
 )
 from hb_tta.report.document import document
 
-SCORE = Cell(0.864, 0.84, 0.8871, 250, Test(0.0351, "plain", -0.032), note="ECE 10.0")
+SCORE = Cell(0.864, 0.84, 0.8871, 250, Comparison(0.0351, "plain", -0.032), note="ECE 10.0")
 GAIN = Cell.difference(PairedTest(0.035, -0.005, 0.075, 0.00004, 200), "zero-shot")
 EVIL = '<b>x</b> | "&" \x1b[2J\nnext'
 
@@ -68,7 +68,7 @@ def small(**settings) -> Table:
         (GAIN, "+3.5 [−0.5, +7.5], p<0.001"),
         (Cell.of(Interval(35.678, 35, 36, 40), kind="number", unit="dB"), "35.7 [35.0, 36.0] dB"),
         (Cell(-0.04, kind="percent"), "−4.0"),
-        (Cell(0.0, 0.0, 0.0, test=Test(1.0, "", 0.0)), "0.0 [0.0, 0.0] 0.0 (p=1.000)"),
+        (Cell(0.0, 0.0, 0.0, test=Comparison(1.0, "", 0.0)), "0.0 [0.0, 0.0] 0.0 (p=1.000)"),
         (Cell(1234.5, kind="rate"), "1.23e+03"),
         (Cell(6.4449, kind="rate"), "6.44"),
         (Cell(22.118, kind="fine"), "22.12"),
@@ -191,7 +191,9 @@ numbers = st.floats(-2, 2)
 cells = st.one_of(
     plain,
     st.builds(Cell, numbers, numbers, numbers, st.integers(1, 999), st.none(), note=plain),
-    st.builds(Cell, numbers, test=st.builds(Test, st.floats(0, 1), plain, st.none() | numbers)),
+    st.builds(
+        Cell, numbers, test=st.builds(Comparison, st.floats(0, 1), plain, st.none() | numbers)
+    ),
 )
 
 
@@ -237,7 +239,7 @@ def test_html():
 
 
 def test_a_difference_that_may_be_chance_is_not_set_off():
-    source = renderers.html(Table(["", "x"], [["a", Cell(0.5, test=Test(0.05, "b", 0.1))]]))
+    source = renderers.html(Table(["", "x"], [["a", Cell(0.5, test=Comparison(0.05, "b", 0.1))]]))
     assert '<small class="up">' in source
 
 
@@ -254,7 +256,7 @@ def test_groups_of_columns_have_a_row_of_their_own():
 
 
 def test_html_in_a_name_is_text():
-    cell = Cell(1.0, unit=EVIL, note=EVIL, test=Test(0.5, EVIL))
+    cell = Cell(1.0, unit=EVIL, note=EVIL, test=Comparison(0.5, EVIL))
     table = Table([EVIL, Column(EVIL, EVIL, EVIL)], [[EVIL, cell]], EVIL, [EVIL])
     page = Page(document(EVIL, renderers.html(table), lead=EVIL))
     assert [tag for tag, its in page.tags if its.get("class") is None].count("b") == 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -284,6 +286,19 @@ def test_the_command(both, tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().err.startswith("hb-tta: nowhere is no folder: give what stood")
     assert main([*arguments, "--out", str(tmp_path)]) == 1
     assert "name another file with --out" in capsys.readouterr().err
+
+
+def test_the_command_needs_neither_torch_nor_lmms_eval(both, tmp_path):
+    line = ["report", *both, "--store", str(tmp_path / "store"), "--out", str(tmp_path / "p.html")]
+    code = f"""
+import sys
+sys.modules["torch"] = sys.modules["lmms_eval"] = None  # an import of either fails
+from hb_tta.cli import main
+sys.exit(main({line!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "all: 8 questions, 4 images" in done.stdout
 
 
 def test_markdown(both):

@@ -31,7 +31,7 @@ from hb_tta.pocket.reader import Reader
 from hb_tta.pocket.reading import answer
 from hb_tta.pocket.tasks import CATEGORIES, SPLITS, question_pairs
 from hb_tta.pocket.world import Scene, render, sample_scenes
-from hb_tta.report.cells import NOTHING, Cell, Table, Test
+from hb_tta.report.cells import NOTHING, Cell, Comparison, Table
 from hb_tta.rewards.pixels import pixels_of
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def _closed(base: dict[str, Any], found: dict[str, Any]) -> Cell | str:
     test = paired_test(after, before, groups=_groups(after))
     error = 1 - before.mean()
     low, middle, high = (part / error for part in (test.low, test.difference, test.high))
-    return Cell(middle, low, high, test.n, Test(test.p_value, "none"))
+    return Cell(middle, low, high, test.n, Comparison(test.p_value, "none"))
 
 
 def _ratio(values: Sequence[float], base: Sequence[float]) -> Cell | str:

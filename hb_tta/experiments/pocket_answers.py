@@ -93,7 +93,7 @@ def asking(options: argparse.Namespace) -> Callable[[int, Sample, Shown], dict[s
             "real": keep_image(sample.image, options),
             "keys": list(shown.keys),
             "images": [] if shown.keys else [keep_image(view, options) for view in shown.views],
-            "views": [view._asdict() for view in said.views],
+            "views": [view._asdict() for view in said.seen],
             "combined": said.combined and said.combined._asdict(),
         }
 

@@ -42,7 +42,7 @@ KINDS = {
 
 
 @dataclass(frozen=True)
-class Test:
+class Comparison:
     """A paired test of a value.
 
     Attributes:
@@ -55,10 +55,8 @@ class Test:
     against: str = ""
     difference: float | None = None
 
-    __test__ = False  # pytest: this is no class of tests
-
     @classmethod
-    def of(cls, test: PairedTest, against: str = "") -> Test:
+    def of(cls, test: PairedTest, against: str = "") -> Comparison:
         """What ``hb_tta.metrics.paired_test`` found."""
         return cls(test.p_value, against, test.difference)
 
@@ -81,20 +79,20 @@ class Cell:
     low: float | None = None
     high: float | None = None
     n: int | None = None
-    test: Test | None = None
+    test: Comparison | None = None
     kind: str = "percent"
     unit: str = ""
     note: str = ""
 
     @classmethod
-    def of(cls, interval: Interval, test: Test | None = None, **how: str) -> Cell:
+    def of(cls, interval: Interval, test: Comparison | None = None, **how: str) -> Cell:
         """An estimate with its interval; ``how``: the cell's kind, unit and note."""
         return cls(interval.estimate, interval.low, interval.high, interval.n, test, **how)
 
     @classmethod
     def difference(cls, test: PairedTest, against: str = "", **how: str) -> Cell:
         """The difference that a paired test is about, by default one of shares."""
-        told = Test(test.p_value, against)
+        told = Comparison(test.p_value, against)
         return cls(test.difference, test.low, test.high, test.n, told, **{"kind": "points", **how})
 
     @property
@@ -245,7 +243,7 @@ def from_json(found: dict[str, Any]) -> Table:
 
 def _cell(found: dict[str, Any]) -> Cell:
     test = found.get("test")
-    return Cell(**{**found, "test": test and Test(**test)})
+    return Cell(**{**found, "test": test and Comparison(**test)})
 
 
 def _lean(fields: dict[str, Any]) -> dict[str, Any]:

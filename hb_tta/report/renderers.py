@@ -56,8 +56,9 @@ def text(table: Table, width: int | None = None) -> str:
     for heading, part in _sections(rows, blocks, table.heads):
         lines += ["", *textwrap.wrap(heading, width)] if heading else []
         lines += [*header, *part]
+    lines += [""] if table.notes else []
     for note in table.notes:
-        lines += ["", *textwrap.wrap(_on_one_line(note), width)]
+        lines += textwrap.wrap(_on_one_line(note), width)
     return "\n".join(lines).strip("\n")
 
 

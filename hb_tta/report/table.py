@@ -7,7 +7,7 @@ from typing import Any
 
 from hb_tta.metrics import Interval, PairedTest
 from hb_tta.report import renderers
-from hb_tta.report.cells import NOTHING, Cell, Table, Test
+from hb_tta.report.cells import NOTHING, Cell, Comparison, Table
 from hb_tta.report.scores import ALL, Score, Scored
 
 NOTE = (
@@ -106,7 +106,7 @@ def cells_of(one: Scored, category: str) -> list[Cell | str]:
     return [
         NOTHING
         if interval is None
-        else Cell.of(interval, None if test is None else Test.of(test, against))
+        else Cell.of(interval, None if test is None else Comparison.of(test, against))
         for interval, test in one.scores[category].figures
     ]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from hb_tta.metrics import bootstrap_interval, paired_test
 from hb_tta.report import renderers
-from hb_tta.report.cells import Cell, Table, Test, figure
+from hb_tta.report.cells import Cell, Comparison, Table, figure
 from hb_tta.report.document import document
 
 Entries = dict[str, dict[str, Any]]  # task → figures
@@ -81,7 +81,9 @@ def _cell(entry: dict[str, Any] | None, with_gain: bool) -> Cell | str:
     if entry is None:
         return ""
     share, gain = entry["accuracy"], entry.get("gain over zero-shot")
-    test = Test(gain["p_value"], "zero-shot", gain["difference"]) if gain and with_gain else None
+    test = (
+        Comparison(gain["p_value"], "zero-shot", gain["difference"]) if gain and with_gain else None
+    )
     n, ece = share.get("n"), figure(entry["ece"])
     return Cell(share["estimate"], share["low"], share["high"], n, test, note=f"ECE {ece}")
 

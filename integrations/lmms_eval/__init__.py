@@ -12,8 +12,12 @@ class (backend.py). The name itself stays, since prompts and folders depend on i
     requests.py       the images in a request, and the same request with others
     outcome.py        status 1 for a run without results
     view_counts.py    each view's scores, for the samples file and beside it
+    folders.py        where lmms-eval and we put a run's files
+    results.py        those files → runs of records, for ``hb-tta report``
+    again.py          the command line that a run was started with
 
-This package imports neither torch nor lmms-eval until the flag is given.
+This package imports neither torch nor lmms-eval until the flag is given, and reads results without
+either.
 """
 
 from __future__ import annotations
