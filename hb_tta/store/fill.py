@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -48,7 +48,7 @@ def filling(
     batch_size: int,
     on_progress: Callable[[int], object] = lambda _: None,
     seconds: float = 0.0,
-) -> Iterator[list[str]]:
+) -> Generator[list[str]]:
     """Have every key in the store, making those that are missing, and tell which are there.
 
     Processes that fill the same keys share the work: each claims a batch that nobody else has
