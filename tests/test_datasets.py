@@ -164,6 +164,17 @@ def test_bongard_hoi_reads_supports_and_queries_and_is_the_same_twice(tmp_path):
     assert loaded.tasks[0] == loaded.tasks[1]  # a second access gives the same split
 
 
+def test_bongard_hois_images_are_found_where_training_finds_them(tmp_path):
+    """im_path starts from the folder itself, or from hake/, hake/images/ or images/ in it."""
+    file = bongard_file(tmp_path / "tasks.json")
+    found = tmp_path / "hake" / "images" / "pos6.jpg"
+    found.parent.mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(found)
+    positive, negative = bongard_hoi(file, tmp_path).tasks[0].queries
+    assert positive.image == found
+    assert negative.image == tmp_path / "images" / "neg6.jpg"  # missing: told when it is read
+
+
 def test_a_querys_own_annotation_and_side_reach_no_view(tmp_path):
     task = bongard_hoi(bongard_file(tmp_path / "tasks.json"), tmp_path).tasks[0]
     changed = tuple(

@@ -356,6 +356,10 @@ def test_other_packages_add_rewards(monkeypatch):
         get_reward("odd")
     with pytest.raises(UserError, match="does not import"):
         get_reward("gone")
+    thief = metadata.EntryPoint("global", "test_rewards:Mirror", "hb_tta.rewards")
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [thief])
+    with pytest.raises(UserError, match="names its reward 'global' as a built-in one"):
+        list_rewards()
 
 
 class Mirror:
