@@ -17,7 +17,8 @@ from hb_tta.cli.tpt import view_settings as of_tpt
 from hb_tta.datasets import load_tasks
 from hb_tta.describe import DescriberSpec
 from hb_tta.families import get_family
-from hb_tta.generators import DEFAULT, GeneratorSpec, registry
+from hb_tta.generators import DEFAULT, GeneratorSpec
+from hb_tta.generators.registry import GENERATORS
 from hb_tta.pocket.tasks import pocket_mme
 from hb_tta.settings import OPTIONS, ViewSettings, each, settings_table
 from hb_tta.store import Store
@@ -361,7 +362,6 @@ class ClashingSpec(GeneratorSpec):
 
 
 def test_a_method_may_not_name_a_setting_as_every_method_has_it(monkeypatch):
-    there = {**registry._BUILT_IN, "clashing": f"{__name__}:ClashingSpec"}
-    monkeypatch.setattr(registry, "_BUILT_IN", there)
+    monkeypatch.setitem(GENERATORS.built_in, "clashing", f"{__name__}:ClashingSpec")
     with pytest.raises(UserError, match="clashing has a setting of its own named 'seed'"):
         ViewSettings.parse("clashing", "seed=3")
