@@ -17,10 +17,20 @@ from typing import NamedTuple
 
 from .captions import FULL, NUMBERS, Mention
 from .tasks import SUFFIX
-from .world import BACKGROUNDS, COLOURS, CONTACTS, INVERSE, RELATIONS, SHAPES, Group, Scene
+from .world import (
+    AROUND,
+    BACKGROUNDS,
+    COLOURS,
+    CONTACTS,
+    INVERSE,
+    RELATIONS,
+    SHAPES,
+    SYMMETRIC,
+    Group,
+    Scene,
+)
 
 JUDGED = ("scene", "colour", "existence", "count", "position", "bound")
-SYMMETRIC = ("touching", "apart from")
 
 
 class Place(NamedTuple):
@@ -69,6 +79,8 @@ class Reading:
 
     def holds(self, first: Iterable[int], relation: str, second: Iterable[int]) -> bool:
         """Whether the relation holds between any of the first and any of the second groups."""
+        if relation == AROUND:
+            return self.holds(second, "inside", first)
         second = tuple(second)
         return any((i, relation, j) in self.relations for i in first for j in second)
 
@@ -174,31 +186,33 @@ def judge(reading: Reading, scene: Scene, mention: Mention = FULL) -> dict[str, 
         colour, as far as named) there is the named number. ``position``: the named relation holds
         between the named groups. ``bound``: every named shape has its named colour.
     """
-    named = [scene.groups[i] for i in mention.groups if i < len(scene.groups)]
+    named = [i for i in mention.groups if i < len(scene.groups)]
+    groups = [scene.groups[i] for i in named]
+    looks = [_named_look(scene, i, mention) for i in named]
+    coloured = [i for i in named if mention.names("colour", i)]
+    counted = [row for row, i in enumerate(named) if mention.names("count", i)]
     verdict: dict[str, bool] = {}
     if mention.background:
         verdict["scene"] = reading.background == scene.background
-    if named and mention.colour:
-        verdict["colour"] = all(reading.count(colour=group.colour) > 0 for group in named)
+    if coloured:
+        verdict["colour"] = all(reading.count(colour=scene.groups[i].colour) > 0 for i in coloured)
     if named and mention.shape:
-        verdict["existence"] = all(reading.count(shape=group.shape) > 0 for group in named)
-    looks = [_named_look(group, mention) for group in named]
-    if named and mention.count:
-        verdict["count"] = all(
-            reading.count(**look) == group.count for look, group in zip(looks, named, strict=True)
-        )
+        verdict["existence"] = all(reading.count(shape=group.shape) > 0 for group in groups)
+    if counted:
+        verdict["count"] = all(reading.count(**looks[row]) == groups[row].count for row in counted)
     if len(named) == 2 and mention.relation and scene.relation:
         first, second = (reading.find(**look) for look in looks)
         verdict["position"] = reading.holds(first, scene.relation, second)
-    if named and mention.colour and mention.shape:
+    if coloured and mention.shape:
         verdict["bound"] = all(reading.count(**look) > 0 for look in looks)
     return verdict
 
 
-def _named_look(group: Group, mention: Mention) -> dict[str, str | None]:
+def _named_look(scene: Scene, index: int, mention: Mention) -> dict[str, str | None]:
+    group = scene.groups[index]
     return {
         "shape": group.shape if mention.shape else None,
-        "colour": group.colour if mention.colour else None,
+        "colour": group.colour if mention.names("colour", index) else None,
     }
 
 

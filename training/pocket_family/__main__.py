@@ -30,7 +30,7 @@ STAGES = {
 def run_stage(run: Run, stage: str) -> None:
     """Run one stage, unless this run has finished it before."""
     marker = run.work / f"{stage}.done.json"
-    settings = {"seed": run.seed, "scale": run.scale}
+    settings = {"seed": run.seed, "scale": run.scale, "start": run.start is not None}
     if marker.exists() and json.loads(marker.read_text()) == settings:
         print(f"{stage}: done before")
         return
@@ -54,6 +54,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("pocket-family"), help="folder of work/ and weights/"
     )
+    parser.add_argument(
+        "--start", type=Path, help="weights of an earlier family to go on from (default: none)"
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the steps (default 1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -61,7 +64,12 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     run = Run(
-        options.out / "work", options.out / "weights", options.scale, options.seed, options.device
+        options.out / "work",
+        options.out / "weights",
+        options.scale,
+        options.seed,
+        options.device,
+        start=options.start,
     )
     run.work.mkdir(parents=True, exist_ok=True)
     for stage in STAGES if options.stage == "all" else (options.stage,):
