@@ -16,6 +16,7 @@ from itertools import permutations
 from typing import NamedTuple
 
 from .captions import FULL, NUMBERS, Mention
+from .edition import FILLINGS
 from .tasks import SUFFIX
 from .world import (
     AROUND,
@@ -208,6 +209,18 @@ def judge(reading: Reading, scene: Scene, mention: Mention = FULL) -> dict[str, 
     return verdict
 
 
+def fillings_kept(reading: Reading, scene: Scene) -> bool:
+    """Whether the scene's shapes, where they are in the picture, are filled as in the scene.
+
+    No caption names a filling: it can only come from a picture.
+    """
+    return all(
+        reading.groups[i].filling == group.filling
+        for group in scene.groups
+        for i in reading.find(shape=group.shape)
+    )
+
+
 def _named_look(scene: Scene, index: int, mention: Mention) -> dict[str, str | None]:
     group = scene.groups[index]
     return {
@@ -226,6 +239,8 @@ _QUESTIONS = {
     "existence": re.compile(rf"is there an? {_SHAPE} in this image\?"),
     "count": re.compile(rf"(?:is|are) there ({'|'.join(NUMBERS)}) {_SHAPE} in this image\?"),
     "color": re.compile(rf"(?:is|are) the {_SHAPE} ({'|'.join(COLOURS)})\?"),
+    "style": re.compile(rf"(?:is|are) the {_SHAPE} ({'|'.join(FILLINGS)})\?"),
+    "reasoning": re.compile(rf"are there more {_SHAPE} than {_SHAPE}\?"),
     "scene": re.compile(rf"is this image on ({'|'.join(BACKGROUNDS)})\?"),
     "position": re.compile(rf"(?:is|are) the {_SHAPE} ({'|'.join(RELATIONS)}) the {_SHAPE}\?"),
 }
@@ -257,7 +272,12 @@ def _answer(reading: Reading, category: str, words: Sequence[str]) -> bool | Non
     if category == "scene":
         return reading.background == words[0]
     first = reading.find(shape=words[0])
+    if category == "style":
+        return words[1] in {reading.groups[i].filling for i in first} if first else None
     if category == "color":
         return words[1] in {reading.groups[i].colour for i in first} if first else None
-    second = reading.find(shape=words[2])
+    second = reading.find(shape=words[-1])
+    if category == "reasoning":
+        more = reading.count(shape=words[0]) > reading.count(shape=words[1])
+        return more if first and second else None
     return reading.holds(first, words[1], second) if first and second else None
