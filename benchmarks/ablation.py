@@ -35,7 +35,7 @@ from hb_tta.pocket.reader import Reader
 from hb_tta.pocket.reading import answer
 from hb_tta.pocket.tasks import CATEGORIES, SPLITS, question_pairs
 from hb_tta.pocket.world import Scene, render, sample_scenes
-from hb_tta.rewards import pixels_of
+from hb_tta.rewards.evaluator import pixels_of
 
 SEEDS = 20  # views a context whose spread is measured, as in table 4
 ARMS: dict[str, list[str]] = {
@@ -154,7 +154,7 @@ def _is_simple(scene: Scene) -> bool:
 
 @torch.no_grad()
 def _clip_features(family: Family, images: Sequence[Any]) -> np.ndarray:
-    from hb_tta.extra_rewards import CLIPReward
+    from hb_tta.rewards.extra import CLIPReward
 
     clip = CLIPReward.from_pretrained(family.weights("clip"))
     rows = [

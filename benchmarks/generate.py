@@ -28,9 +28,9 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from PIL import Image
 
+from hb_tta.device import default_device, default_dtype
 from hb_tta.families import get_family
 from hb_tta.generators import DescribedContext, HummingbirdGenerator, HummingbirdSpec
-from hb_tta.generators.accelerator import default_device, default_dtype
 from hb_tta.generators.specs import as_weights
 
 # 349.7 TFLOP a guided view of 25 steps at 1024² over 790 TFLOP/s, an H200's measured dense bf16

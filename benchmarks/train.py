@@ -30,10 +30,10 @@ from hb_tta.training.rollout import Rollout, draw_noise, last_steps
 
 from hb_tta.context import DescribedContext
 from hb_tta.describe import DescriberSpec
+from hb_tta.describe.templates import training_prompt
+from hb_tta.device import default_device, default_dtype
 from hb_tta.families import get_family
-from hb_tta.generators.accelerator import default_device, default_dtype
 from hb_tta.generators.hummingbird import HummingbirdGenerator
-from hb_tta.prompts import training_prompt
 from hb_tta.rewards import MultimodalContextEvaluator
 
 # Of an H200's measured 790 TFLOP/s of dense bf16: one sample at K = 5, without recomputation,

@@ -25,8 +25,8 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hb_tta import Augmenter, MultimodalContext, answer
+from hb_tta.device import default_device, default_dtype
 from hb_tta.families import get_family
-from hb_tta.generators.accelerator import default_device, default_dtype
 from hb_tta.pocket.tasks import Sample, pocket_mme
 
 SUFFIX = "\nAnswer the question using a single word or phrase."

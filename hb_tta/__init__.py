@@ -13,7 +13,7 @@ from hb_tta.errors import UserError
 
 if TYPE_CHECKING:
     from hb_tta.augment import Augmentation, Augmenter
-    from hb_tta.tta import Answer, answer
+    from hb_tta.tta.answer import Answer, answer
 
 __version__ = "0.1.0"
 
@@ -29,10 +29,10 @@ __all__ = [
 ]
 
 _LAZY = {
-    "Answer": "hb_tta.tta",
+    "Answer": "hb_tta.tta.answer",
     "Augmentation": "hb_tta.augment",
     "Augmenter": "hb_tta.augment",
-    "answer": "hb_tta.tta",
+    "answer": "hb_tta.tta.answer",
 }
 
 

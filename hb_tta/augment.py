@@ -1,11 +1,11 @@
 """The augmenter: an image and a question in, faithful and different images out. Read this first.
 
     image x, question g ── describe ──► context description C ── generate ──► views x̂₁ … x̂ₙ
-                           (describe.py)                         (generators/)
+                           (describe/)                            (generators/)
 
-Every description and every view is looked up in the store first (store.py). Its key is known
-before a model is loaded (plan.py), so a call that was made before imports no torch. What is
-missing is made in batches, each kept as soon as it is made (fill.py).
+Every description and every view is looked up in the store first (store/). Its key is known
+before a model is loaded (views/plan.py), so a call that was made before imports no torch. What is
+missing is made in batches, each kept as soon as it is made (store/fill.py).
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from hb_tta.context import MultimodalContext, check_task, evaluation_contexts
 from hb_tta.describe import DescriberSpec
+from hb_tta.device import default_device, default_dtype
 from hb_tta.errors import UserError
 from hb_tta.families import Family, get_family
-from hb_tta.fill import MemoryStore
-from hb_tta.fingerprint import Weights
 from hb_tta.generators import DEFAULT, Default, get_method
-from hb_tta.generators.accelerator import default_device, default_dtype
 from hb_tta.generators.specs import as_weights
 from hb_tta.images import load_image
-from hb_tta.making import SHORTENED, TRIES, VANISHED, WORDLESS, Maker
-from hb_tta.models import Models
-from hb_tta.plan import Item, plan
 from hb_tta.store import Store
+from hb_tta.store.fill import MemoryStore
+from hb_tta.views.make import SHORTENED, TRIES, VANISHED, WORDLESS, Maker
+from hb_tta.views.models import Models
+from hb_tta.views.plan import Item, plan
+from hb_tta.weights import Weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image

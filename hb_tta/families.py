@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from hb_tta.errors import UserError
-from hb_tta.fingerprint import Weights
+from hb_tta.weights import Weights
 
 ROLES = ("generator", "image_encoder", "lora", "mllm", "evaluator", "clip", "reader")
 

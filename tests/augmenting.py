@@ -22,8 +22,8 @@ from PIL import Image
 
 from hb_tta import Augmenter, MultimodalContext
 from hb_tta.describe import DescriberSpec
-from hb_tta.fingerprint import Weights
 from hb_tta.store import Store
+from hb_tta.weights import Weights
 
 GOLDEN = Path(__file__).parent / "golden" / "hummingbird_pipeline"
 PROCESS = Path(__file__).parent / "augment_process.py"

@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from hb_tta import Augmenter, MultimodalContext, UserError
 from hb_tta.describe import DescriberSpec
 from hb_tta.families import get_family
-from hb_tta.fingerprint import Weights
 from hb_tta.generators import get_method
-from hb_tta.models import Models
 from hb_tta.pocket.tasks import pocket_mme
 from hb_tta.store import Store
+from hb_tta.views.models import Models
+from hb_tta.weights import Weights
 
 pytest_plugins = ["augmenting"]
 # A model with random weights does not come to an end.

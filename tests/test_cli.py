@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from hb_tta import device as hb_device
 from hb_tta.cli import describe_os_error, main
 from hb_tta.cli.demo import contexts_of, pick_scenes
 from hb_tta.cli.requests import Failure, read_requests
 from hb_tta.families import get_family, list_families
-from hb_tta.generators import accelerator
 from hb_tta.pocket.tasks import pocket_mme
 from hb_tta.store import Store, content_key
 
@@ -229,10 +229,10 @@ def test_no_number_of_views_but_a_positive_one(work, number, capsys):
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:0"])
 def test_a_device_that_is_not_there(work, device, monkeypatch, capsys):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    accelerator._visible_gpu.cache_clear()
+    hb_device._visible_gpu.cache_clear()
     with pytest.raises(SystemExit) as stopped:
         main(["augment", "scene.png", "Is it?", *QUICK, "--device", device])
-    accelerator._visible_gpu.cache_clear()
+    hb_device._visible_gpu.cache_clear()
     assert stopped.value.code == 2
     assert f"argument --device: '{device}' is no" in capsys.readouterr().err
 

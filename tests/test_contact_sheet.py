@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hb_tta.contact_sheet import LARGEST, Panel, Row, data_uri, render, visible
+from hb_tta.report.contact_sheet import LARGEST, Panel, Row, data_uri, render, visible
 
 EVIL = '<script>alert("x")</script><img src=http://example.org/x.png onerror=alert(1)>&amp;\x00\x1b'
 

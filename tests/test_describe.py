@@ -15,15 +15,15 @@ from PIL import Image
 
 from hb_tta.context import TASKS, DescribedContext, MultimodalContext
 from hb_tta.describe import Describer, DescriberSpec, tidy_description
-from hb_tta.errors import UserError
-from hb_tta.fingerprint import Weights
-from hb_tta.prompts import (
+from hb_tta.describe.templates import (
     GUIDANCE_LIMIT,
     clean_guidance,
     clean_question,
     evaluation_prompt,
     training_prompt,
 )
+from hb_tta.errors import UserError
+from hb_tta.weights import Weights
 
 TOKENS = 16
 

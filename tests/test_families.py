@@ -10,7 +10,7 @@ import pytest
 import hb_tta
 from hb_tta.errors import UserError
 from hb_tta.families import ROLES, Family, get_family, list_families
-from hb_tta.fingerprint import Weights
+from hb_tta.weights import Weights
 
 
 def test_sdxl_is_the_papers_models_at_the_authors_settings() -> None:
@@ -86,7 +86,7 @@ def test_mistaken_roles() -> None:
 
 def test_importing_families_imports_no_torch() -> None:
     code = (
-        "import sys, json, hb_tta.families, hb_tta.augment, hb_tta.describe, hb_tta.plan;"
+        "import sys, json, hb_tta.families, hb_tta.augment, hb_tta.describe, hb_tta.views.plan;"
         "print(json.dumps(sorted({'torch', 'diffusers', 'transformers'} & set(sys.modules))))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

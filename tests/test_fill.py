@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from hb_tta.fill import Made, MemoryStore, fill, missing_keys
 from hb_tta.store import Store, content_key
+from hb_tta.store.fill import Made, MemoryStore, fill, missing_keys
 
 KEYS = [content_key({"number": number}) for number in range(40)]
 
 # Fills a store with KEYS, forwards or backwards, slowly, and logs what it makes.
 FILLER = """
 import sys, time
-from hb_tta.fill import Made, fill
+from hb_tta.store.fill import Made, fill
 from hb_tta.store import Store, content_key
 root, log, step, pause = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
 def make(keys):

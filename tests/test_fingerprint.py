@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from tiny_hub import TinyHub
 
-from hb_tta import fingerprint
+from hb_tta import weights as fingerprint
 from hb_tta.errors import UserError
-from hb_tta.fingerprint import Weights
+from hb_tta.weights import Weights
 
 COMMIT, OLDER = "1" * 40, "2" * 40
 FILES = {
@@ -313,7 +313,7 @@ def test_missing_files_without_a_network(cached: Path) -> None:
 ASK = """
 import json, sys
 from hb_tta.errors import UserError
-from hb_tta.fingerprint import Weights
+from hb_tta.weights import Weights
 weights = Weights(*json.loads(sys.argv[1]))
 assert "torch" not in sys.modules
 try:

@@ -10,9 +10,9 @@ from sdxl_folders import PIPELINE, save_sdxl_base
 from transformers import CLIPTokenizer
 
 from hb_tta.errors import UserError
-from hb_tta.fingerprint import Weights
 from hb_tta.generators import fit_description, load_tokenizers
 from hb_tta.generators.description import count_tokens
+from hb_tta.weights import Weights
 
 WINDOW = 77
 

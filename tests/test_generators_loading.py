@@ -23,8 +23,8 @@ from sdxl_folders import (
 )
 
 from hb_tta.errors import UserError
-from hb_tta.fingerprint import Weights
 from hb_tta.generators import HummingbirdGenerator, I2T2ISpec
+from hb_tta.weights import Weights
 
 CONTEXT = (reference(), "two red dogs left of a blue bench")
 
@@ -49,6 +49,34 @@ def test_sdxls_own_layout_with_a_whole_clip_beside_it(tmp_path: Path, caplog):
     unlike = {key for key in golden if pipe.scheduler.config[key] != golden[key]}
     assert unlike <= {"_class_name", "_diffusers_version"}
     assert "REPORT" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "name", ["EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler",
+             "DPMSolverMultistepScheduler", "DDPMScheduler"]
+)  # fmt: skip
+def test_latents_are_never_clipped_unless_the_file_says_so(tmp_path: Path, name: str):
+    """A file of another scheduler: what it does not say must not come from DDIM's pixel defaults.
+
+    With no ``_use_default_values`` the whole configuration of that class counts as written.
+    """
+    written = json.loads((PIPELINE / "scheduler" / "scheduler_config.json").read_text())
+    shared = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "steps_offset")
+    base = shutil.copytree(PIPELINE, tmp_path / "base")
+    config = {"_class_name": name, **{key: written[key] for key in shared}}
+    (base / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
+    index = json.loads((base / "model_index.json").read_text())
+    index["scheduler"] = ["diffusers", name]
+    (base / "model_index.json").write_text(json.dumps(index))
+    assert expected().abs().max() > 1  # what clipping would cut
+    torch.testing.assert_close(latents(base), expected(), atol=1e-3, rtol=0)
+
+
+def test_a_file_that_asks_for_clipping_gets_it(tmp_path: Path):
+    base = shutil.copytree(PIPELINE, tmp_path / "base")
+    path = base / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "clip_sample": True}))
+    assert latents(base).abs().max() < expected().abs().max()
 
 
 def test_a_tower_named_inside_a_pipeline_folder(tmp_path: Path):

@@ -12,7 +12,6 @@ from PIL import Image
 from sdxl_folders import LORA, PIPELINE, reference
 
 from hb_tta.errors import UserError
-from hb_tta.fingerprint import Weights
 from hb_tta.generators import (
     DescribedContext,
     HummingbirdGenerator,
@@ -21,6 +20,7 @@ from hb_tta.generators import (
     fit_description,
     load_tokenizers,
 )
+from hb_tta.weights import Weights
 
 STEPS = 3
 

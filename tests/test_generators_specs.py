@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from sdxl_folders import LORA, PIPELINE
 
+from hb_tta.device import default_dtype
 from hb_tta.errors import UserError
 from hb_tta.families import get_family
-from hb_tta.fingerprint import Weights
 from hb_tta.generators import (
     Generator,
     GeneratorSpec,
@@ -22,7 +22,7 @@ from hb_tta.generators import (
     get_method,
     list_methods,
 )
-from hb_tta.generators.accelerator import default_dtype
+from hb_tta.weights import Weights
 
 FAMILY = get_family("sdxl")
 

@@ -19,10 +19,10 @@ pytest.importorskip("lmms_eval", reason="the extra lmms-eval is not installed")
 
 from hb_tta.integrations.lmms_eval import backend, prepare
 from hb_tta.integrations.lmms_eval.records import read_lines
-from hb_tta.integrations.lmms_eval.voting import vote
 
 from hb_tta.generators import registry
 from hb_tta.report.folders import run_name
+from hb_tta.tta.vote import vote
 
 BACKENDS = {
     "llava": ("llava_hf", "device_map=cpu"),
@@ -177,12 +177,12 @@ def test_a_generator_that_fails_stops_the_run(run, capsys):
 
 
 def test_an_error_while_answering_stops_the_run(run, monkeypatch):
-    import hb_tta.combine
+    import hb_tta.tta.combine
 
     def broken(*_):
         raise ValueError("broken")
 
-    monkeypatch.setitem(hb_tta.combine.RULES, "mean", broken)
+    monkeypatch.setitem(hb_tta.tta.combine.RULES, "mean", broken)
     with pytest.raises(SystemExit, match="ValueError: broken"):
         run(augment="same")
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +15,8 @@ import pytest
 import tiny_models
 
 pytest.importorskip("lmms_eval", reason="the extra lmms-eval is not installed")
+
+from hb_tta.integrations.lmms_eval import outcome  # noqa: E402
 
 AUGMENT = ["--augment", "randaugment", "--augment_args", "family=pocket,views=2"]
 
@@ -64,6 +69,47 @@ def test_a_mistake_ends_it_with_status_1(mllm, tmp_path):
     done = run(LMMS_EVAL, command(mllm, tmp_path, "--augment", "sdedit"))
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("hb-tta: --augment sdedit: there is no such")
+
+
+@pytest.fixture
+def newer_filelock(tmp_path) -> dict[str, str]:
+    """An environment whose filelock has no ``_api``, as from 4.3 on."""
+    import filelock
+
+    folder = tmp_path / "path" / "filelock"
+    shutil.copytree(Path(filelock.__file__).parent, folder)
+    (folder / "_api.py").rename(folder / "_moved.py")
+    for path in folder.glob("*.py"):
+        path.write_text(re.sub(r"\b_api\b", "_moved", path.read_text(encoding="utf-8")))
+    return {**os.environ, "PYTHONPATH": str(folder.parent)}
+
+
+@pytest.mark.parametrize("launcher", [LMMS_EVAL, OURS], ids=["lmms-eval", "hb-tta"])
+def test_a_run_without_results_ends_with_status_1(launcher, mllm, tmp_path, newer_filelock):
+    """lmms-eval prints the error and ends with 0."""
+    done = subprocess.run(
+        [sys.executable, *launcher, *command(mllm, tmp_path / "out", *AUGMENT)],
+        capture_output=True, text=True, timeout=1800, env=newer_filelock,
+    )  # fmt: skip
+    assert "filelock._api" in done.stderr + done.stdout
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("hb-tta: lmms-eval ended without results")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        (["--tasks", "mme"], True),
+        (["eval", "--model", "x"], True),
+        (["--tasks", "list"], False),
+        (["--tasks=list_groups"], False),
+        (["tasks", "list"], False),
+        (["--help"], False),
+        (["eval"], False),
+    ],
+)
+def test_only_evaluations_have_to_bring_results(arguments, asked):
+    assert outcome._asks_for_results(arguments) is asked
 
 
 @pytest.mark.soak

@@ -10,15 +10,15 @@ import torch
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from hb_tta.training.estimate import SDXL, build
 from hb_tta.training.export import FORMATS, Lora, read_lora, write_lora
-from hb_tta.training.lora import add_lora, lora_layers, lora_parameters
+from hb_tta.training.lora import add_lora, lora_layers, lora_parameters, lora_tensors
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from sdxl_folders import LORA, PIPELINE
 
 from hb_tta.cli import main
 from hb_tta.errors import UserError
-from hb_tta.fingerprint import Weights
 from hb_tta.generators.lora import load_lora
+from hb_tta.weights import Weights
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +96,16 @@ def test_kohya_says_alpha_and_rank_as_comfyui_reads_them(released, tmp_path):
         assert tensors[f"{name}.lora_down.weight"].shape[0] == released.rank
 
 
+def with_lora(targets: tuple[str, ...]) -> UNet2DConditionModel:
+    """The tiny UNet with a LoRA that changes something."""
+    tuned = unet()
+    add_lora(tuned, target_modules=targets)
+    with torch.no_grad():
+        for parameter in lora_parameters(tuned):
+            parameter.normal_(std=0.05)
+    return tuned
+
+
 def test_sdxls_names_survive_kohya(tmp_path):
     """All module names of the full UNet with the paper's target modules."""
     model, _ = build(Weights(SDXL))
@@ -110,7 +120,39 @@ def test_sdxls_names_survive_kohya(tmp_path):
     lora = Lora(tensors, 32.0, ("to_q", "to_v", "ff.net.0.proj"))
     again, _ = read_lora(write_lora(lora, tmp_path, "kohya"))
     assert again.modules == lora.modules
-    assert set(again.target_modules) == set(lora.target_modules)
+    assert set(again.target_modules) == set(lora.modules)
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        ("to_q", "to_k", "to_v", "to_out.0"),
+        ("ff.net.0.proj", "ff.net.2"),
+        ("to_out.0", "ff.net.2", "proj_in", "proj_out", "time_emb_proj", "conv1"),
+    ],
+)
+def test_kohya_files_of_any_layers_can_be_loaded(targets, tmp_path):
+    """Most LoRAs have "to_out.0" and "ff.net.2", whose last part "0" or "2" names many layers."""
+    tuned = with_lora(targets)
+    write_lora(Lora(lora_tensors(tuned), 32.0, targets), tmp_path, "kohya")
+    again, form = read_lora(tmp_path)
+    write_lora(again, tmp_path / "peft", "peft")
+    loaded = unet()
+    load_lora(loaded, str(tmp_path / "peft"))
+    assert form == "kohya" and len(lora_layers(loaded)) == len(lora_layers(tuned))
+    torch.testing.assert_close(output(loaded), output(tuned), atol=1e-5, rtol=0)
+
+
+def test_a_kohya_file_of_some_blocks_changes_no_others(tmp_path):
+    whole = lora_tensors(with_lora(("to_q",)))
+    some = {key: part for key, part in whole.items() if key.startswith("mid_block")}
+    assert 0 < len(some) < len(whole)
+    write_lora(Lora(some, 32.0, ("to_q",)), tmp_path, "kohya")
+    again, _ = read_lora(tmp_path)
+    write_lora(again, tmp_path / "peft", "peft")
+    loaded = unet()
+    load_lora(loaded, str(tmp_path / "peft"))
+    assert len(lora_layers(loaded)) == len(some) // 2
 
 
 def test_a_fresh_lora_is_the_base(tmp_path):

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from hb_tta.describe import DescriberSpec
-from hb_tta.fingerprint import Weights
+from hb_tta.describe.templates import evaluation_prompt
 from hb_tta.pocket.captions import NUMBERS
 from hb_tta.pocket.tasks import CATEGORIES, make_pair, pocket_mme
 from hb_tta.pocket.world import (
@@ -33,7 +33,7 @@ from hb_tta.pocket.world import (
     render_batch,
     sample_scenes,
 )
-from hb_tta.prompts import evaluation_prompt
+from hb_tta.weights import Weights
 
 SCALE = 0.002
 VALUES = {*NUMBERS, *COLOURS, *BACKGROUNDS, "left", "right", "above", "below"}

@@ -25,18 +25,17 @@ from transformers import (
 )
 
 from hb_tta.errors import UserError
-from hb_tta.extra_rewards import Aesthetic, CLIPReward, PickScore
 from hb_tta.families import get_family
-from hb_tta.fingerprint import Weights
 from hb_tta.rewards import (
     MultimodalContextEvaluator,
     Reward,
     get_reward,
     list_rewards,
     load_rewards,
-    pixels_of,
-    resized,
 )
+from hb_tta.rewards.evaluator import pixels_of, resized
+from hb_tta.rewards.extra import Aesthetic, CLIPReward, PickScore
+from hb_tta.weights import Weights
 
 TEXTS = ["two blue squares above one yellow cross", "a red circle", "yes"]
 

@@ -25,9 +25,10 @@ from PIL import Image
 from store_checks import makes_each_once, survives_kills
 
 from hb_tta.disk import write_aside
-from hb_tta.entries import DamagedEntry, seal, unseal
 from hb_tta.errors import UserError
-from hb_tta.store import LEFTOVER_SECONDS, USE_SECONDS, Store, Usage, content_key
+from hb_tta.store import Store, Usage, content_key
+from hb_tta.store.entries import DamagedEntry, seal, unseal
+from hb_tta.store.store import LEFTOVER_SECONDS, USE_SECONDS
 
 KEY = content_key({"a": 1})
 DAY = 86_400.0
@@ -118,7 +119,7 @@ class Sampler(enum.StrEnum):
 @pytest.mark.parametrize(
     "value",
     [Path("x"), np.float64(1), np.zeros(2), b"x", {1}, {1: 2}, Sampler.DDIM, object(), 1j],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_key_refuses_what_is_not_plain_json_and_says_where(value: object) -> None:
     with pytest.raises(TypeError, match=r"request\['spec'\]\[0\]"):

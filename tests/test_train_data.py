@@ -21,10 +21,11 @@ from hb_tta.training.prepare import Order, Prepared, Share, describe_all
 from hb_tta.training.recipes import RECIPES, get_recipe, to_json, with_changes
 from PIL import Image
 
+from hb_tta.cli import main
 from hb_tta.describe import DescriberSpec
 from hb_tta.errors import UserError
-from hb_tta.fingerprint import Weights
 from hb_tta.images import pixel_digest
+from hb_tta.weights import Weights
 
 
 def save_image(path: Path, shade: int) -> Path:
@@ -227,6 +228,17 @@ def test_sources_take_turns():
 def test_missing_data_is_told(data, message):
     with pytest.raises(UserError, match=message):
         open_source(data)
+
+
+@pytest.mark.parametrize("name", ["data.csv", "data.json", "folder", "data.parquet"])
+def test_the_pocket_recipe_never_takes_bundled_scenes_for_data(tmp_path, name, capsys):
+    path = tmp_path / name
+    path.mkdir() if name == "folder" else path.write_text("image,question\na.png,what?\n")
+    with pytest.raises(UserError, match="would not be read.*jsonl"):
+        open_source(str(path), "pocket")
+    out = tmp_path / "run"
+    assert main(["train", "--recipe", "pocket", "--data", str(path), "--out", str(out)]) == 1
+    assert f"{str(path)!r} would not be read" in capsys.readouterr().err
 
 
 def test_a_folder_needs_its_layout(tmp_path):

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from hb_tta.combine import RULES, Combiner, confidence, entropy, mean, selection, zero
 from hb_tta.errors import UserError
+from hb_tta.tta.combine import RULES, Combiner, confidence, entropy, mean, selection, zero
 
 
 def logits(*views: list[float]) -> torch.Tensor:

@@ -18,10 +18,10 @@ from transformers import (
 )
 
 import hb_tta
-from hb_tta.combine import Combiner
-from hb_tta.decoding import NeverGenerated, decode_jointly
 from hb_tta.errors import UserError
-from hb_tta.tta import _inputs, answer, yes_no_tokens
+from hb_tta.tta.answer import _inputs, answer, yes_no_tokens
+from hb_tta.tta.combine import Combiner
+from hb_tta.tta.decoding import NeverGenerated, decode_jointly
 
 QUESTION = "Is there a red circle? Please answer yes or no."
 # Different shapes: LLaVA-NeXT's tiles, Qwen-VL's patches and so the prompts' lengths differ.

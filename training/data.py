@@ -163,6 +163,11 @@ class PocketSource:
     """
 
     def __init__(self, path: Path | None = None, seed: int = POCKET_SEED) -> None:
+        if path is not None:
+            raise UserError(
+                f"{str(path)!r} would not be read: the layout 'pocket' draws its own scenes; write "
+                "the samples as a .jsonl file, or name the folder's layout with --set data_format=…"
+            )
         self.seed = seed
         self._streams = {name: question_pairs(name, seed) for name in CATEGORIES}
         self._pairs: dict[str, list[QuestionPair]] = {name: [] for name in CATEGORIES}

@@ -23,10 +23,10 @@ from hb_tta.training.sdxl import SDXL, SDXL_UNET, SDXL_VAE
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from hb_tta.device import default_device, default_dtype
 from hb_tta.errors import UserError
 from hb_tta.families import get_family
-from hb_tta.fingerprint import Weights
-from hb_tta.generators.accelerator import default_device, default_dtype
+from hb_tta.weights import Weights
 
 TEXT_POSITIONS = 77
 EFFICIENCY = 0.5  # of a device's speed at large matrix products that a whole training reaches

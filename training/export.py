@@ -181,9 +181,10 @@ def _read_kohya(path: Path, tensors: dict[str, Tensor]) -> Lora:
             plain[_dotted(module) + _UP] = part
         elif kind != "alpha":
             raise UserError(f"{str(path)!r} holds {key!r}: only a plain LoRA can be converted")
+    # A file of this kind says nothing of the rule that its modules were chosen by: by their whole
+    # paths they are those and no others ("to_out.0" ends in "0", as half of a UNet's layers do).
     modules = {key.removesuffix(_DOWN) for key in plain if key.endswith(_DOWN)}
-    targets = sorted({_layer_name(module) for module in modules})
-    return Lora(plain, alphas.pop(), tuple(targets))
+    return Lora(plain, alphas.pop(), tuple(sorted(modules)))
 
 
 _COMPOUND = re.compile(
@@ -196,12 +197,6 @@ _COMPOUND = re.compile(
 def _dotted(module: str) -> str:
     """ "down_blocks_1_attentions_0_…_to_q" as the module's path."""
     return _COMPOUND.sub(lambda found: found[0].replace(".", "_"), module.replace("_", "."))
-
-
-def _layer_name(module: str) -> str:
-    """The end of a module's path by which PEFT would be told of it."""
-    parts = module.split(".")
-    return "ff.net.0.proj" if module.endswith("ff.net.0.proj") else parts[-1]
 
 
 # ── Writing ─────────────────────────────────────────────────────────────────────────────────────

@@ -26,13 +26,14 @@ from torch import Tensor
 
 from hb_tta.context import DescribedContext
 from hb_tta.describe import DescriberSpec
+from hb_tta.describe.templates import TEMPLATE_VERSION, training_prompt
 from hb_tta.disk import write_aside
 from hb_tta.errors import UserError
 from hb_tta.generators.description import fit_description
 from hb_tta.generators.hummingbird import HummingbirdGenerator
 from hb_tta.images import pixel_digest
-from hb_tta.prompts import TEMPLATE_VERSION, training_prompt
-from hb_tta.rewards import Reward, pixels_of
+from hb_tta.rewards import Reward
+from hb_tta.rewards.evaluator import pixels_of
 from hb_tta.store import content_key
 
 SHARD = 16  # rows a shard, and that models take at once

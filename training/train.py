@@ -43,14 +43,14 @@ from hb_tta.training.watch import evaluate, write_curve, write_grid
 from tqdm import tqdm
 
 from hb_tta.describe import DescriberSpec
+from hb_tta.device import default_dtype
 from hb_tta.errors import UserError
 from hb_tta.families import Family, get_family
-from hb_tta.fingerprint import Weights
-from hb_tta.generators.accelerator import default_dtype
 from hb_tta.generators.hummingbird import HummingbirdGenerator
 from hb_tta.generators.specs import HummingbirdSpec
 from hb_tta.rewards import Reward, get_reward, load_rewards
 from hb_tta.store import content_key
+from hb_tta.weights import Weights
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient
 

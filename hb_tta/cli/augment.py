@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from hb_tta.cli.options import add_running, add_views
 from hb_tta.cli.output import MANIFEST, Output
 from hb_tta.cli.requests import Failure, Request, read_requests
-from hb_tta.contact_sheet import spelled_out
 from hb_tta.context import TASKS
 from hb_tta.errors import UserError
+from hb_tta.report.contact_sheet import spelled_out
 
 if TYPE_CHECKING:
     from hb_tta.augment import Augmenter

@@ -14,8 +14,8 @@ from hb_tta.cli.output import write_result
 from hb_tta.context import MultimodalContext
 
 if TYPE_CHECKING:
-    from hb_tta.contact_sheet import Row
     from hb_tta.pocket.tasks import Sample
+    from hb_tta.report.contact_sheet import Row
 
 FAMILY = "pocket"  # the scenes are pocket scenes
 METHODS = ("hummingbird", "i2t2i", "randaugment")
@@ -58,8 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Augment, write the page, and print where it is."""
-    from hb_tta.contact_sheet import Panel, render
-    from hb_tta.prompts import clean_question
+    from hb_tta.describe.templates import clean_question
+    from hb_tta.report.contact_sheet import Panel, render
 
     samples = list(pick_scenes(arguments.scenes))
     rows: list[list[Row]] = [[] for _ in samples]
@@ -107,7 +107,7 @@ def augment_all(
 ) -> Iterator[Row]:
     """A row of views for every scene."""
     from hb_tta import Augmenter
-    from hb_tta.contact_sheet import Row
+    from hb_tta.report.contact_sheet import Row
 
     augmenter = Augmenter.from_pretrained(
         method, family=FAMILY, device=arguments.device, store=arguments.store

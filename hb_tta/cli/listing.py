@@ -8,8 +8,8 @@ from importlib import metadata
 from typing import Any
 
 from hb_tta.families import get_family, list_families
-from hb_tta.fingerprint import Weights
 from hb_tta.generators import get_method, list_methods
+from hb_tta.weights import Weights
 
 # Whose versions a bug report needs, and the harnesses that an extra brings.
 PACKAGES = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 
-from hb_tta.generators.accelerator import default_device
+from hb_tta.device import default_device
 
 DEFAULT_VIEWS = 4
 

@@ -16,7 +16,7 @@ from hb_tta.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from hb_tta.fingerprint import Weights
+    from hb_tta.weights import Weights
 
 # A sentence ends at . ! ? … before a blank, or at the full-width marks of Chinese and Japanese.
 _SENTENCE = re.compile(r".*?(?:[.!?…]+[\"')\]”’]*(?=\s)|[。！？]+|\Z)\s*", re.DOTALL)

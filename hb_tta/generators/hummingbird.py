@@ -15,13 +15,13 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 
 from hb_tta.context import DescribedContext
-from hb_tta.fingerprint import Weights
-from hb_tta.generators.accelerator import default_dtype
+from hb_tta.device import default_dtype
 from hb_tta.generators.loading import load_pipeline
 from hb_tta.generators.lora import load_lora
 from hb_tta.generators.protocol import ContextLike
 from hb_tta.generators.sdxl import Conditions, SDXLSampler, checked_device, conditions_of
 from hb_tta.generators.specs import HummingbirdSpec, as_weights
+from hb_tta.weights import Weights
 
 
 class HummingbirdGenerator:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -23,8 +23,8 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from hb_tta.errors import UserError
-from hb_tta.fingerprint import Weights
 from hb_tta.generators.description import check_vocabulary
+from hb_tta.weights import Weights
 
 
 def load_pipeline(
@@ -48,9 +48,25 @@ def load_pipeline(
     check_vocabulary([pipe.tokenizer, pipe.tokenizer_2], base)
     if embeds_images:
         _check_image_encoder(pipe, image_encoder or base)
-    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    pipe.scheduler = ddim_like(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def ddim_like(config: Mapping[str, Any]) -> DDIMScheduler:
+    """A DDIM scheduler for latents on the noise schedule of another scheduler's configuration.
+
+    What the file itself says counts. Where it is silent, as files of Euler's or DPM-Solver++'s
+    are, DDIM's own defaults for pixels would cut latents off at 1 and end the schedule at an alpha
+    of 1; SDXL's own file switches both off.
+    """
+    unwritten = config.get("_use_default_values", ())
+    written = {name: value for name, value in config.items() if name not in unwritten}
+    return DDIMScheduler.from_config(
+        config,
+        clip_sample=written.get("clip_sample", False),
+        set_alpha_to_one=written.get("set_alpha_to_one", False),
+    )
 
 
 def _read_pipeline(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from hb_tta.families import Family
-    from hb_tta.fingerprint import Weights
+    from hb_tta.weights import Weights
 
 ContextLike: TypeAlias = "DescribedContext | tuple[Image, str | None]"
 """What ``generate`` takes as a context."""

@@ -20,8 +20,8 @@ from PIL.Image import Image
 from torch import Tensor
 
 from hb_tta.context import DescribedContext
+from hb_tta.device import default_device
 from hb_tta.errors import UserError
-from hb_tta.generators.accelerator import default_device
 from hb_tta.generators.arguments import (
     check_guidance_scale,
     check_num_inference_steps,

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from hb_tta.device import check_dtype, default_dtype
 from hb_tta.errors import UserError
-from hb_tta.fingerprint import Weights
-from hb_tta.generators.accelerator import check_dtype, default_dtype
 from hb_tta.generators.arguments import (
     check_guidance_scale,
     check_num_inference_steps,
     check_side,
 )
 from hb_tta.generators.protocol import DEFAULT, Default
+from hb_tta.weights import Weights
 
 if TYPE_CHECKING:
     from hb_tta.families import Family

@@ -22,7 +22,7 @@ from torch import nn
 
 from hb_tta.disk import write_aside
 from hb_tta.errors import UserError
-from hb_tta.fingerprint import Weights
+from hb_tta.weights import Weights
 
 from .edition import FILLINGS, PLAIN
 from .reading import Reading, both_ways

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hb_tta.contact_sheet import visible
-from hb_tta.prompts import clean_question
+from hb_tta.describe.templates import clean_question
 from hb_tta.report import table
 from hb_tta.report.album import Album
+from hb_tta.report.contact_sheet import visible
 from hb_tta.report.records import Record, View
 from hb_tta.report.scores import Scored, change_of
 

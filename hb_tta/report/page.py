@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from hb_tta.contact_sheet import visible
 from hb_tta.metrics import Interval, PairedTest
 from hb_tta.report import table
 from hb_tta.report.album import Album
+from hb_tta.report.contact_sheet import visible
 from hb_tta.report.gallery import Gallery, Row, chosen, rows_of
 from hb_tta.report.scores import ALL, Scored
 from hb_tta.store import Store

@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from hb_tta.contact_sheet import spelled_out
 from hb_tta.metrics import Interval, PairedTest
+from hb_tta.report.contact_sheet import spelled_out
 from hb_tta.report.scores import ALL, Score, Scored
 
 NOTE = (

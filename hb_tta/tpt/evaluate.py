@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from hb_tta.datasets import Classification, FewShot, HoiImage, HoiTask
 from hb_tta.errors import UserError
-from hb_tta.features import cached_tensors
 from hb_tta.metrics import bootstrap_interval, expected_calibration_error, paired_test
+from hb_tta.store.features import cached_tensors
 from hb_tta.tpt.combiners import COMBINERS, Views
 from hb_tta.tpt.few_shot import STEPS, FewShotTuner
 from hb_tta.tpt.tuner import LEARNING_RATE, PROMPT, PromptTuner

@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from hb_tta.errors import UserError
-from hb_tta.fingerprint import Weights
 from hb_tta.tpt.encoders import DualEncoder
+from hb_tta.weights import Weights
 
 
 @dataclass(frozen=True)

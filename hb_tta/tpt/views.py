@@ -14,10 +14,10 @@ from torchvision.transforms import Compose, RandomHorizontalFlip, RandomResizedC
 from hb_tta.augment import Augmenter
 from hb_tta.context import MultimodalContext
 from hb_tta.errors import UserError
-from hb_tta.features import cached_tensors, image_identities
-from hb_tta.fill import MemoryStore
 from hb_tta.images import load_image
 from hb_tta.store import Store
+from hb_tta.store.features import cached_tensors, image_identities
+from hb_tta.store.fill import MemoryStore
 from hb_tta.tpt.memory import enough_memory
 from hb_tta.tpt.models import Clip
 

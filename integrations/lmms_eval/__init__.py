@@ -10,6 +10,7 @@ class (backend.py). The name itself stays, since prompts and folders depend on i
     settings.py       what ``--augment`` and ``--augment_args`` mean
     backend.py        any backend of lmms-eval, with its answers taken over all views
     requests.py       the images in a request, and the same request with others
+    outcome.py        status 1 for a run without results
     records.py        each view's scores, for the samples file and beside it
 
 This package imports neither torch nor lmms-eval until the flag is given.
@@ -33,7 +34,13 @@ def manifests() -> list[Any]:
     """
     if "lmms_eval.__main__" not in sys.modules:
         return []
-    return prepare(sys.argv)
+    arguments = sys.argv[1:]
+    found = prepare(sys.argv)
+    if _is_augmented(arguments):
+        from hb_tta.integrations.lmms_eval import outcome
+
+        outcome.watch(sys.argv[1:])
+    return found
 
 
 def prepare(argv: list[str]) -> list[Any]:
@@ -61,6 +68,10 @@ def prepare(argv: list[str]) -> list[Any]:
         raise AugmentationFailed(str(error)) from error
     except Exception as error:  # lmms-eval swallows it
         raise AugmentationFailed.because(error) from error
+
+
+def _is_augmented(arguments: list[str]) -> bool:
+    return any(argument.split("=", 1)[0] in FLAGS for argument in arguments)
 
 
 def _concerns_us(arguments: list[str]) -> bool:

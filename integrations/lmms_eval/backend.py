@@ -15,7 +15,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hb_tta.integrations.lmms_eval import records, voting
+from hb_tta.integrations.lmms_eval import records
 from hb_tta.integrations.lmms_eval.failure import AugmentationFailed
 from hb_tta.integrations.lmms_eval.memory import Parking
 from hb_tta.integrations.lmms_eval.quiet import quiet
@@ -30,6 +30,7 @@ from tqdm import tqdm
 from hb_tta.errors import UserError
 from hb_tta.images import pixel_digest
 from hb_tta.report.folders import PLUGIN_FOLDER, run_name
+from hb_tta.tta.vote import vote
 
 CHUNK = 512  # questions whose images are in memory at a time
 Chunk = tuple[list[Question], Iterator[Any]]
@@ -56,7 +57,7 @@ def override(
     Raises:
         UserError: lmms-eval has no such model, or another plugin would take it from us.
     """
-    import hb_tta.decoding  # noqa: F401  before a backend can bind transformers' generate
+    import hb_tta.tta.decoding  # noqa: F401  before a backend can bind transformers' generate
 
     global _run
     _run = Run(settings, output_path)
@@ -243,8 +244,8 @@ class AugmentedBackend:
     # The ways to answer: requests of all views → (what to return, given the record; the record).
 
     def _hb_decode(self, requests: list[Any], own: Callable) -> tuple[Callable, dict[str, Any]]:
-        from hb_tta.decoding import decode_jointly
-        from hb_tta.tta import yes_no
+        from hb_tta.tta.answer import yes_no
+        from hb_tta.tta.decoding import decode_jointly
 
         calls = [lambda request=request: own([request])[0] for request in requests]
         decoded = decode_jointly(calls, self.hb_settings.combiner)
@@ -260,7 +261,7 @@ class AugmentedBackend:
     def _hb_vote(self, requests: list[Any], own: Callable) -> tuple[Callable, dict[str, Any]]:
         found = [unwrap_generation_output(answer) for answer in own(requests)]
         texts = [text for text, _ in found]
-        chosen = voting.vote(texts, self.hb_settings.real_weight)
+        chosen = vote(texts, self.hb_settings.real_weight)
         text, counts = found[chosen]
         record = {"answer": text, "mode": VOTE, "views": [{"answer": text} for text in texts]}
         return lambda record: _with_record(text, counts, record), record
@@ -276,7 +277,7 @@ class AugmentedBackend:
     # What the views said.
 
     def _hb_yes_no_tokens(self) -> tuple[list[int], list[int]] | None:
-        from hb_tta.tta import yes_no_tokens
+        from hb_tta.tta.answer import yes_no_tokens
 
         if not hasattr(self, "hb_words"):
             tokenizer = _tokenizer(self)

@@ -11,9 +11,9 @@ from typing import Any
 
 from hb_tta.integrations.lmms_eval.settings import VOTE, AugmentSettings
 
-from hb_tta.combine import RULES
 from hb_tta.errors import UserError
 from hb_tta.generators import list_methods
+from hb_tta.tta.combine import RULES
 
 SUPPORTED = ((0, 7, 3), (0, 8))  # from … to before …
 TASKS = Path(__file__).parents[1] / "tasks"
@@ -177,8 +177,8 @@ def _choose_model(
 
 
 def _default_model_args(line: CommandLine, settings: AugmentSettings) -> str:
+    from hb_tta.device import default_device
     from hb_tta.families import get_family
-    from hb_tta.generators.accelerator import default_device
 
     args = f"pretrained={get_family(settings.family).weights('mllm').location}"
     device = line.value("--device")
@@ -208,7 +208,7 @@ def _device(line: CommandLine) -> str | None:
     on_cpu = os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("1", "true", "yes")
     if on_cpu or (line.value("--device") or "").startswith("cpu"):
         return "cpu"
-    from hb_tta.generators.accelerator import default_device
+    from hb_tta.device import default_device
 
     rank = os.environ.get("LOCAL_RANK")
     return f"cuda:{rank}" if rank is not None and default_device() == "cuda" else None
@@ -225,10 +225,12 @@ def _output_path(line: CommandLine, configs: list[dict[str, Any]]) -> Path | Non
 
 def run(arguments: list[str]) -> None:
     """lmms-eval's own command line with our flags, whether its entry point found us or not."""
+    from hb_tta.integrations.lmms_eval import outcome
     from hb_tta.integrations.lmms_eval import prepare as prepare_or_exit
     from lmms_eval.models import MODEL_REGISTRY_V2
 
     sys.argv = ["lmms-eval", *arguments]
+    outcome.watch(arguments)
     for manifest in prepare_or_exit(sys.argv):
         MODEL_REGISTRY_V2.register_manifest(manifest, overwrite=True)
     from lmms_eval.cli.dispatch import main

@@ -12,7 +12,10 @@ class AugmentationFailed(SystemExit):
     or the question would count as answered wrongly. This is none.
     """
 
+    told = False  # whether one was raised in this process
+
     def __init__(self, sentence: str) -> None:
+        AugmentationFailed.told = True
         super().__init__(f"hb-tta: {sentence}")
 
     @classmethod

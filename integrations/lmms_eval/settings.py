@@ -6,10 +6,10 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from hb_tta.combine import RULES, Combiner
 from hb_tta.errors import UserError
 from hb_tta.generators import list_methods
 from hb_tta.store import content_key
+from hb_tta.tta.combine import RULES, Combiner
 
 if TYPE_CHECKING:
     from hb_tta.augment import Augmenter
@@ -31,7 +31,7 @@ class AugmentSettings:
         seed: of the first generated view.
         lora, describer: a folder or hub id in place of the family's; "none" for no LoRA.
         steps, guidance: of the generator, None: the family's.
-        combine: a rule of ``hb_tta.combine``, or "vote".
+        combine: a rule of ``hb_tta.tta.combine``, or "vote".
         real_weight, share: of the rule.
         store: the folder of generated views.
         device: where the generator runs; decided by the command line, not by a key.

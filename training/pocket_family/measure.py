@@ -26,8 +26,8 @@ from hb_tta.training.pocket_family.evaluate_views import evaluate_diversity, eva
 from hb_tta.training.pocket_family.run import DEV_SEED, SEALED_SEED, Run
 
 from hb_tta.disk import write_aside
-from hb_tta.fingerprint import Weights
 from hb_tta.pocket.tasks import CATEGORIES
+from hb_tta.weights import Weights
 
 
 @dataclass(frozen=True)

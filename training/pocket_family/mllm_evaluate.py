@@ -17,10 +17,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hb_tta.context import DescribedContext
 from hb_tta.describe import DescriberSpec
-from hb_tta.fingerprint import Weights
 from hb_tta.pocket.captions import NUMBERS
 from hb_tta.pocket.tasks import CATEGORIES, Sample, pocket_mme, question_pairs
 from hb_tta.pocket.world import BACKGROUNDS, COLOURS, INVERSE, RELATIONS, SHAPES, SIZE, Scene
+from hb_tta.weights import Weights
 
 BATCH = 50
 _BLIND_SEED = 7  # a stream of questions of its own: neither a training nor an evaluation seed

@@ -15,10 +15,10 @@ from hb_tta.training.pocket_family.labels import canonical
 from PIL import Image
 
 from hb_tta.context import MultimodalContext
+from hb_tta.describe.templates import evaluation_prompt, training_prompt
 from hb_tta.pocket.captions import FULL, Mention, caption, from_second, plural
 from hb_tta.pocket.tasks import CATEGORIES, QuestionPair, make_pair
 from hb_tta.pocket.world import COLOURS, CONTACTS, DIRECTIONS, INVERSE, RELATIONS, Group, Scene
-from hb_tta.prompts import evaluation_prompt, training_prompt
 
 # How benchmarks ask for a short answer: MME's own words, lmms-eval's "default", "gpt4v",
 # "qwen_vl" and "plm" prompts for MME (tasks/mme/mme.yaml), and the two together.

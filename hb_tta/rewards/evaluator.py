@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hb_tta.errors import UserError
-from hb_tta.fingerprint import Weights
+from hb_tta.weights import Weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -309,11 +309,13 @@ def reading(weights: Weights, what: str = "evaluator") -> Iterator[None]:
 # ── Finding rewards by name ─────────────────────────────────────────────────────────────────────
 
 _BUILT_IN = {
-    **dict.fromkeys(MultimodalContextEvaluator.names, "hb_tta.rewards:MultimodalContextEvaluator"),
-    "clip_text": "hb_tta.extra_rewards:CLIPReward",
-    "clip_image": "hb_tta.extra_rewards:CLIPReward",
-    "pickscore": "hb_tta.extra_rewards:PickScore",
-    "aesthetic": "hb_tta.extra_rewards:Aesthetic",
+    **dict.fromkeys(
+        MultimodalContextEvaluator.names, "hb_tta.rewards.evaluator:MultimodalContextEvaluator"
+    ),
+    "clip_text": "hb_tta.rewards.extra:CLIPReward",
+    "clip_image": "hb_tta.rewards.extra:CLIPReward",
+    "pickscore": "hb_tta.rewards.extra:PickScore",
+    "aesthetic": "hb_tta.rewards.extra:Aesthetic",
 }
 
 

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hb_tta.errors import UserError
-from hb_tta.fingerprint import Weights
-from hb_tta.rewards import Normalize, Targets, pixels_of, reading, resized
+from hb_tta.rewards.evaluator import Normalize, Targets, pixels_of, reading, resized
+from hb_tta.weights import Weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from hb_tta.disk import cache_root
 from hb_tta.errors import UserError
-from hb_tta.fill import MemoryStore
-from hb_tta.fingerprint import FileIndex
 from hb_tta.images import load_image, pixel_digest
 from hb_tta.store import Store, content_key
+from hb_tta.store.fill import MemoryStore
+from hb_tta.weights import FileIndex
 
 
 def cached_tensors(

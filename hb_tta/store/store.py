@@ -25,8 +25,8 @@ from typing import Any
 from filelock import BaseFileLock, FileLock, Timeout
 
 from hb_tta.disk import cache_root, write_aside
-from hb_tta.entries import DamagedEntry, content_key, seal, unseal
 from hb_tta.errors import UserError
+from hb_tta.store.entries import DamagedEntry, content_key, seal, unseal
 
 __all__ = [
     "Damage",

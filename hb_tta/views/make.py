@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from hb_tta.errors import UserError
-from hb_tta.fill import Made, MemoryStore, fill, missing_keys
-from hb_tta.models import Models
-from hb_tta.plan import Item
 from hb_tta.store import Store
+from hb_tta.store.fill import Made, MemoryStore, fill, missing_keys
+from hb_tta.views.models import Models
+from hb_tta.views.plan import Item
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hb_tta.combine import Combiner
 from hb_tta.errors import UserError
 from hb_tta.images import load_image
+from hb_tta.tta.combine import Combiner
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,9 +73,9 @@ def answer(
         image: a Pillow image, a path or the bytes of an image file.
         question: the whole prompt, with an instruction on how to answer if there is to be one.
         views: images in the same forms, as an ``Augmenter`` gives them; none is a plain answer.
-        combine: a rule of ``hb_tta.combine.RULES``, or a ``Combiner``.
+        combine: a rule of ``hb_tta.tta.combine.RULES``, or a ``Combiner``.
         real_weight: the real image's weight beside 1 of each view, where ``combine`` is a name.
-        mode: "auto", "batched" or "lock-step", see ``hb_tta.decoding.decode_jointly``.
+        mode: "auto", "batched" or "lock-step", see ``hb_tta.tta.decoding.decode_jointly``.
         **generate: settings of ``model.generate``: ``max_new_tokens`` (128 by default), …
 
     Raises:
@@ -84,7 +84,7 @@ def answer(
     """
     import torch
 
-    from hb_tta.decoding import decode_jointly
+    from hb_tta.tta.decoding import decode_jointly
 
     if not getattr(processor, "chat_template", None):
         raise UserError("the processor has no chat template: set processor.chat_template")

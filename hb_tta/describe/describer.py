@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hb_tta.context import DescribedContext, evaluation_contexts
+from hb_tta.describe.templates import TEMPLATE_VERSION, evaluation_prompt, printable
+from hb_tta.device import check_dtype, default_device
 from hb_tta.errors import UserError
-from hb_tta.fingerprint import Weights
-from hb_tta.generators.accelerator import check_dtype, default_device
-from hb_tta.prompts import TEMPLATE_VERSION, evaluation_prompt, printable
+from hb_tta.weights import Weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image

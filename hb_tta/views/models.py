@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hb_tta.describe import Describer, DescriberSpec
+from hb_tta.device import default_device
 from hb_tta.errors import UserError
-from hb_tta.generators.accelerator import default_device
 from hb_tta.generators.specs import SDXLSettings
 
 if TYPE_CHECKING:

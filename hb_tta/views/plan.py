@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hb_tta.context import DescribedContext, evaluation_contexts
+from hb_tta.describe.templates import GUIDANCE_LIMIT, clean_guidance
 from hb_tta.errors import UserError
 from hb_tta.images import load_image, pixel_digest
-from hb_tta.prompts import GUIDANCE_LIMIT, clean_guidance
 from hb_tta.store import content_key
 
 if TYPE_CHECKING:

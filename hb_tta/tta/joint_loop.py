@@ -21,7 +21,7 @@ from transformers.generation import EosTokenCriteria, MaxLengthCriteria
 from transformers.generation.configuration_utils import GenerationMode
 
 from hb_tta.errors import UserError
-from hb_tta.lockstep import Followers, Step
+from hb_tta.tta.lockstep import Followers, Step
 
 Combine = Callable[[Tensor], Tensor]
 

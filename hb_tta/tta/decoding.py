@@ -24,8 +24,8 @@ from torch import Tensor
 from transformers import GenerationMixin
 
 from hb_tta.errors import UserError
-from hb_tta.joint_loop import Combine, Joint, prepare_only
-from hb_tta.merging import WORDS, Merged, merge, prompt_length
+from hb_tta.tta.joint_loop import Combine, Joint, prepare_only
+from hb_tta.tta.merging import WORDS, Merged, merge, prompt_length
 
 T = TypeVar("T")
 MODES = ("auto", "batched", "lock-step")

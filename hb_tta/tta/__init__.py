@@ -1,0 +1,1 @@
+"""One answer of a frozen model from several views."""

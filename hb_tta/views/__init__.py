@@ -1,0 +1,1 @@
+"""Planning, making and choosing the views of a context."""
