@@ -8,14 +8,19 @@ wrong alternative is uniform over the others.
 ``style`` asks for the filling, which no description names: only a picture can keep it.
 ``reasoning`` compares two numbers. Where grounds lean, ``scene`` asks of those that lean to a
 neighbour, whether they are the one or the other.
+
+From the third edition on the pictures are of three parts, which take turns: half show combinations
+that no answering model was trained on, a quarter are worn, a quarter are neither.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from PIL import Image as images
 from PIL.Image import Image
 
 from .captions import NUMBERS, Mention, caption, from_second, plural
@@ -32,6 +37,7 @@ from .world import (
     render,
     sample_scenes,
 )
+from .worn import STRENGTHS, some_kind, wear
 
 CATEGORIES = BUNDLED.categories
 SUFFIX = "Please answer yes or no."
@@ -55,20 +61,43 @@ def focus(category: str, edition: Edition = BUNDLED) -> Mention:
 FOCUS = {category: focus(category) for category in CATEGORIES}
 
 
+HELD_OUT, WORN, ORDINARY = PARTS = ("held-out", "worn", "ordinary")
+_TURNS = (HELD_OUT, WORN, HELD_OUT, ORDINARY)
+
+
+class Wear(NamedTuple):
+    """How a picture is worn (``hb_tta.pocket.worn``)."""
+
+    kind: str
+    strength: int
+    seed: int
+
+
 @dataclass(frozen=True)
 class Sample:
-    """A row of the benchmark, in MME's columns, and the record it was made from."""
+    """A row of the benchmark, in MME's columns, and what it was made from.
+
+    Attributes:
+        part: one of ``PARTS``.
+        wear: None for a clean picture.
+    """
 
     question_id: str
     question: str
     answer: str
     category: str
     scene: Scene
+    part: str = ORDINARY
+    wear: Wear | None = None
 
     @property
     def image(self) -> Image:
         """The picture: RGB, 64×64."""
-        return render(self.scene)
+        picture = render(self.scene)
+        if self.wear is None:
+            return picture
+        rng = np.random.default_rng(self.wear.seed)
+        return images.fromarray(wear(np.asarray(picture), self.wear.kind, self.wear.strength, rng))
 
 
 @dataclass(frozen=True)
@@ -91,25 +120,49 @@ class QuestionPair:
 
 
 def pocket_mme(
-    split: str = "dev", *, category: str | None = None, limit: int | None = 500
+    split: str = "dev",
+    *,
+    category: str | None = None,
+    limit: int | None = 500,
+    edition: Edition = BUNDLED,
 ) -> Iterator[Sample]:
     """The benchmark: ``limit`` images a category, two questions an image.
 
     Args:
         split: "dev" for every choice that anyone makes, "sealed" for reported figures.
-        category: one of ``CATEGORIES``; all of them by default, one after the other.
-        limit: images a category.
+        category: one of the edition's; all of them by default, one after the other.
+        limit: images a category; the parts take turns, so that any limit is balanced.
+        edition: whose questions; the second has ordinary pictures alone.
     """
     if split not in SPLITS:
         raise ValueError(f"split {split!r}: choose from {', '.join(SPLITS)}")
-    for name in CATEGORIES if category is None else (category,):
-        pairs = question_pairs(name, SPLITS[split])
+    for name in edition.categories if category is None else (category,):
+        pairs = {
+            # Of one seed the two streams would ask for the same values in turn.
+            held_out: question_pairs(
+                name, SPLITS[split] + 5000 * held_out, held_out=held_out, edition=edition
+            )
+            for held_out in (False, True)
+        }
+        rng = np.random.default_rng([SPLITS[split], THIRD.categories.index(name), 0x3EA])
         for index in range(500 if limit is None else limit):
-            pair = next(pairs)
+            part = _TURNS[index % len(_TURNS)] if edition.lean else ORDINARY
+            pair = next(pairs[part == HELD_OUT])
+            worn = _some_wear(rng) if part == WORN else None
             for answer, question in (("Yes", pair.yes), ("No", pair.no)):
                 yield Sample(
-                    f"{name}/{index:04d}.png", f"{question} {SUFFIX}", answer, name, pair.told
+                    f"{name}/{index:04d}.png",
+                    f"{question} {SUFFIX}",
+                    answer,
+                    name,
+                    pair.told,
+                    part,
+                    worn,
                 )
+
+
+def _some_wear(rng: np.random.Generator) -> Wear:
+    return Wear(some_kind(rng), int(rng.choice(STRENGTHS)), int(rng.integers(2**32)))
 
 
 def question_pairs(

@@ -44,19 +44,17 @@ def wear(picture: Picture, kind: str, strength: int, rng: np.random.Generator) -
     return KINDS[kind](picture, strength, rng)
 
 
-def wear_some(
-    pictures: Picture, rng: np.random.Generator, share: float, *, blurred: float = 0.5
-) -> Picture:
-    """A batch (N, H, W, 3) of which ``share`` is worn, in any kind and strength.
-
-    Args:
-        blurred: the share of the worn ones that are blurred; the other kinds are alike frequent.
-    """
+def some_kind(rng: np.random.Generator) -> str:
+    """A kind: the blur in half of the draws, else one of the others."""
     others = [kind for kind in KINDS if kind != "blur"]
+    return "blur" if rng.random() < 0.5 else others[rng.integers(len(others))]
+
+
+def wear_some(pictures: Picture, rng: np.random.Generator, share: float) -> Picture:
+    """A batch (N, H, W, 3) of which ``share`` is worn, in any kind and strength."""
     worn = pictures.copy()
     for row in np.flatnonzero(rng.random(len(pictures)) < share):
-        kind = "blur" if rng.random() < blurred else others[rng.integers(len(others))]
-        worn[row] = wear(pictures[row], kind, int(rng.choice(STRENGTHS)), rng)
+        worn[row] = wear(pictures[row], some_kind(rng), int(rng.choice(STRENGTHS)), rng)
     return worn
 
 

@@ -1,5 +1,7 @@
 """Many lessons about one image in one sequence: the image is read once, no lesson sees another.
 
+A lesson without a picture sees what comes before the image alone, and counts on from there.
+
 Letters in names: B sequences, T tokens, P image tokens, D channels, A answer tokens in all.
 """
 
@@ -65,12 +67,12 @@ class Packer:
 
     def pack(self, by_image: Sequence[Sequence[Lesson]]) -> Pack:
         """One sequence an image."""
-        ids, segments, positions = [], [], []
+        ids, segments, positions, blind = [], [], [], []
         answers: list[tuple[int, int, int, int]] = []
         number = 0
         for row, lessons in enumerate(by_image):
             line, owner = list(self.prefix), [0] * len(self.prefix)
-            place = list(range(len(self.prefix)))
+            place, unseen = list(range(len(self.prefix))), [False] * len(self.prefix)
             for segment, lesson in enumerate(lessons, start=1):
                 text, answer = self.tokens(lesson)
                 first = len(line) + len(text) - 1
@@ -78,15 +80,19 @@ class Packer:
                 size = len(text) + len(answer) - 1  # nothing is predicted from the EOS
                 line += text + answer[:-1]
                 owner += [segment] * size
-                place += range(len(self.prefix), len(self.prefix) + size)
+                begin = len(self.prefix) if lesson.pictured else self.image_start
+                place += range(begin, begin + size)
+                unseen += [not lesson.pictured] * size
                 number += 1
             ids.append(line)
             segments.append(owner)
             positions.append(place)
+            blind.append(unseen)
         rows, columns, targets, of_lesson = torch.tensor(answers).T
         segments_BT = _padded(segments, -1)
         return Pack(
-            _padded(ids, self.tokenizer.pad_token_id), _block_mask(segments_BT),
+            _padded(ids, self.tokenizer.pad_token_id),
+            _block_mask(segments_BT, _padded(blind, 0).bool(), self.image_start),
             _padded(positions, 0), rows, columns, targets, of_lesson,
         )  # fmt: skip
 
@@ -107,9 +113,13 @@ def _padded(lines: list[list[int]], value: int) -> torch.Tensor:
     return torch.from_numpy(array)
 
 
-def _block_mask(segments_BT: torch.Tensor) -> torch.Tensor:
+def _block_mask(
+    segments_BT: torch.Tensor, blind_BT: torch.Tensor, image_start: int
+) -> torch.Tensor:
     own = segments_BT[:, :, None] == segments_BT[:, None, :]
-    seen_BTT = (own | (segments_BT == 0)[:, None, :]).tril()
+    shared = (segments_BT == 0)[:, None, :].expand_as(own).clone()
+    shared[:, :, image_start:] &= ~blind_BT[:, :, None]
+    seen_BTT = (own | shared).tril()
     return torch.where(seen_BTT, 0.0, torch.finfo(torch.float32).min)[:, None]
 
 
