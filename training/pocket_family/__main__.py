@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from hb_tta.training.pocket_family.run import Run, forget_places
+from hb_tta.training.pocket_family.stages import restore_stages
 
 # In the order of their needs: a stage reads what earlier ones left in the run's folders.
 STAGES = {
@@ -57,6 +58,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--start", type=Path, help="weights of an earlier family to go on from (default: none)"
     )
+    parser.add_argument(
+        "--restore", type=Path, help="stages in small form to go on from (default: none)"
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the steps (default 1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -72,6 +76,8 @@ def main(arguments: list[str] | None = None) -> None:
         start=options.start,
     )
     run.work.mkdir(parents=True, exist_ok=True)
+    if options.restore:
+        restore_stages(options.restore, run)
     for stage in STAGES if options.stage == "all" else (options.stage,):
         run_stage(run, stage)
 

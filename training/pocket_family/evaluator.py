@@ -1,8 +1,10 @@
 """Stage ``evaluator``: the Multimodal Context Evaluator, a small BLIP-2 retrieval model.
 
 First the vision tower and the queries learn where what is and what there is (labels); then the
-Q-Former learns to tell a right caption from the ones that are wrong by one edit. The pictures
-are slightly worn, for the evaluator will judge, and pull on, pictures of a generator.
+Q-Former learns to tell a right caption from the ones that are wrong by one edit: of two groups half
+of the wrong ones are swaps, which change no word, for else it learns what is there and never which
+stands first. The pictures are roughened, for the evaluator will judge, and pull on, pictures of a
+generator, and some are worn, for it will judge references.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from hb_tta.training.pocket_family.edits import Choice, draw_choice, wrong_words
+from hb_tta.training.pocket_family.edits import SWAPS, Choice, draw_choice, wrong_words
 from hb_tta.training.pocket_family.labels import Heads, Labels, head_accuracy, head_loss
 from hb_tta.training.pocket_family.matching import (
     itc_loss,
@@ -50,8 +52,10 @@ QUERIES = 8
 WINDOW = 32  # positions of a text, as LAVIS truncates to
 STRENGTH = WIDTH**-0.5  # of fresh weights: BERT's 0.02 is for a width of 768, and starts too shut
 TEMPERATURE = 0.07  # CLIP's initial one, kept fixed
-# What is wrong with a caption: nothing, one of the attributes, or it tells of another picture.
-FAULTS = ("none", *ATTRIBUTES, "other")
+# What is wrong with a caption: nothing, an attribute, a swap, or it tells of another picture.
+FAULTS = ("none", *ATTRIBUTES, *SWAPS, "other")
+WORN = 0.15  # the share of worn pictures
+STEPS, SIGHT_STEPS = 1600, 500
 
 
 def train_evaluator(run: Run) -> None:
@@ -60,6 +64,8 @@ def train_evaluator(run: Run) -> None:
     processor = build_processor()
     model = build_model(len(processor.tokenizer)).to(run.device)
     model.set_attn_implementation("eager")  # three times as fast as SDPA on a CPU in bfloat16
+    if run.start:
+        _start_queries(model, run.start / "evaluator")
     start_tower(model.vision_model, run)
     whole = Heads(QUERIES * WIDTH, SIGHT | PLACE_HEADS).to(run.device)
     _train_sight(run, model, whole)
@@ -98,6 +104,12 @@ def build_model(vocab_size: int) -> Blip2ForImageTextRetrieval:
     model = Blip2ForImageTextRetrieval(config)
     nn.init.normal_(model.query_tokens, std=STRENGTH)  # equal queries would stay equal
     return model
+
+
+def _start_queries(model: Blip2ForImageTextRetrieval, folder: Path) -> None:
+    """Go on from an earlier evaluator; its tower is replaced by the new image encoder."""
+    before = Blip2ForImageTextRetrieval.from_pretrained(folder, dtype=torch.float32)
+    model.load_state_dict(before.state_dict())
 
 
 @torch.no_grad()
@@ -159,7 +171,8 @@ def _train_sight(run: Run, model: Blip2ForImageTextRetrieval, whole: Heads) -> N
     @low_precision(run)
     def loss(draws: Draws, step: int) -> torch.Tensor:
         rows = draws.rows(len(scenes), 64)
-        of_whole, of_patches = outputs(worn(scenes.pixels(rows, run.device), draws))
+        pixels = scenes.pixels(rows, run.device, worn=WORN, rng=draws.numpy)
+        of_whole, of_patches = outputs(worn(pixels, draws))
         loss = head_loss(of_whole, labels.whole, rows)
         return loss + head_loss(of_patches, labels.dense, rows)
 
@@ -171,7 +184,7 @@ def _train_sight(run: Run, model: Blip2ForImageTextRetrieval, whole: Heads) -> N
 
     optimize(
         run, "evaluator_sight", {"model": model, "whole": whole, "dense": dense}, loss,
-        steps=run.steps(500), lr=1e-3, evaluate=evaluate, evaluate_every=100,
+        steps=run.steps(SIGHT_STEPS), lr=1e-3, evaluate=evaluate, evaluate_every=100,
     )  # fmt: skip
 
 
@@ -195,7 +208,8 @@ def _train_matching(
         batch = CaptionBatch([scenes.records[row] for row in rows], draws.numpy)
         ids, mask = tokenize(processor, batch.texts, run.device)
         with torch.no_grad():
-            pixels = worn(scenes.pixels(rows, run.device), draws)
+            pixels = scenes.pixels(rows, run.device, worn=WORN, rng=draws.numpy)
+            pixels = worn(pixels, draws)
             tokens = model.vision_model(pixels).last_hidden_state
         queries = query_states(model, tokens)
         image, fits = batch.image.to(run.device), batch.fits.to(run.device)
@@ -215,7 +229,7 @@ def _train_matching(
 
     optimize(
         run, "evaluator", {"model": model, "whole": whole, "fault": fault_head, "word": word_head},
-        loss, steps=run.steps(1100), lr=1e-3, evaluate_every=100,
+        loss, steps=run.steps(STEPS), lr=1e-3, evaluate_every=100,
         evaluate=lambda: _means(pair_accuracy(model, processor, dev_scenes(run, 400), run.device)),
     )  # fmt: skip
 
@@ -232,7 +246,9 @@ class CaptionBatch:
     UNJUDGED = -100
 
     def __init__(self, records: list[Scene], rng: np.random.Generator):
-        choices = [draw_choice(record, rng) for record in records]
+        choices = [
+            draw_choice(record, rng, attributes=_attributes(record, rng)) for record in records
+        ]
         self.texts: list[str] = []
         self._wrong: list[list[bool] | None] = []
         rows: list[tuple[int, bool, int, bool]] = []
@@ -265,6 +281,14 @@ class CaptionBatch:
             if wrong is not None:
                 labels[row, 1 : 1 + len(wrong)] = torch.tensor(wrong, dtype=torch.long)
         return labels
+
+
+def _attributes(record: Scene, rng: np.random.Generator) -> tuple[str, ...]:
+    """What is edited: of two groups their relation, both swaps, and two other attributes."""
+    if len(record.groups) < 2:
+        return ATTRIBUTES
+    others = [attribute for attribute in ATTRIBUTES if attribute != "relation"]
+    return (*rng.choice(others, 2, replace=False).tolist(), "relation", *SWAPS)
 
 
 def _judged(choice: Choice, other: Choice) -> list[tuple[str, str]]:
@@ -305,11 +329,15 @@ def pair_accuracy(
         spoil: what is done to the pictures (B, 3, 64, 64) before they are seen.
     """
     rng = np.random.default_rng(0)
-    right: dict[str, list[bool]] = {f"{k}{a}": [] for k in ("", "itc_") for a in ATTRIBUTES}
+    judged = (*ATTRIBUTES, *SWAPS)
+    right: dict[str, list[bool]] = {f"{k}{a}": [] for k in ("", "itc_") for a in judged}
     for start in range(0, len(scenes), 64):
         pixels = scenes.pixels(slice(start, start + 64), device)
         tokens = model.vision_model(spoil(pixels) if spoil else pixels).last_hidden_state
-        choices = [draw_choice(r, rng, partial=partial) for r in scenes.records[start : start + 64]]
+        choices = [
+            draw_choice(record, rng, partial=partial, attributes=judged)
+            for record in scenes.records[start : start + 64]
+        ]
         texts = [(c.right, *c.wrong.values()) for c in choices]
         image = torch.tensor([i for i, group in enumerate(texts) for _ in group], device=device)
         ids, mask = tokenize(processor, [text for group in texts for text in group], device)
@@ -338,7 +366,8 @@ def evaluate_evaluator(
 ) -> dict[str, np.ndarray]:
     """Figures for the card on ``n`` scenes of a seed: 0/1 a sample, by attribute.
 
-    See ``pair_accuracy``: "scene" … "relation" by the matching logit, "itc_scene" … by the cosine.
+    See ``pair_accuracy``: "scene" … "relation" and the swaps "groups" and "colours" by the matching
+    logit, "itc_scene" … by the cosine.
     """
     model, processor = load_evaluator(run.weights / "evaluator", run.device)
     scenes = Scenes(split_seed, n, held_out=held_out)

@@ -170,7 +170,9 @@ class _TrainingSet:
     def __init__(self, run: Run):
         self.device = run.device
         scenes = training_scenes(run, everything=True)
-        vae = AutoencoderKL.from_pretrained(run.work / "vae_encoder").to(run.device)
+        vae = AutoencoderKL.from_pretrained(run.work / "vae_encoder", dtype=torch.float32).to(
+            run.device
+        )
         parts = [slice(i, i + 64) for i in range(0, len(scenes), 64)]
         self.latents = torch.cat(
             [encode(vae, scenes.pixels(part, run.device)).cpu() for part in parts]

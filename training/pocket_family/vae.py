@@ -170,7 +170,9 @@ def normalise_latents(vae: AutoencoderKL, mean: torch.Tensor, std: torch.Tensor)
 
 def train_decoder(run: Run) -> AutoencoderKL:
     """Train the decoder alone, on noisy latents of the frozen encoder; save the finished VAE."""
-    vae = AutoencoderKL.from_pretrained(run.work / "vae_encoder").to(run.device)
+    vae = AutoencoderKL.from_pretrained(run.work / "vae_encoder", dtype=torch.float32).to(
+        run.device
+    )
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
     scenes, dev = training_scenes(run, everything=True), dev_scenes(run, 256, held_out=None)
