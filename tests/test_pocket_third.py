@@ -99,7 +99,7 @@ def test_shares_of_the_forms_sum_to_one_and_few_say_and() -> None:
 def test_no_form_names_a_filling_and_every_form_is_true(form: str) -> None:
     rng = np.random.default_rng(1)
     for scene in SCENES[:300]:
-        words = set(FORMS[form].draw(scene, rng).split())
+        words = set(FORMS[form].write(scene, FORMS[form].mention(scene, rng)).split())
         assert not words & {*FILLINGS}
         shapes = {group.shape for group in scene.groups}
         assert not any(w.startswith(("circle", "square", "triangle", "cross")) for w in words) or (

@@ -116,61 +116,68 @@ class Form(NamedTuple):
 
     Attributes:
         share: of a generator's training captions.
-        draw: a caption of this form, of a scene that is told from either group; where a scene
-            cannot be told so (a relation needs two groups), the nearest that can.
+        mention: what it names of a scene; where a scene cannot be told so (a relation needs two
+            groups), the nearest that can.
         writer: who writes it.
+        template: what stands around the caption.
     """
 
     share: float
-    draw: Callable[[Scene, np.random.Generator], str]
+    mention: Callable[[Scene, np.random.Generator], Mention]
     writer: str
+    template: str = "{}"
+
+    def write(self, scene: Scene, mention: Mention) -> str:
+        """The text in this form."""
+        return self.template.format(caption(scene, mention))
+
+
+def _always(**parts) -> Callable[[Scene, np.random.Generator], Mention]:
+    mention = Mention(**parts)
+    return lambda scene, rng: mention
+
+
+def _one_group(scene: Scene, rng: np.random.Generator) -> Mention:
+    return Mention(groups=(0,), background=rng.random() < 0.3)
+
+
+def _doubtful(scene: Scene, rng: np.random.Generator) -> Mention:
+    attribute = ("count", "colour")[rng.integers(2)]
+    left_out = frozenset({(int(rng.integers(len(scene.groups))), attribute)})
+    return Mention(background=rng.random() < 0.3, without=left_out)
+
+
+def _joined(scene: Scene, rng: np.random.Generator) -> Mention:
+    return Mention(relation=False, background=rng.random() < 0.5)
+
+
+def _on_some_ground(scene: Scene, rng: np.random.Generator) -> Mention:
+    return Mention(background=rng.random() < 0.5)
+
+
+def _pictured(scene: Scene, rng: np.random.Generator) -> Mention:
+    some = [(i, "colour") for i in range(len(scene.groups)) if rng.random() < 0.7]
+    return Mention(background=rng.random() < 0.5, without=frozenset(some))
+
+
+def _draft(scene: Scene, rng: np.random.Generator) -> Mention:
+    return random_mention(scene, rng)
 
 
 EDIT = "keep {} but change everything else"
 """An instruction for models that edit a picture."""
 
-
-def _told(**parts) -> Callable[[Scene, np.random.Generator], str]:
-    mention = Mention(**parts)
-    return lambda scene, rng: caption(scene, mention)
-
-
-def _one_group(scene: Scene, rng: np.random.Generator) -> str:
-    return caption(scene, Mention(groups=(0,), background=rng.random() < 0.3))
-
-
-def _draft(scene: Scene, rng: np.random.Generator) -> str:
-    return caption(scene, random_mention(scene, rng))
-
-
-def _doubtful(scene: Scene, rng: np.random.Generator) -> str:
-    attribute = ("count", "colour")[rng.integers(2)]
-    left_out = frozenset({(int(rng.integers(len(scene.groups))), attribute)})
-    return caption(scene, Mention(background=rng.random() < 0.3, without=left_out))
-
-
-def _joined(scene: Scene, rng: np.random.Generator) -> str:
-    return caption(scene, Mention(relation=False, background=rng.random() < 0.5))
-
-
-def _edit(scene: Scene, rng: np.random.Generator) -> str:
-    return EDIT.format(caption(scene, Mention(background=rng.random() < 0.5)))
-
-
-def _pictured(scene: Scene, rng: np.random.Generator) -> str:
-    some = [(i, "colour") for i in range(len(scene.groups)) if rng.random() < 0.7]
-    return caption(scene, Mention(background=rng.random() < 0.5, without=frozenset(some)))
-
-
 FORMS = {
-    "full": Form(0.38, _told(), "the generic template; MUMU's text"),
-    "relation": Form(0.30, _told(background=False), "the templates of questions and interactions"),
-    "scene": Form(0.05, _told(count=False), "the question template, asked for the ground"),
+    "full": Form(0.38, _always(), "the generic template; MUMU's text"),
+    "relation": Form(
+        0.30, _always(background=False), "the templates of questions and interactions"
+    ),
+    "scene": Form(0.05, _always(count=False), "the question template, asked for the ground"),
     "one group": Form(0.06, _one_group, "the object template; a description that lost a group"),
     "doubtful": Form(0.05, _doubtful, "drafts that disagree on a count or a colour"),
     "draft": Form(0.05, _draft, "drafts that left anything out"),
     "and": Form(0.02, _joined, "drafts that lost the relation"),
-    "edit": Form(0.03, _edit, "the template of edit models"),
+    "edit": Form(0.03, _on_some_ground, "the template of edit models", EDIT),
     "pictured": Form(0.06, _pictured, "MUMU: the words of a prompt whose pictures say the rest"),
 }
 """Every form that is written, by name; the shares sum to 1."""
@@ -180,7 +187,8 @@ def draw_caption(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
     """A form by its share and a true caption in it; half of two groups are told from the second."""
     names, forms = list(FORMS), list(FORMS.values())
     row = int(rng.choice(len(forms), p=[form.share for form in forms]))
-    return names[row], forms[row].draw(told_from_either(scene, rng), rng)
+    told = told_from_either(scene, rng)
+    return names[row], forms[row].write(told, forms[row].mention(told, rng))
 
 
 def told_from_either(scene: Scene, rng: np.random.Generator) -> Scene:

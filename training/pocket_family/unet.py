@@ -124,6 +124,13 @@ def _start(run: Run) -> UNet2DConditionModel:
     return build_unet()
 
 
+def latest_unet(run: Run) -> UNet2DConditionModel:
+    """The run's finished denoiser, or what it last saved to look at."""
+    finished = run.weights / "generator" / "unet"
+    folder = finished if finished.exists() else run.work / "unet_preview"
+    return UNet2DConditionModel.from_pretrained(folder, dtype=torch.float32).to(run.device).eval()
+
+
 def draw_timesteps(draws: Draws, number: int) -> torch.Tensor:
     """Stratified times: ``LAYOUT_SHARE`` of them uniform in ``LAYOUT``, the others over all."""
     u = (torch.rand(number, generator=draws.torch) + torch.arange(number)) / number
