@@ -212,10 +212,11 @@ def test_what_is_saved_is_what_was_trained(run, tmp_path):
 
 def test_figures_are_samples_by_attribute_and_repeatable(run):
     figures = evaluator.evaluate_evaluator(run, DEV_SEED, 40)
-    assert set(figures) == {f"{kind}{a}" for kind in ("", "itc_") for a in ATTRIBUTES}
-    for attribute in ATTRIBUTES:
+    judged = (*ATTRIBUTES, *SWAPS)
+    assert set(figures) == {f"{kind}{a}" for kind in ("", "itc_") for a in judged}
+    for attribute in judged:
         assert set(figures[attribute]) <= {0, 1}
-        assert len(figures[attribute]) == len(figures[f"itc_{attribute}"]) >= 10
+        assert len(figures[attribute]) == len(figures[f"itc_{attribute}"]) >= 8
     again = evaluator.evaluate_evaluator(run, DEV_SEED, 40)
     assert all(np.array_equal(figures[name], again[name]) for name in figures)
 

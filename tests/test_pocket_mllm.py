@@ -278,7 +278,7 @@ def test_packed_logits_are_the_plain_ones(tmp_path, processor):
     pack = packer.pack(by_image)
     with torch.no_grad():
         features = mllm.tower_features(model, to_pixels(render_batch(scenes)))
-        packed = packed_logits(model, features, pack, packer.image_start)
+        packed = packed_logits(mllm.student_of(model), features, pack, packer.image_start)
         number = 0
         for scene, lessons in zip(scenes, by_image, strict=True):
             for lesson in lessons:

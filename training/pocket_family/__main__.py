@@ -22,6 +22,7 @@ STAGES = {
     "unet": "unet:train_unet",
     "reader": "reader:train_reader",
     "mllm": "mllm:train_mllm",
+    "mllm_two": "idefics2:train_mllm_two",
     "evaluator": "evaluator:train_evaluator",
     "clip": "clip:train_clip",
     "card": "card:write_card",

@@ -44,7 +44,8 @@ def evaluate_forms(
 
     Returns:
         form → ``all``, ``asked``, ``filling``: 0/1 a scene (``asked``: a mean over questions;
-        ``filling``: of scenes whose shapes are all there), and what ``judge`` tells. Under "embedding alone": with no words.
+        ``filling``: of scenes whose shapes are all there), and what ``judge`` tells. Under
+        "embedding alone": with no words.
     """
     stream = sample_scenes(seed, held_out=held_out, edition=THIRD)
     scenes = list(islice(stream, number))

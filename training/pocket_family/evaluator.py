@@ -33,6 +33,7 @@ from hb_tta.training.pocket_family.towers import (
     WIDTH,
     image_processor,
     sight_labels,
+    without_first_norm,
 )
 from hb_tta.training.pocket_family.words import bert_tokenizer
 from hb_tta.training.pocket_family.worn import worn
@@ -114,28 +115,16 @@ def _start_queries(model: Blip2ForImageTextRetrieval, folder: Path) -> None:
 
 @torch.no_grad()
 def start_tower(tower: Blip2VisionModel, run: Run) -> None:
-    """Start from the image encoder, which differs by a layer norm before its first layer.
-
-    That norm is folded into the patch embedding: its mean is linear, and its deviation is taken
-    to be the average one of training patches. What this gets wrong is trained away.
-    """
+    """Start from the image encoder, which differs by a layer norm before its first layer."""
     source = CLIPVisionModelWithProjection.from_pretrained(
         run.weights / "generator" / "image_encoder", dtype=torch.float32
     ).to(run.device)
     seen = source.vision_model
-    pixels = training_scenes(run).pixels(slice(0, 64), run.device)
-    deviation = seen.embeddings(pixels)[:, 1:].std(-1, correction=0).mean()
-    norm = seen.pre_layrnorm
-
-    def folded(vectors: torch.Tensor) -> torch.Tensor:  # (..., D)
-        return (vectors - vectors.mean(-1, keepdim=True)) / deviation * norm.weight
-
-    kernel = seen.embeddings.patch_embedding.weight
-    tower.embeddings.patch_embedding.weight.copy_(folded(kernel.movedim(0, -1)).movedim(-1, 0))
+    folded = without_first_norm(source, training_scenes(run).pixels(slice(0, 64), run.device))
+    tower.embeddings.patch_embedding.weight.copy_(folded.kernel)
     tower.embeddings.patch_embedding.bias.zero_()
-    places = seen.embeddings.position_embedding.weight
-    tower.embeddings.position_embedding.copy_(folded(places)[None] + norm.bias)
-    tower.embeddings.class_embedding.copy_(folded(seen.embeddings.class_embedding)[None, None])
+    tower.embeddings.position_embedding.copy_(folded.places[None])
+    tower.embeddings.class_embedding.copy_(folded.start[None, None])
     for mine, theirs in zip(tower.encoder.layers, seen.encoder.layers, strict=True):
         attention = theirs.self_attn
         parts = (attention.q_proj, attention.k_proj, attention.v_proj)

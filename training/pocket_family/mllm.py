@@ -27,7 +27,7 @@ from hb_tta.training.pocket_family.mllm_lessons import (
     worded_lesson,
     yes_no_lessons,
 )
-from hb_tta.training.pocket_family.mllm_packing import Packer, packed_logits
+from hb_tta.training.pocket_family.mllm_packing import Packer, Student, packed_logits
 from hb_tta.training.pocket_family.mllm_processor import IMAGE, IMAGE_TOKENS, make_processor
 from hb_tta.training.pocket_family.optimize import Draws, optimize
 from hb_tta.training.pocket_family.run import Run, Scenes, to_pixels, training_scenes
@@ -62,9 +62,16 @@ def train_mllm(run: Run) -> None:
     torch.manual_seed(run.seed)
     processor = make_processor(run.start / "mllm" if run.start else None)
     model = _build_model(run, processor.tokenizer)
-    packer = Packer(processor.tokenizer)
+    steps, lr = (GO_ON_STEPS, 1.5e-3) if run.start else (STEPS, 2e-3)
+    teach(run, "mllm", student_of(model), Packer(processor.tokenizer), steps=steps, lr=lr)
+    model.eval().half().save_pretrained(run.weights / "mllm")
+    processor.save_pretrained(run.weights / "mllm")
+
+
+def teach(run: Run, stage: str, student: Student, packer: Packer, *, steps: int, lr: float) -> None:
+    """Train an MLLM on the lessons, in place: a curriculum by its own exams."""
     scenes = training_scenes(run, 24_000)  # each comes up about once
-    exam, curriculum = Exam(run, model, packer), Curriculum()
+    exam, curriculum = Exam(run, student, packer), Curriculum()
 
     def loss(draws: Draws, step: int) -> torch.Tensor:
         rows = _useful_rows(draws, scenes, curriculum.asked())
@@ -72,8 +79,7 @@ def train_mllm(run: Run) -> None:
         pack = packer.pack(lessons)
         pixels = scenes.pixels(rows, run.device, worn=WORN, rng=draws.numpy)
         with torch.autocast(run.device, torch.bfloat16):
-            features = tower_features(model, pixels)
-            logits = packed_logits(model, features, pack, packer.image_start)
+            logits = packed_logits(student, student.see(pixels), pack, packer.image_start)
         return F.cross_entropy(logits.float(), pack.targets_A.to(logits.device))
 
     def evaluate() -> dict[str, float]:
@@ -81,12 +87,9 @@ def train_mllm(run: Run) -> None:
         return dict(zip(CATEGORIES, curriculum.marks.tolist(), strict=True))
 
     optimize(
-        run, "mllm", {"mllm": model, "curriculum": curriculum}, loss,
-        steps=run.steps(GO_ON_STEPS if run.start else STEPS), lr=1.5e-3 if run.start else 2e-3,
-        evaluate=evaluate, evaluate_every=EXAM_EVERY,
+        run, stage, {"mllm": student.model, "curriculum": curriculum}, loss,
+        steps=run.steps(steps), lr=lr, evaluate=evaluate, evaluate_every=EXAM_EVERY,
     )  # fmt: skip
-    model.eval().half().save_pretrained(run.weights / "mllm")
-    processor.save_pretrained(run.weights / "mllm")
 
 
 def _build_model(run: Run, tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
@@ -127,6 +130,17 @@ def _with_tower(
     return model
 
 
+def student_of(model: LlavaForConditionalGeneration) -> Student:
+    """A LLaVA as packed lessons see it."""
+    parts = model.model
+    return Student(
+        model,
+        lambda pixels: tower_features(model, pixels),
+        parts.multi_modal_projector,
+        parts.language_model,
+    )
+
+
 def tower_features(model: LlavaForConditionalGeneration, pixels: torch.Tensor) -> torch.Tensor:
     """What the projector is given: patches (N, 64, 128 a layer) of the tower's ``LAYERS``."""
     with torch.no_grad():
@@ -163,8 +177,8 @@ class Exam:
     marks decide what is asked in training, never what is shown.
     """
 
-    def __init__(self, run: Run, model: LlavaForConditionalGeneration, packer: Packer):
-        self.model, self.packer = model, packer
+    def __init__(self, run: Run, student: Student, packer: Packer):
+        self.student, self.packer = student, packer
         pairs = run.examples(100, least=4)
         pictures: list[np.ndarray] = []
         self.lessons: list[list[Lesson]] = []
@@ -184,7 +198,7 @@ class Exam:
             half = len(told) // 2
             drawn[half : half + half // 2] = wear_some(drawn[half : half + half // 2], rng, 1.0)
             pictures.append(drawn)
-        self.features = tower_features(model, to_pixels(np.concatenate(pictures), run.device))
+        self.features = student.see(to_pixels(np.concatenate(pictures), run.device))
 
     def take(self) -> list[float]:
         """The accuracy by category: whether the first token is the answer's."""
@@ -195,7 +209,7 @@ class Exam:
     def _right(self, rows: slice) -> np.ndarray:
         pack = self.packer.pack(self.lessons[rows])
         with torch.no_grad():
-            logits = packed_logits(self.model, self.features[rows], pack, self.packer.image_start)
+            logits = packed_logits(self.student, self.features[rows], pack, self.packer.image_start)
         right = (logits.argmax(-1).cpu() == pack.targets_A).numpy()
         _, firsts = np.unique(pack.lessons_A.numpy(), return_index=True)
         return right[firsts]

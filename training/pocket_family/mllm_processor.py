@@ -56,7 +56,7 @@ def make_processor(before: Path | None = None) -> LlavaProcessor:
     Args:
         before: the folder of an earlier model, to read and write as it does.
     """
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(before) if before else _make_tokenizer()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(before) if before else make_tokenizer()
     return LlavaProcessor(
         image_processor=image_processor(),
         tokenizer=tokenizer,
@@ -67,13 +67,18 @@ def make_processor(before: Path | None = None) -> LlavaProcessor:
     )
 
 
-def _make_tokenizer() -> PreTrainedTokenizerFast:
+def make_tokenizer(boundary: str | None = None) -> PreTrainedTokenizerFast:
+    """The byte-level BPE of the lessons.
+
+    Args:
+        boundary: a token that stands around images, for processors that want one.
+    """
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
-        special_tokens=[PAD, BOS, EOS, IMAGE],
+        special_tokens=[PAD, BOS, EOS, IMAGE, *([boundary] if boundary else [])],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
@@ -84,7 +89,9 @@ def _make_tokenizer() -> PreTrainedTokenizerFast:
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe, pad_token=PAD, bos_token=BOS, eos_token=EOS, padding_side="left",
-        extra_special_tokens={"image_token": IMAGE}, model_max_length=1024,
+        extra_special_tokens={"image_token": IMAGE}
+        | ({"image_boundary_token": boundary} if boundary else {}),
+        model_max_length=1024,
         clean_up_tokenization_spaces=False,
     )  # fmt: skip
 

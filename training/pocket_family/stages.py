@@ -41,12 +41,14 @@ LEFT = {
     ),
     "reader": ("weights/reader",),
     "mllm": ("weights/mllm",),
+    "mllm_two": ("weights/mllm_two",),
     "evaluator": ("weights/evaluator",),
     "clip": ("weights/clip",),
 }
 # Trainings of a stage, in their order, where they have other names than the stage.
 TRAININGS = {
     "vae_encoder": ("vae_encoder", "vae_pressure"),
+    "mllm_two": ("mllm_two_sight", "mllm_two"),
     "evaluator": ("evaluator_sight", "evaluator"),
 }
 

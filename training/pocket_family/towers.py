@@ -8,6 +8,8 @@ A third of the pictures are worn. Held-out combinations it never sees: the MLLM 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from hb_tta.training.pocket_family.labels import (
@@ -99,6 +101,42 @@ def _start(run: Run) -> CLIPVisionModelWithProjection:
         num_attention_heads=4, image_size=SIZE, patch_size=8, hidden_act="gelu",
     )  # fmt: skip
     return CLIPVisionModelWithProjection(config)
+
+
+class Embeddings(NamedTuple):
+    """A CLIP tower's embeddings for a tower without a layer norm before its first layer.
+
+    Attributes:
+        kernel: of the patch embedding, (D, 3, P, P); its bias is zero.
+        places: of the class token and the patches, (1 + patches, D).
+        start: the class token, (D,).
+    """
+
+    kernel: torch.Tensor
+    places: torch.Tensor
+    start: torch.Tensor
+
+
+@torch.no_grad()
+def without_first_norm(source: CLIPVisionModelWithProjection, pixels: torch.Tensor) -> Embeddings:
+    """Fold the norm before the first layer into the embeddings before it.
+
+    Its mean is linear, and its deviation is taken to be the average one of some pictures. What
+    this gets wrong is trained away.
+    """
+    seen = source.vision_model
+    deviation = seen.embeddings(pixels)[:, 1:].std(-1, correction=0).mean()
+    norm = seen.pre_layrnorm
+
+    def folded(vectors: torch.Tensor) -> torch.Tensor:  # (..., D)
+        return (vectors - vectors.mean(-1, keepdim=True)) / deviation * norm.weight
+
+    kernel = seen.embeddings.patch_embedding.weight
+    return Embeddings(
+        folded(kernel.movedim(0, -1)).movedim(-1, 0),
+        folded(seen.embeddings.position_embedding.weight) + norm.bias,
+        folded(seen.embeddings.class_embedding),
+    )
 
 
 def sight_labels(records: list[Scene]) -> Labels:
