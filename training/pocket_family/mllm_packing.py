@@ -68,7 +68,9 @@ class Packer:
         before = tokenizer(BEFORE)["input_ids"]
         at = before.index(tokenizer.convert_tokens_to_ids("<image>"))
         borders = [tokenizer.convert_tokens_to_ids(border)] if border else []
-        self.words_end = at  # where a lesson without a picture goes on
+        # Where a lesson without a picture goes on; the space before an image begins its first word.
+        assert tokenizer.decode(before[at - 1]) == " ", BEFORE
+        self.words_end = at - 1
         self.image_start = at + len(borders)
         image = borders + before[at : at + 1] * IMAGE_TOKENS + borders
         self.prefix = before[:at] + image + before[at + 1 :]
@@ -77,7 +79,8 @@ class Packer:
     def tokens(self, lesson: Lesson) -> tuple[list[int], list[int]]:
         """The tokens of a lesson's text, up to where the answer begins, and of its answer."""
         answer = [*self._encode(lesson.answer), self.tokenizer.eos_token_id]
-        return self._encode(lesson.text + AFTER), answer
+        text = lesson.text if lesson.pictured else f" {lesson.text}"
+        return self._encode(text + AFTER), answer
 
     def fill(self, draw: Callable[[], list[Lesson]], first: Lesson, length: int) -> list[Lesson]:
         """``first`` and as many draws of lessons as fit into ``length`` tokens."""
