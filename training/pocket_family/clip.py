@@ -21,6 +21,7 @@ from open_clip.push_to_hf_hub import save_for_hf
 from transformers import CLIPVisionModelWithProjection
 
 from hb_tta.pocket.captions import random_caption
+from hb_tta.pocket.edition import THIRD
 from hb_tta.pocket.world import COLOURS, SHAPES, SIZE, Group, Scene, render_batch, sample_scenes
 
 WINDOW = 32
@@ -123,7 +124,8 @@ def is_single(scene: Scene) -> bool:
 
 def single_objects(seed: int, number: int, *, held_out: bool = False) -> list[Scene]:
     """Scenes of one thing each."""
-    stream = filter(is_single, sample_scenes(seed, held_out=held_out))
+    scenes = sample_scenes(seed, held_out=held_out, edition=THIRD)
+    stream = filter(is_single, scenes)
     return [next(stream) for _ in range(number)]
 
 

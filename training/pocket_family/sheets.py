@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from hb_tta.context import DescribedContext
 from hb_tta.disk import write_aside
 from hb_tta.pocket.captions import caption
+from hb_tta.pocket.edition import THIRD
 from hb_tta.pocket.reading import Reading, matches
 from hb_tta.pocket.world import CONTACTS, SIZE, Scene, render, sample_scenes
 
@@ -49,7 +50,7 @@ def draw_sheets(run: Run, folder: Path) -> None:
 
 
 def _world_cells(seed: int) -> list[Cell]:
-    stream = sample_scenes(seed)
+    stream = sample_scenes(seed, edition=THIRD)
     scenes = list(islice(stream, NUMBER - len(CONTACTS)))
     scenes += [next(s for s in stream if s.relation == contact) for contact in CONTACTS]
     return [Cell([render(scene)], [caption(scene)]) for scene in scenes]
