@@ -1,41 +1,65 @@
-# Every target makes the virtual environment by itself, and mends it when pyproject.toml changes.
-#   make demo    augment the bundled scenes and write a contact sheet
-#   make test    the tests (under 12 minutes on two cores)
-#   make soak    the long tests
-#   make lint    ruff and mypy
-#   make docs    write docs/help.md again
-# PYTHON chooses the interpreter, VENV the environment's folder, and PIP_ARGS goes to pip (say,
-# --extra-index-url and PyTorch's index of CPU builds, which saves gigabytes without an NVIDIA card).
+# Every target makes the virtual environment by itself, and mends it when pyproject.toml or
+# constraints.txt changes.
+#   make demo         augment the bundled scenes and write a contact sheet
+#   make test         the tests (under 7 minutes on two cores); TESTS="tests/test_cli.py" for some
+#   make soak         the long tests
+#   make lint         ruff and mypy
+#   make docs         write docs/help.md again
+#   make constraints  write constraints.txt again: today's newest versions that fit each other
+#   make test-newest  the tests with the newest versions that pyproject.toml allows
+#   make test-lowest  the tests with the lowest ones
+# PYTHON chooses the interpreter, VENV the environment's folder, JOBS the processes of the tests, and
+# PIP_ARGS goes to pip (say, --extra-index-url and PyTorch's index of CPU builds, which saves
+# gigabytes without an NVIDIA card).
 
 PYTHON   ?= python3
 VENV     ?= .venv
 PIP_ARGS ?=
+TESTS    ?=
+JOBS     ?= 2
 BIN      := $(VENV)/bin
-# One torch thread: on a busy machine two are slower than one.
+# Which versions: somebody else's release must not break a fresh environment. The variables reach
+# what pip builds packages with (the first with pip before 25.3, the second with later ones).
+VERSIONS := -c constraints.txt
+BUILD_VERSIONS := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
+# One torch thread a process: on a busy machine two are slower than one.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: demo test soak lint docs
+.PHONY: demo test soak lint docs constraints test-newest test-lowest
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
 	$(BIN)/hb-tta demo
 
 test: $(VENV)/.installed
-	$(ONE_THREAD) $(BIN)/python -m pytest -q
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal $(TESTS)
 
 soak: $(VENV)/.installed
-	$(ONE_THREAD) $(BIN)/python -m pytest -q -m soak
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -m soak $(TESTS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/python .ci/typecheck.py
 
 docs: $(VENV)/.installed
 	$(BIN)/python docs/make_help.py
 
-$(VENV)/.installed: pyproject.toml
+constraints:
+	$(PYTHON) .ci/constraints.py $(PIP_ARGS)
+
+# Newest and lowest have environments of their own. The newest is looked for every time.
+test-newest:
+	rm -f .venv-newest/.installed
+	$(MAKE) test VENV=.venv-newest VERSIONS="--upgrade --upgrade-strategy eager" BUILD_VERSIONS=
+
+test-lowest:
+	mkdir -p .venv-lowest
+	$(PYTHON) .ci/lowest.py > .venv-lowest/constraints.txt
+	$(MAKE) test VENV=.venv-lowest VERSIONS="-c .venv-lowest/constraints.txt" BUILD_VERSIONS=
+
+$(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else "hb-tta needs Python 3.11 or newer, this is %d.%d; say which: make PYTHON=python3.12" % v[:2])'
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install $(PIP_ARGS) -e ".[dev]"
+	$(BUILD_VERSIONS) $(BIN)/python -m pip install $(PIP_ARGS) $(VERSIONS) -e ".[dev]"
 	touch $@

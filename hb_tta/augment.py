@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from hb_tta.context import MultimodalContext, check_task, evaluation_contexts
 from hb_tta.describe import DescriberSpec
 from hb_tta.device import default_device, default_dtype
-from hb_tta.errors import UserError
+from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.families import Family, get_family
 from hb_tta.generators import DEFAULT, Default, get_method
 from hb_tta.generators.specs import as_weights
@@ -166,7 +166,11 @@ class Augmenter:
             dtype=dtype,
         )
         if not spec.needs_description and not isinstance(describer, Default | None):
-            warnings.warn(f"{method} needs no description: the describer is ignored", stacklevel=2)
+            warnings.warn(
+                f"{method} needs no description: the describer is ignored",
+                HbTtaWarning,
+                stacklevel=2,
+            )
         return cls(
             spec,
             _describer_spec(describer, models, dtype) if spec.needs_description else None,

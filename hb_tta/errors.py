@@ -1,4 +1,4 @@
-"""The one exception that speaks to the person: everything else that is raised is a bug."""
+"""What speaks to the person: one exception and one warning. Anything else raised is a bug."""
 
 
 class UserError(Exception):
@@ -6,4 +6,11 @@ class UserError(Exception):
 
     Its message is one sentence that names the thing, the value and the way out; the command
     line prints it without a traceback (``--debug`` shows one).
+    """
+
+
+class HbTtaWarning(UserWarning):
+    """What a person should know of a run that goes on: a setting ignored, a text shortened.
+
+    The command line shows warnings of this class alone, each in a line, wherever they come from.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,15 @@ from typing import Any, ClassVar
 from hb_tta.integrations.lmms_eval import prepare
 from hb_tta.integrations.lmms_eval.command_line import TASKS
 
+from hb_tta.errors import HbTtaWarning
+
 METHODS = {
     name: f"lmms_eval_runs:{cls}"
-    for name, cls in {"same": "SameSpec", "failing": "FailingSpec"}.items()
+    for name, cls in {
+        "same": "SameSpec",
+        "warning": "WarningSpec",
+        "failing": "FailingSpec",
+    }.items()
 }
 
 
@@ -41,6 +48,17 @@ class SameSpec:
 
     def generate(self, contexts: Sequence[Any], seeds: Sequence[Any], **_: Any) -> list[list[Any]]:
         return [[context.image for _ in its] for context, its in zip(contexts, seeds, strict=True)]
+
+
+@dataclass(frozen=True)
+class WarningSpec(SameSpec):
+    """A generator that has something to say."""
+
+    method: ClassVar[str] = "warning"
+
+    def generate(self, contexts: Sequence[Any], seeds: Sequence[Any], **_: Any) -> list[list[Any]]:
+        warnings.warn("a setting is ignored", HbTtaWarning, stacklevel=2)
+        return super().generate(contexts, seeds)
 
 
 @dataclass(frozen=True)

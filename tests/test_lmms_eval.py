@@ -8,6 +8,8 @@ Which stock backends work here at all: ``llava_hf`` (LLaVA, LLaVA-NeXT), ``qwen2
 from __future__ import annotations
 
 import json
+import sys
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -174,6 +176,14 @@ def test_a_generator_that_fails_stops_the_run(run, capsys):
     with pytest.raises(SystemExit, match="^hb-tta: the augmented .* RuntimeError: out of memory"):
         run(augment="failing")
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_our_warnings_are_seen_though_lmms_eval_silences_all(run, monkeypatch):
+    monkeypatch.setattr(sys, "warnoptions", [])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")  # as lmms_eval.utils does when it is imported
+        run(augment="warning", augment_args="family=pocket,views=1")
+    assert {str(one.message) for one in caught} == {"a setting is ignored"}
 
 
 def test_an_error_while_answering_stops_the_run(run, monkeypatch):

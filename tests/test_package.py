@@ -1,7 +1,5 @@
 """What installing and importing the package promises."""
 
-import os
-import re
 import shutil
 import subprocess
 import sys
@@ -129,29 +127,3 @@ def test_wheel_holds_code_weights_and_licence(tmp_path):
     assert {"hb_tta/py.typed", "hb_tta/report/page.css", "hb_tta/report/page.js"} <= names
     assert any(name.endswith("/LICENSE") for name in names)
     assert not any(name.startswith(("training/", "integrations/", "tests/")) for name in names)
-
-
-@pytest.mark.parametrize("target", ["demo", "test", "soak", "lint"])
-def test_make_installs_where_it_must_and_only_there(target, tmp_path):
-    def steps() -> str:
-        command = ["make", "--dry-run", target, f"VENV={tmp_path}"]
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
-        return subprocess.run(
-            command, cwd=ROOT, check=True, capture_output=True, text=True, env=environment
-        ).stdout
-
-    assert "venv" in steps() and 'pip install  -e ".[dev]"' in steps()
-    stamp = tmp_path / ".installed"
-    stamp.touch()
-    assert "pip install" not in steps()
-    os.utime(stamp, (0, 0))  # pyproject.toml has changed since
-    assert "pip install" in steps()
-
-
-def test_the_soak_tests_are_left_out_by_default():
-    assert "not soak" in PYPROJECT["tool"]["pytest"]["ini_options"]["addopts"]
-
-
-def test_ci_runs_the_readmes_test_command():
-    assert re.search(r"^make test$", (ROOT / ".ci/run").read_text(), re.MULTILINE)
-    assert re.search(r"^make test\b", (ROOT / "README.md").read_text(), re.MULTILINE)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ def make_rollout(generator, last: int = 1, **settings) -> Rollout:
     with torch.no_grad():
         for number, parameter in enumerate(lora_parameters(unet)):
             parameter.normal_(std=0.05, generator=torch.Generator().manual_seed(number))
-    chosen = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
+    chosen: dict[str, Any] = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
     chosen["gradient_steps"] = last_steps(last, STEPS)
     return Rollout(
         unet,
@@ -87,8 +88,14 @@ def gradients(rollout: Rollout, conditions, loss: Callable = lambda pixels: pixe
     for parameter in parameters:
         parameter.grad = None
     loss(rollout(conditions, noise_of(rollout))).backward()
-    assert all(parameter.grad is not None for parameter in parameters)
-    return [parameter.grad.clone() for parameter in parameters]
+    return copied_gradients(parameters)
+
+
+def copied_gradients(parameters: Sequence[torch.nn.Parameter]) -> list[torch.Tensor]:
+    """Every parameter's; one without is a failure."""
+    found = [parameter.grad.clone() for parameter in parameters if parameter.grad is not None]
+    assert len(found) == len(parameters)
+    return found
 
 
 def assert_same(some, others, tolerance=1e-5):
@@ -253,7 +260,7 @@ def test_a_samples_gradient_is_clipped_whatever_its_neighbours(generator, condit
         weights = torch.tensor([1e3, 1.0])[rows]
         pixels = rollout(given, noise)
         (pixels.square().sum((1, 2, 3)) * weights).sum().backward()
-        return [parameter.grad.clone() for parameter in parameters]
+        return copied_gradients(parameters)
 
     both, first, second = of(0.1), of(0.1, slice(0, 1)), of(0.1, slice(1, 2))
     assert_same(both, [a + b for a, b in zip(first, second, strict=True)])

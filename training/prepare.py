@@ -28,7 +28,7 @@ from hb_tta.context import DescribedContext
 from hb_tta.describe import DescriberSpec
 from hb_tta.describe.templates import TEMPLATE_VERSION, training_prompt
 from hb_tta.disk import write_aside
-from hb_tta.errors import UserError
+from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.generators.description import fit_description
 from hb_tta.generators.hummingbird import HummingbirdGenerator
 from hb_tta.images import pixel_digest
@@ -179,6 +179,7 @@ def _encoded(
         warnings.warn(
             f"{cut} of {len(good)} descriptions were shortened to the text encoders' window: "
             "lower max_new_tokens",
+            HbTtaWarning,
             stacklevel=2,
         )
     texts = [text for text, _ in fitted]

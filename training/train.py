@@ -44,7 +44,7 @@ from tqdm import tqdm
 
 from hb_tta.describe import DescriberSpec
 from hb_tta.device import default_dtype
-from hb_tta.errors import UserError
+from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.families import Family, get_family
 from hb_tta.generators.hummingbird import HummingbirdGenerator
 from hb_tta.generators.specs import HummingbirdSpec
@@ -275,7 +275,9 @@ def _check_batch(settings: Settings, processes: int) -> None:
 
 def _trackers(settings: Settings) -> tuple[str, ...]:
     if "tensorboard" in settings.trackers and not is_tensorboard_available():
-        warnings.warn("no TensorBoard: pip install 'hb-tta[train]' for it", stacklevel=2)
+        warnings.warn(
+            "no TensorBoard: pip install 'hb-tta[train]' for it", HbTtaWarning, stacklevel=2
+        )
         return tuple(name for name in settings.trackers if name != "tensorboard")
     return settings.trackers
 

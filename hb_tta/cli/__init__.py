@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, TextIO
 
-from hb_tta.errors import UserError
+from hb_tta.errors import HbTtaWarning, UserError
 
 # name: (module, what it does)
 COMMANDS = {
@@ -169,7 +169,7 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """A warning of ours in one line; other people's are for developers, and stay out of sight."""
-    if issubclass(category, UserWarning) and f"{os.sep}hb_tta{os.sep}" in filename:
+    if issubclass(category, HbTtaWarning):
         print(f"hb-tta: warning: {message}", file=sys.stderr)
 
 

@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run lmms-eval; it ends the process by itself where it fails."""
     if find_spec("lmms_eval") is None:
         raise UserError('lmms-eval is not installed: pip install "hb-tta[lmms-eval]"')
-    from hb_tta.integrations.lmms_eval import command_line
+    from hb_tta.integrations import lmms_eval
 
-    command_line.run(arguments.passed_on)
+    lmms_eval.run(arguments.passed_on)
     return 0

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hb_tta.context import DescribedContext
 from hb_tta.device import default_device
-from hb_tta.errors import UserError
+from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.generators.arguments import (
     check_guidance_scale,
     check_num_inference_steps,
@@ -101,7 +101,7 @@ class SDXLSampler:
             self.pipe.enable_model_cpu_offload(device=self.device)
             return
         if cpu_offload:
-            warnings.warn(f"cpu_offload is ignored on {self.device}", stacklevel=4)
+            warnings.warn(f"cpu_offload is ignored on {self.device}", HbTtaWarning, stacklevel=4)
         self.pipe.to(self.device)
 
     @torch.no_grad()
@@ -172,6 +172,7 @@ class SDXLSampler:
                 f"a description of {count_tokens(tokenizers, context.description)} tokens was "
                 f"shortened to {count_tokens(tokenizers, description)}: "
                 f"it begins {context.description[:40]!r}",
+                HbTtaWarning,
                 stacklevel=5,
             )
         return context._replace(description=description)

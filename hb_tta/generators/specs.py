@@ -14,7 +14,7 @@ from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from hb_tta.device import check_dtype, default_dtype
-from hb_tta.errors import UserError
+from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.generators.arguments import (
     check_guidance_scale,
     check_num_inference_steps,
@@ -254,4 +254,4 @@ def _warn_ignored(method: str, **settings: Any) -> None:
     given = {name: value for name, value in settings.items() if value not in (None, DEFAULT)}
     if given:
         named = ", ".join(f"{name}={value!r}" for name, value in given.items())
-        warnings.warn(f"{method} ignores {named}", stacklevel=3)
+        warnings.warn(f"{method} ignores {named}", HbTtaWarning, stacklevel=3)

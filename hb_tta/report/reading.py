@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hb_tta.errors import UserError
+from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.report.command import augment_settings, making_again
 from hb_tta.report.folders import SamplesFile, find_samples
 from hb_tta.report.records import Picture, Record, Run, View
@@ -88,6 +88,7 @@ def _latest(files: list[tuple[SamplesFile, Lines]]) -> list[tuple[SamplesFile, L
             warnings.warn(
                 f"{older.path.name} is left out: {newer.path.name} has the same settings and is "
                 "newer",
+                HbTtaWarning,
                 stacklevel=2,
             )
         if key not in kept or file.date >= kept[key][0].date:

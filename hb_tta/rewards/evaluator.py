@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hb_tta.errors import UserError
+from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.weights import Weights
 
 if TYPE_CHECKING:
@@ -167,6 +167,7 @@ class MultimodalContextEvaluator(nn.Module):
             warnings.warn(
                 f"{cut} descriptions are longer than the evaluator's {self.text_tokens} tokens: "
                 "their ends do not count",
+                HbTtaWarning,
                 stacklevel=2,
             )
         batch = self.tokenizer(

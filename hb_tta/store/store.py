@@ -25,7 +25,7 @@ from typing import Any
 from filelock import BaseFileLock, FileLock, Timeout
 
 from hb_tta.disk import cache_root, write_aside
-from hb_tta.errors import UserError
+from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.store.entries import DamagedEntry, content_key, seal, unseal
 
 __all__ = [
@@ -289,7 +289,9 @@ class Store:
     def _put_aside(self, namespace: str, key: str, path: Path, damage: DamagedEntry) -> None:
         """Move a damaged entry out of the way, unless somebody is making it again just now."""
         warnings.warn(
-            f"the store's entry {path} is damaged ({damage}) and will be made again", stacklevel=4
+            f"the store's entry {path} is damaged ({damage}) and will be made again",
+            HbTtaWarning,
+            stacklevel=4,
         )
         with suppress(OSError, UserError), self.try_lock(namespace, key) as mine:
             if mine and _is_damaged(namespace, key, path):

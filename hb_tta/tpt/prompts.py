@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hb_tta.errors import UserError
+from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.tpt.encoders import CausalTower, DualEncoder
 
 BACKENDS = ("auto", "packed", "universal")
@@ -95,6 +95,7 @@ def _check_distinct(names: Sequence[str], ids_CL: Tensor) -> None:
         warnings.warn(
             f"{len(names) - len(seen)} class names stand more than once, such as {twice!r}: of "
             "such classes the first one is always told",
+            HbTtaWarning,
             stacklevel=4,
         )
 
@@ -283,6 +284,7 @@ def make_text_encoder(
         warnings.warn(
             f"packed prompts differ by {difference:.1e} from this model's own: tuning takes the "
             "slower way",
+            HbTtaWarning,
             stacklevel=3,
         )
     return universal

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from hb_tta.errors import UserError
+from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.store import Store
 from hb_tta.store.fill import Made, MemoryStore, fill, missing_keys
 from hb_tta.views.models import Models
@@ -60,7 +60,7 @@ class Maker:
             return
         unfinished = [item for item in items if missing.keys() & item.view_keys]
         for note in (note for item in unfinished for note in item.warnings):
-            warnings.warn(note, stacklevel=3)
+            warnings.warn(note, HbTtaWarning, stacklevel=3)
         texts = self._descriptions(unfinished)
         views = {
             key: (item, seed)
@@ -145,9 +145,9 @@ class Maker:
             return {"description": None, "shortened": False}
         description, shortened = self._models.fit(text)
         if shortened:
-            warnings.warn(f"{SHORTENED}: it begins {text[:40]!r}", stacklevel=2)
+            warnings.warn(f"{SHORTENED}: it begins {text[:40]!r}", HbTtaWarning, stacklevel=2)
         if item.description_key and not text:
-            warnings.warn(WORDLESS, stacklevel=2)
+            warnings.warn(WORDLESS, HbTtaWarning, stacklevel=2)
         return {"description": description, "shortened": shortened}
 
     def _meta(self, item: Item) -> dict[str, Any]:

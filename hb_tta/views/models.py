@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hb_tta.describe import Describer, DescriberSpec
 from hb_tta.device import default_device
-from hb_tta.errors import UserError
+from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.generators.specs import SDXLSettings
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _load_options(
     if isinstance(generator, SDXLSettings):
         return {"batch_size": batch_size, "cpu_offload": cpu_offload}
     if cpu_offload:
-        warnings.warn(f"{generator.method} ignores cpu_offload=True", stacklevel=5)
+        warnings.warn(f"{generator.method} ignores cpu_offload=True", HbTtaWarning, stacklevel=5)
     return {}
 
 

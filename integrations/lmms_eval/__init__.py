@@ -74,6 +74,20 @@ def _is_augmented(arguments: list[str]) -> bool:
     return any(argument.split("=", 1)[0] in FLAGS for argument in arguments)
 
 
+def run(arguments: list[str]) -> None:
+    """lmms-eval's own command line with our flags, whether its entry point found us or not."""
+    from hb_tta.integrations.lmms_eval import outcome
+    from lmms_eval.models import MODEL_REGISTRY_V2
+
+    sys.argv = ["lmms-eval", *arguments]
+    outcome.watch(arguments)
+    for manifest in prepare(sys.argv):
+        MODEL_REGISTRY_V2.register_manifest(manifest, overwrite=True)
+    from lmms_eval.cli.dispatch import main
+
+    main()
+
+
 def _concerns_us(arguments: list[str]) -> bool:
     """Whether a flag of ours is there, help is asked for, or a task of ours may be."""
     return any(

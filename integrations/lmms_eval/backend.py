@@ -9,6 +9,8 @@ and its views together.
 from __future__ import annotations
 
 import itertools
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module, metadata
@@ -27,7 +29,7 @@ from loguru import logger
 from PIL.Image import Image
 from tqdm import tqdm
 
-from hb_tta.errors import UserError
+from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.images import pixel_digest
 from hb_tta.report.folders import PLUGIN_FOLDER, run_name
 from hb_tta.tta.vote import vote
@@ -118,6 +120,12 @@ def __getattr__(name: str) -> type:
     return made
 
 
+def _let_warnings_through() -> None:
+    """lmms-eval and many a backend silence all warnings when they are imported: not ours."""
+    if not sys.warnoptions:  # what the person asked of Python counts for ours too
+        warnings.simplefilter("default", HbTtaWarning)
+
+
 # ── The class ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -147,6 +155,7 @@ class AugmentedBackend:
         if _run.output_path is not None:
             folder = _run.output_path / PLUGIN_FOLDER / run_name(arg_string)
             model.hb_folder = folder
+        _let_warnings_through()
         return model
 
     def generate_until(self, requests: list[Any]) -> list[Any]:

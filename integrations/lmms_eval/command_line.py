@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
@@ -221,18 +220,3 @@ def _output_path(line: CommandLine, configs: list[dict[str, Any]]) -> Path | Non
         return None
     path = Path(found[0])
     return path.parent if path.suffix in (".json", ".jsonl") else path
-
-
-def run(arguments: list[str]) -> None:
-    """lmms-eval's own command line with our flags, whether its entry point found us or not."""
-    from hb_tta.integrations.lmms_eval import outcome
-    from hb_tta.integrations.lmms_eval import prepare as prepare_or_exit
-    from lmms_eval.models import MODEL_REGISTRY_V2
-
-    sys.argv = ["lmms-eval", *arguments]
-    outcome.watch(arguments)
-    for manifest in prepare_or_exit(sys.argv):
-        MODEL_REGISTRY_V2.register_manifest(manifest, overwrite=True)
-    from lmms_eval.cli.dispatch import main
-
-    main()

@@ -35,7 +35,7 @@ class Draws:
         """``batch`` row numbers below ``number``."""
         return self.numpy.integers(0, number, batch)
 
-    def normal(self, *shape: int, device: str = "cpu") -> torch.Tensor:
+    def normal(self, *shape: int, device: torch.device | str = "cpu") -> torch.Tensor:
         """Standard normal noise, the same on every device."""
         return torch.randn(*shape, generator=self.torch).to(device)
 
