@@ -239,7 +239,7 @@ def test_the_card_holds_every_aim_model_and_stage(run: Run, monkeypatch) -> None
         assert line.count("|") == 6 and "nan" not in line, line
     assert "| VAE: round trips | 28 | 3" in text and " dB | 40 | yes |" in text
     assert "`reader`" in text and "| reader | 5 | 0.5 |" in text
-    for name in ("world", "round_trips", "seeds", "captions", "curves"):
+    for name in ("world", "worn", "round_trips", "seeds", "captions", "curves"):
         assert f"({name}.png)" in text
     assert card_text(run) == text
 

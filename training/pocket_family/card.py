@@ -444,6 +444,7 @@ _BOTTOM = """## Contact sheets
 Frames are green where the reader reads what was asked for, red where not.
 
 ![the world](world.png)
+![worn pictures](worn.png)
 ![VAE round trips](round_trips.png)
 ![one caption, 16 seeds](seeds.png)
 ![16 captions](captions.png)
