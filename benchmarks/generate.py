@@ -4,6 +4,7 @@
     python benchmarks/generate.py --pipeline FOLDER [--lora FOLDER]
     python benchmarks/generate.py --random-sdxl          # full size, random weights, for a GPU
 
+With a LoRA, "LoRA as layers" is the batched arm with PEFT's layers in place of merged weights.
 Every arm makes the same views of the same contexts on the same pipeline object. The arms take
 turns, in another order each round, so that whatever else slows the machine slows all of them; the
 figures are medians over rounds, ratios are medians of the ratios within a round. On a CPU the clock
@@ -31,10 +32,14 @@ from PIL import Image
 from hb_tta.device import default_device, default_dtype
 from hb_tta.families import get_family
 from hb_tta.generators import DescribedContext, HummingbirdGenerator, HummingbirdSpec
-from hb_tta.generators.specs import as_weights
+from hb_tta.generators.lora import load_lora
+from hb_tta.report import renderers
+from hb_tta.report.cells import Cell, Table
+from hb_tta.weights import as_weights
 
 # 349.7 TFLOP a guided view of 25 steps at 1024² over 790 TFLOP/s, an H200's measured dense bf16
 H200_FLOOR_SECONDS = 0.443
+LAYERS = "LoRA as layers, batched"
 
 
 @dataclass(frozen=True)
@@ -65,12 +70,26 @@ def arms(generator: HummingbirdGenerator, work: Work) -> dict[str, Callable[[], 
     """The ways of making the same views."""
     views, size = work.views(), generator.batch_size
     batches = [views[start : start + size] for start in range(0, len(views), size)]
-    return {
+    ways: dict[str, Callable[[], object]] = {
         "batched": lambda: generator.generate(work.contexts, [work.seeds] * len(work.contexts)),
         "one by one": lambda: [generator.generate([view], [[seed]]) for view, seed in views],
         "bare pipeline, batched": lambda: [bare(generator, batch) for batch in batches],
         "bare pipeline, one by one": lambda: [bare(generator, [view]) for view in views],
     }
+    if generator.spec.lora is not None:
+        layered = _with_layers(generator)
+        ways[LAYERS] = lambda: layered.generate(work.contexts, [work.seeds] * len(work.contexts))
+    return ways
+
+
+def _with_layers(generator: HummingbirdGenerator) -> HummingbirdGenerator:
+    """The same generator with the LoRA in layers of its own, as it is trained."""
+    spec = generator.spec
+    assert spec.lora is not None
+    device = str(generator.pipe.device)
+    layered = replace(spec, lora=None).load(device, batch_size=generator.batch_size)
+    load_lora(layered.pipe.unet, spec.lora.local_folder(), scale=spec.lora_scale)
+    return layered
 
 
 @torch.no_grad()
@@ -139,6 +158,8 @@ def summary(
         "overhead_batched": ratio("batched", "bare pipeline, batched") - 1,
         "overhead_one_by_one": ratio("one by one", "bare pipeline, one by one") - 1,
     }
+    if LAYERS in rounds[0]:
+        report["merged_over_layers"] = ratio("batched", LAYERS)
     if report["pixels"] == [1024, 1024] and spec.num_inference_steps == 25:
         report["fraction_of_h200_floor"] = (
             H200_FLOOR_SECONDS * report["images_per_second"]["batched"]
@@ -149,15 +170,15 @@ def summary(
 def table(report: dict[str, Any]) -> str:
     """The figures for a person."""
     width, height = report["pixels"]
+    speeds = report["images_per_second"].items()
+    rates = Table(["", "images/s"], [[name, Cell(rate, kind="rate")] for name, rate in speeds])
     lines = [
         f"{report['device']}, {report['dtype']}, {width}x{height}, "
         f"{report['num_inference_steps']} steps, guidance {report['guidance_scale']:g}, "
         f"LoRA {'on' if report['lora'] else 'off'}; {report['views']} views, "
         f"batch {report['batch_size']}, median of {report['rounds']} rounds",
         "",
-        "| | images/s |",
-        "| --- | ---: |",
-        *(f"| {name} | {rate:.3g} |" for name, rate in report["images_per_second"].items()),
+        renderers.markdown(rates),
         "",
         f"batched over one by one: {report['batched_over_one_by_one']:.2f} times",
         f"batched over the bare pipeline in a loop: {report['batched_over_bare_one_by_one']:.2f}"
@@ -165,6 +186,8 @@ def table(report: dict[str, Any]) -> str:
         f"overhead over the bare pipeline: {report['overhead_one_by_one']:+.1%} one by one, "
         f"{report['overhead_batched']:+.1%} batched",
     ]
+    if "merged_over_layers" in report:
+        lines.append(f"time, LoRA merged over layers: {report['merged_over_layers']:.2f}")
     if "fraction_of_h200_floor" in report:
         lines.append(f"of an H200's floor: {report['fraction_of_h200_floor']:.0%}")
     return "\n".join(lines)

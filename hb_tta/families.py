@@ -6,15 +6,15 @@ Importing this module imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from hb_tta.errors import UserError
-from hb_tta.weights import Weights
+from hb_tta.weights import Weights, as_weights
 
 ROLES = ("generator", "image_encoder", "lora", "mllm", "evaluator", "clip", "reader")
 
@@ -30,13 +30,17 @@ class Family:
             tower that embeds the reference image. ``lora``: a PEFT LoRA folder for the UNet.
             ``mllm``: a chat model that describes. ``evaluator``: BLIP-2 for image-text retrieval.
             ``clip``: an open_clip model. ``reader``: reads a scene's attributes off an image.
-        defaults: ``num_inference_steps`` (DDIM), ``guidance_scale`` (classifier-free) and
-            ``image_size`` (side of a generated image, pixels).
+        defaults: of its generator: ``num_inference_steps`` (DDIM), ``guidance_scale``
+            (classifier-free) and ``image_size`` (side of a generated image, pixels).
+        method_defaults: method → what it has otherwise on this family, by name of the setting.
     """
 
     name: str
     roles: Mapping[str, Weights] = field(hash=False)
     defaults: Mapping[str, Any] = field(hash=False)
+    method_defaults: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=lambda: MappingProxyType({}), hash=False
+    )
 
     def weights(self, role: str) -> Weights:
         """What fills ``role``.
@@ -44,7 +48,6 @@ class Family:
         Raises:
             UserError: the family leaves that role empty.
         """
-        assert role in ROLES, role
         if role not in self.roles:
             raise UserError(
                 f"family {self.name!r} has no {role}: name one by a hub id or a folder "
@@ -62,25 +65,37 @@ class Family:
         Raises:
             UserError: there is no such role.
         """
-        filled = dict(self.roles)
-        for role, weights in roles.items():
+        for role in roles:
             if role not in ROLES:
                 raise UserError(f"there is no role {role!r}: choose from {', '.join(ROLES)}")
+        return self.filled(roles)
+
+    def filled(self, roles: Mapping[str, str | PathLike[str] | Weights | None]) -> Family:
+        """``with_roles`` of any roles: a method may bring one that no family knows."""
+        filled = dict(self.roles)
+        for role, weights in roles.items():
             if role == "generator" and "image_encoder" not in roles and weights is not None:
-                _move_image_encoder(filled, _as_weights(weights))
+                _move_image_encoder(filled, as_weights(weights))
             if weights is None:
                 filled.pop(role, None)
             else:
-                filled[role] = _as_weights(weights)
+                filled[role] = as_weights(weights)
         return replace(self, roles=MappingProxyType(filled))
+
+    def defaults_for(self, method: str, roles: Iterable[str] = ("generator",)) -> dict[str, Any]:
+        """The settings of a method on this family where nobody says otherwise.
+
+        Args:
+            method: the name in ``list_methods()``.
+            roles: what it uses of the family. ``defaults`` were found for the family's generator:
+                a method on models of its own has its own.
+        """
+        of_generator = self.defaults if "generator" in roles else {}
+        return {**of_generator, **self.method_defaults.get(method, {})}
 
 
 def _defaults(**settings: Any) -> Mapping[str, Any]:
     return MappingProxyType(settings)
-
-
-def _as_weights(weights: str | PathLike[str] | Weights) -> Weights:
-    return weights if isinstance(weights, Weights) else Weights(fspath(weights))
 
 
 def _move_image_encoder(roles: dict[str, Weights], generator: Weights) -> None:

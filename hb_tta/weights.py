@@ -132,6 +132,29 @@ class Weights:
             raise UserError(f"the hub's {self.location!r} has no folder {self.subfolder!r}")
         return str(folder)
 
+    def file(self, name: str) -> Path:
+        """One file of the folder; of a hub id it is fetched first where needed, alone.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            UserError: the hub's can not be had.
+        """
+        if self.is_folder():
+            path = self._folder() / name
+        else:
+            path = self._fetched_file(f"{self.subfolder}/{name}" if self.subfolder else name)
+        if not path.is_file():
+            raise FileNotFoundError(f"it has no {name}")
+        return path
+
+    def _fetched_file(self, name: str) -> Path:
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(self.location, name, revision=self.commit())
+        if isinstance(cached, str):
+            return Path(cached)
+        return Path(self._fetch(self.commit(), name), name)
+
     def _order(self) -> tuple[str, str, str]:
         return self.location, self.subfolder or "", self.revision or ""
 
@@ -177,6 +200,11 @@ class Weights:
                 f" reached ({type(error).__name__}): connect and run `hf download {self.location}`,"
                 " or name a folder"
             ) from error
+
+
+def as_weights(source: str | os.PathLike[str] | Weights) -> Weights:
+    """A folder, hub id or ``Weights`` as ``Weights``."""
+    return source if isinstance(source, Weights) else Weights(os.fspath(source))
 
 
 # ── Folders ──────────────────────────────────────────────────────────────────────────────────────

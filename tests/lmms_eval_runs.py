@@ -14,11 +14,13 @@ from hb_tta.integrations.lmms_eval import prepare
 from hb_tta.integrations.lmms_eval.command_line import TASKS
 
 from hb_tta.errors import HbTtaWarning
+from hb_tta.generators import GeneratorSpec
 
 METHODS = {
     name: f"lmms_eval_runs:{cls}"
     for name, cls in {
         "same": "SameSpec",
+        "worded": "WordedSpec",
         "warning": "WarningSpec",
         "failing": "FailingSpec",
     }.items()
@@ -26,20 +28,16 @@ METHODS = {
 
 
 @dataclass(frozen=True)
-class SameSpec:
+class SameSpec(GeneratorSpec):
     """Views that are the image itself: nothing that is combined may change an answer."""
 
     method: ClassVar[str] = "same"
     needs_description: ClassVar[bool] = False
 
-    @classmethod
-    def from_family(cls, family: Any, **settings: Any) -> SameSpec:
-        return cls()
-
     def to_json(self) -> dict[str, Any]:
         return {"method": self.method}
 
-    def load(self, device: str | None = None) -> Any:
+    def load(self, device: str | None = None, **_: Any) -> Any:
         return self
 
     @property
@@ -48,6 +46,22 @@ class SameSpec:
 
     def generate(self, contexts: Sequence[Any], seeds: Sequence[Any], **_: Any) -> list[list[Any]]:
         return [[context.image for _ in its] for context, its in zip(contexts, seeds, strict=True)]
+
+
+@dataclass(frozen=True)
+class WordedSpec(SameSpec):
+    """The same, with a setting that may hold commas.
+
+    Attributes:
+        word: any text.
+    """
+
+    word: str = ""
+
+    method: ClassVar[str] = "worded"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"method": self.method, "word": self.word}
 
 
 @dataclass(frozen=True)

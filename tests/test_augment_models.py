@@ -126,7 +126,7 @@ def test_mistaken_numbers(make_augmenter: Make, call: dict[str, Any], sentence: 
         ({"task": "caption"}, "task 'caption' is not known: choose from vqa, hoi, object, generic"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"dtype": "int8"}, "dtype 'int8'"),
-        ({"generator": "no/such/folder"}, "no folder and no hub id"),
+        ({"base": "no/such/folder"}, "no folder and no hub id"),
         ({"lora": "no/such/folder"}, "no folder and no hub id"),
         ({"num_inference_steps": 0}, "num_inference_steps=0"),
         ({"guidance_scale": float("nan")}, "guidance_scale=nan"),
@@ -135,6 +135,20 @@ def test_mistaken_numbers(make_augmenter: Make, call: dict[str, Any], sentence: 
 def test_mistaken_settings(make_augmenter: Make, settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         make_augmenter(**settings)
+
+
+def test_settings_by_name() -> None:
+    augmenter = Augmenter.from_pretrained(
+        "hummingbird", family="pocket", store=False, steps=7, height=48, lora_scale=0.5
+    )
+    spec: Any = augmenter.generator_spec
+    assert (spec.num_inference_steps, spec.height, spec.lora_scale) == (7, 48, 0.5)
+    randaugment = Augmenter.from_pretrained(
+        "randaugment", family="pocket", magnitude=20, store=False
+    )
+    assert randaugment.generator_spec.to_json()["magnitude"] == 20
+    with pytest.raises(UserError, match="hummingbird has no setting 'magnitude': choose from base"):
+        Augmenter.from_pretrained("hummingbird", family="pocket", magnitude=20)
 
 
 def test_mistaken_names() -> None:
@@ -167,7 +181,7 @@ def test_a_describer_that_is_not_there(make_augmenter: Make) -> None:
 
 def test_settings_that_a_method_ignores_give_a_warning(tiny_mllm: Path, tmp_path: Path) -> None:
     with pytest.warns(UserWarning) as caught:
-        Augmenter.from_pretrained(
+        augmenter = Augmenter.from_pretrained(
             "randaugment",
             family="pocket",
             lora=GOLDEN / "lora_unet",
@@ -175,5 +189,6 @@ def test_settings_that_a_method_ignores_give_a_warning(tiny_mllm: Path, tmp_path
             cpu_offload=True,
             store=tmp_path,
         )
+        augmenter(picture(0), n=1)  # which loads the generator
     told = " ".join(str(warning.message) for warning in caught)
     assert "ignores lora" in told and "describer is ignored" in told and "cpu_offload" in told

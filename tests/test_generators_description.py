@@ -1,5 +1,6 @@
 """Fitting descriptions into the text encoders' window."""
 
+import shutil
 from functools import cache
 from pathlib import Path
 
@@ -90,6 +91,12 @@ def test_tokenizers_of_sdxls_own_layout(tmp_path: Path):
 
 
 def test_a_folder_without_tokenizers_is_named(tmp_path: Path):
-    (tmp_path / "empty").mkdir()
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(
+        UserError, match="empty' cannot be loaded as a diffusers pipeline: it has no"
+    ):
+        load_tokenizers(Weights(str(empty)))
+    shutil.copy(PIPELINE / "model_index.json", empty)
     with pytest.raises(UserError, match="empty' lacks the vocabulary of a tokenizer"):
-        load_tokenizers(Weights(str(tmp_path / "empty")))
+        load_tokenizers(Weights(str(empty)))

@@ -10,12 +10,13 @@ import torch
 from diffusers import UNet2DConditionModel
 from hb_tta.training.sdxl import SDXL_UNET
 from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from sdxl_folders import LORA, PIPELINE, reference
 
 from hb_tta.errors import UserError
 from hb_tta.generators import HummingbirdGenerator
-from hb_tta.generators.lora import CONFIG_FILE, PEFT_PREFIX, WEIGHTS_FILE, load_lora
+from hb_tta.generators.lora import CONFIG_FILE, PEFT_PREFIX, WEIGHTS_FILE, load_lora, merge_lora
 
 # Section 5.2 and appendix Q of the paper
 PAPERS_LORA = {
@@ -73,6 +74,30 @@ def test_the_scale_is_alpha_over_r_times_the_callers(scale: float):
     assert load_lora(model, str(LORA), scale=scale) == 104_448  # lora_parameters in cases.json
     torch.testing.assert_close(prediction(model), prediction(merged(4 * scale)), atol=1e-5, rtol=0)
     assert (prediction(model) - prediction(unet())).abs().max() > 1e-3 or scale == 0
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_merged_it_computes_the_same_with_no_layer_left(scale: float):
+    layers, model = unet(), unet()
+    load_lora(layers, str(LORA), scale=scale)
+    merge_lora(model, str(LORA), scale=scale)
+    torch.testing.assert_close(prediction(model), prediction(layers), atol=1e-5, rtol=0)
+    assert not any(isinstance(module, LoraLayer) for module in model.modules())
+    assert model.state_dict().keys() == unet().state_dict().keys()
+    assert not any(weight.requires_grad for weight in model.parameters())
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_merged_in_bfloat16_it_is_the_float32_sum_rounded_once():
+    """However small: added to weights that are rounded already it would be lost in most of them."""
+    exact = merged(4 * 2**-7).to(torch.bfloat16).state_dict()
+    pipe = HummingbirdGenerator.from_pretrained(
+        PIPELINE, lora=LORA, lora_scale=2**-7, dtype="bfloat16", device="cpu"
+    ).pipe
+    for key, weight in pipe.unet.state_dict().items():
+        assert weight.dtype == torch.bfloat16 and torch.equal(weight, exact[key]), key
+    models = (pipe.vae, pipe.text_encoder, pipe.text_encoder_2, pipe.image_encoder)
+    assert {model.dtype for model in models} == {torch.bfloat16}
 
 
 def test_nothing_of_the_lora_is_trainable_or_dropped_out():

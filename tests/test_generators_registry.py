@@ -1,19 +1,23 @@
 """Generators by name: the built-in ones, and those that other packages install."""
 
 import importlib
+import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import ImageOps
 from sdxl_folders import reference
 
 import hb_tta.generators
+from hb_tta import Augmenter
+from hb_tta.cli import main
 from hb_tta.errors import UserError
 from hb_tta.families import get_family
-from hb_tta.generators import GeneratorSpec, HummingbirdSpec, get_method, list_methods
+from hb_tta.generators import GeneratorSpec, HummingbirdSpec, build_spec, get_method, list_methods
 
 PLUGIN = Path(__file__).parent / "test_package_plugin"
 BUILT_IN = ["hummingbird", "i2t2i", "randaugment"]
@@ -38,14 +42,33 @@ def test_an_installed_package_adds_a_generator(installed: Path, monkeypatch):
     monkeypatch.syspath_prepend(installed)
     assert list_methods() == [*BUILT_IN, "mirror"]
     assert "hb_tta_mirror" not in sys.modules
-    method = get_method("mirror")
-    assert "hb_tta_mirror.generator" not in sys.modules
-    spec = method.from_family(get_family("pocket"))
+    spec = get_method("mirror").from_family(get_family("pocket"))
     assert isinstance(spec, GeneratorSpec) and not spec.needs_description
     image = reference()
     ((left, right),) = spec.load().generate([(image, None)], [[0, 1]])
     assert left.tobytes() == image.tobytes()
     assert right.tobytes() == ImageOps.mirror(image).tobytes()
+
+
+def test_its_own_setting_is_settable_by_name(installed: Path, monkeypatch, tmp_path: Path, capsys):
+    monkeypatch.syspath_prepend(installed)
+    spec: Any = build_spec("mirror", "pocket", {"every": "3"})
+    assert spec == get_method("mirror").from_family(get_family("pocket"), every=3)
+    assert spec.every == 3 and spec.to_json()["every"] == 3
+    assert spec.fitter()("any text") == ("any text", False)
+    with pytest.raises(UserError, match="mirror has no setting 'evry', did you mean 'every'"):
+        build_spec("mirror", "pocket", {"evry": 3})
+    image = reference()
+    augmenter = Augmenter.from_pretrained("mirror", family="pocket", store=tmp_path, every=3)
+    assert augmenter.generator_spec == spec
+    views = [view.tobytes() for view in augmenter(image, n=4)]
+    assert [view == image.tobytes() for view in views] == [True, False, False, True]
+    assert main(["list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert listed["methods"]["mirror"].startswith("Mirrors the reference image")
+    every = listed["settings"]["mirror"]["every"]
+    assert every["default"] == {"pocket": 2, "sdxl": 2}
+    assert every["help"].startswith("seeds that are multiples")
 
 
 def fake_package(folder: Path, name: str, **generators: str) -> Path:

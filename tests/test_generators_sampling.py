@@ -15,8 +15,8 @@ from hb_tta.errors import UserError
 from hb_tta.generators import (
     DescribedContext,
     HummingbirdGenerator,
-    I2T2IGenerator,
     I2T2ISpec,
+    PipelineGenerator,
     fit_description,
     load_tokenizers,
 )
@@ -39,7 +39,7 @@ def hummingbird(batch_size: int | None = None, **settings: Any) -> HummingbirdGe
 
 
 @cache
-def i2t2i(**settings: Any) -> I2T2IGenerator:
+def i2t2i(**settings: Any) -> PipelineGenerator:
     given: Any = {"num_inference_steps": STEPS, **settings}
     return I2T2ISpec(Weights(str(PIPELINE)), **given).load("cpu")
 

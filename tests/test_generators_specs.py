@@ -14,6 +14,7 @@ from hb_tta.device import default_dtype
 from hb_tta.errors import UserError
 from hb_tta.families import get_family
 from hb_tta.generators import (
+    DEFAULT,
     Generator,
     GeneratorSpec,
     HummingbirdSpec,
@@ -21,6 +22,7 @@ from hb_tta.generators import (
     RandAugmentSpec,
     get_method,
     list_methods,
+    used_settings,
 )
 from hb_tta.weights import Weights
 
@@ -38,7 +40,7 @@ def local(**settings) -> HummingbirdSpec:
 
 @pytest.mark.parametrize("name", ["hummingbird", "i2t2i", "randaugment"])
 def test_every_spec_keeps_the_protocol(name: str):
-    spec: Any = get_method(name).from_family(FAMILY, lora=None)
+    spec: Any = get_method(name).from_family(FAMILY)
     assert spec.method == name
     assert hash(spec) == hash(dataclasses.replace(spec))
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -51,7 +53,7 @@ def test_every_spec_keeps_the_protocol(name: str):
     "spec", [local(lora=Weights(str(LORA))), I2T2ISpec(Weights(str(PIPELINE))), RandAugmentSpec()]
 )
 def test_every_generator_keeps_the_protocol(spec: GeneratorSpec):
-    generator = spec.load("cpu")
+    generator = spec.load("cpu", batch_size=2)
     assert isinstance(generator, Generator)
     assert generator.spec is spec
 
@@ -83,15 +85,16 @@ def test_every_setting_of_a_family_can_be_replaced():
     assert HummingbirdSpec.from_family(FAMILY, lora=spec.lora).lora is spec.lora
 
 
-def test_ignored_settings_warn():
+def test_flags_that_every_method_is_offered_warn_where_they_are_ignored():
     with pytest.warns(UserWarning, match="i2t2i ignores lora='me/mine'"):
-        I2T2ISpec.from_family(FAMILY, lora="me/mine")
+        assert used_settings(I2T2ISpec, {"lora": "me/mine", "steps": 3}) == {"steps": 3}
     with pytest.warns(UserWarning, match="randaugment ignores guidance_scale=3.0"):
-        RandAugmentSpec.from_family(FAMILY, guidance_scale=3.0)
+        assert used_settings(RandAugmentSpec, {"guidance_scale": 3.0}) == {}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        I2T2ISpec.from_family(FAMILY, lora=None)
-        RandAugmentSpec.from_family(FAMILY)
+        assert used_settings(I2T2ISpec, {"lora": None}) == {}
+        assert used_settings(HummingbirdSpec, {"lora": None}) == {"lora": None}
+        assert used_settings(RandAugmentSpec, {"steps": None, "lora": DEFAULT}) == {}
 
 
 @pytest.mark.parametrize(
@@ -108,6 +111,11 @@ def test_ignored_settings_warn():
 def test_settings_out_of_range_are_named(settings, message):
     with pytest.raises(UserError, match=message):
         local(**settings)
+
+
+def test_no_generator_ignores_offload_in_silence():
+    with pytest.warns(UserWarning, match="randaugment ignores cpu_offload=True"):
+        RandAugmentSpec().load("cpu", cpu_offload=True)
 
 
 @pytest.mark.parametrize(("num_ops", "magnitude"), [(0, 9), (2, 31), (2, -1)])
@@ -145,6 +153,27 @@ def test_the_key_names_content_and_no_path(tmp_path: Path):
 def test_every_setting_that_changes_a_pixel_changes_the_key(setting):
     settings = {"lora": Weights(str(LORA))}
     assert local(**settings).to_json() != local(**settings | setting).to_json()
+
+
+def test_the_keys_of_the_other_methods_keep_their_names():
+    base = Weights(str(PIPELINE))
+    assert I2T2ISpec(base, guidance_scale=3).to_json() == {
+        "method": "i2t2i",
+        "version": 1,
+        "base": base.fingerprint(),
+        "scheduler": "ddim",
+        "num_inference_steps": 25,
+        "guidance_scale": 3.0,
+        "height": None,
+        "width": None,
+        "dtype": "float32",
+    }
+    assert RandAugmentSpec().to_json() == {
+        "method": "randaugment",
+        "version": 1,
+        "num_ops": 2,
+        "magnitude": 9,
+    }
 
 
 def test_a_scale_of_no_lora_is_in_no_key():

@@ -46,8 +46,7 @@ from hb_tta.describe import DescriberSpec
 from hb_tta.device import default_dtype
 from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.families import Family, get_family
-from hb_tta.generators.hummingbird import HummingbirdGenerator
-from hb_tta.generators.specs import HummingbirdSpec
+from hb_tta.generators.hummingbird import HummingbirdGenerator, HummingbirdSpec
 from hb_tta.rewards import Reward, get_reward, load_rewards
 from hb_tta.store import content_key
 from hb_tta.weights import Weights

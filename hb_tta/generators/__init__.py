@@ -1,7 +1,8 @@
 """Generators: described contexts and seeds in, images out.
 
-``get_method(name)`` gives a spec class; a spec is the store's key and loads its generator. The
-generator classes themselves are imported on first use, so importing this package imports no torch.
+``get_method(name)`` gives a spec class; a spec's fields are the method's settings, it is the
+store's key, and it loads its generator. Torch is imported when one is loaded, not by importing
+this package.
 """
 
 from __future__ import annotations
@@ -10,17 +11,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from hb_tta.context import DescribedContext
-from hb_tta.generators.protocol import DEFAULT, Default, Generator, GeneratorSpec
-from hb_tta.generators.registry import get_method, list_methods
-from hb_tta.generators.specs import HummingbirdSpec, I2T2ISpec, RandAugmentSpec
+from hb_tta.generators.fields import ALIASES, DEFAULT, Default, Setting, method_settings
+from hb_tta.generators.hummingbird import HummingbirdGenerator, HummingbirdSpec
+from hb_tta.generators.i2t2i import I2T2ISpec
+from hb_tta.generators.pipeline import PipelineGenerator, PipelineSpec
+from hb_tta.generators.protocol import Generator, GeneratorSpec
+from hb_tta.generators.randaugment import RandAugmentGenerator, RandAugmentSpec
+from hb_tta.generators.registry import build_spec, get_method, list_methods
+from hb_tta.generators.settings import parse_setting, used_settings
 
 if TYPE_CHECKING:
     from hb_tta.generators.description import fit_description, load_tokenizers
-    from hb_tta.generators.hummingbird import HummingbirdGenerator
-    from hb_tta.generators.i2t2i import I2T2IGenerator
-    from hb_tta.generators.randaugment import RandAugmentGenerator
 
 __all__ = [
+    "ALIASES",
     "DEFAULT",
     "Default",
     "DescribedContext",
@@ -28,23 +32,23 @@ __all__ = [
     "GeneratorSpec",
     "HummingbirdGenerator",
     "HummingbirdSpec",
-    "I2T2IGenerator",
     "I2T2ISpec",
+    "PipelineGenerator",
+    "PipelineSpec",
     "RandAugmentGenerator",
     "RandAugmentSpec",
+    "Setting",
+    "build_spec",
     "fit_description",
     "get_method",
     "list_methods",
     "load_tokenizers",
+    "method_settings",
+    "parse_setting",
+    "used_settings",
 ]
 
-_HEAVY = {
-    "HummingbirdGenerator": "hummingbird",
-    "I2T2IGenerator": "i2t2i",
-    "RandAugmentGenerator": "randaugment",
-    "fit_description": "description",
-    "load_tokenizers": "description",
-}
+_HEAVY = {"fit_description": "description", "load_tokenizers": "description"}
 
 
 def __getattr__(name: str) -> Any:

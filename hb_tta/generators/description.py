@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 from hb_tta.errors import UserError
 
 if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
     from transformers import PreTrainedTokenizerBase
 
     from hb_tta.weights import Weights
 
 # A sentence ends at . ! ? … before a blank, or at the full-width marks of Chinese and Japanese.
 _SENTENCE = re.compile(r".*?(?:[.!?…]+[\"')\]”’]*(?=\s)|[。！？]+|\Z)\s*", re.DOTALL)
+_TOKENIZER = re.compile(r"tokenizer(_\d+)?")
 _WORD = re.compile(r"\s*\S+\s*")
 
 
@@ -51,19 +53,31 @@ def count_tokens(tokenizers: Iterable[PreTrainedTokenizerBase], text: str) -> in
 
 
 def load_tokenizers(base: Weights) -> list[PreTrainedTokenizerBase]:
-    """Both tokenizers of an SDXL pipeline folder or hub repository, without its weights."""
-    from transformers import CLIPTokenizer
+    """The tokenizers of a pipeline folder or hub repository, in order, without its weights.
 
-    from hb_tta.generators.loading import located, reading
+    Raises:
+        UserError: it is no pipeline, or lacks a vocabulary.
+    """
+    import transformers
 
+    from hb_tta.generators.reading import located, read_index, reading
+
+    parts = read_index(base)
     source, options = located(base)
-    with reading(base, "a Stable Diffusion XL pipeline"):
+    with reading(base, "a diffusers pipeline"):
         tokenizers = [
-            CLIPTokenizer.from_pretrained(source, subfolder=name, **options)
-            for name in ("tokenizer", "tokenizer_2")
+            getattr(transformers, parts[name][1]).from_pretrained(source, subfolder=name, **options)
+            for name in sorted(filter(_TOKENIZER.fullmatch, parts))
+            if parts[name][1] is not None
         ]
     check_vocabulary(tokenizers, base)
     return tokenizers
+
+
+def tokenizers_of(pipe: DiffusionPipeline) -> list[PreTrainedTokenizerBase]:
+    """Those of a loaded pipeline, in order; none where it takes no text."""
+    names = sorted(name for name in pipe.components if _TOKENIZER.fullmatch(name))
+    return [pipe.components[name] for name in names if pipe.components[name] is not None]
 
 
 def check_vocabulary(tokenizers: Iterable[PreTrainedTokenizerBase], base: Weights) -> None:
@@ -76,7 +90,7 @@ def check_vocabulary(tokenizers: Iterable[PreTrainedTokenizerBase], base: Weight
         if tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):
             raise UserError(
                 f"{base.location!r} lacks the vocabulary of a tokenizer: fetch its folders "
-                "tokenizer and tokenizer_2 again"
+                "tokenizer, tokenizer_2, … again"
             )
 
 

@@ -1,78 +1,69 @@
-"""I2T2I: the reference image's description alone, through stock SDXL.
+"""I2T2I: the reference image's description alone, through a stock text-to-image pipeline.
 
-The paper's "I2T2I SDXL" (Le et al., section 5.1): no image embedding, no LoRA.
+The paper's "I2T2I SDXL" (Le et al., section 5.1): no image embedding, no LoRA. Importing this
+module imports no torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import torch
-from diffusers import StableDiffusionXLPipeline
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hb_tta.context import DescribedContext
-from hb_tta.generators.loading import load_pipeline
-from hb_tta.generators.protocol import ContextLike
-from hb_tta.generators.sdxl import Conditions, SDXLSampler, checked_device, conditions_of
-from hb_tta.generators.specs import I2T2ISpec
+from hb_tta.generators.pipeline import PipelineGenerator, PipelineSpec
+from hb_tta.generators.protocol import Conditions
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import DiffusionPipeline
 
 
-class I2T2IGenerator:
-    """Stock text-to-image on descriptions; arguments as ``HummingbirdGenerator``'s."""
+@dataclass(frozen=True)
+class I2T2ISpec(PipelineSpec):
+    """Image to text to image: the description alone, through stock SDXL.
 
-    def __init__(
+    The paper's "I2T2I SDXL" (section 5.1): no image embedding, no LoRA. Any other text-to-image
+    pipeline of diffusers will do as ``base``.
+    """
+
+    method: ClassVar[str] = "i2t2i"
+    needs_description: ClassVar[bool] = True
+
+    def to_json(self) -> dict[str, Any]:
+        """See ``GeneratorSpec.to_json``."""
+        return {**self.fields_json(), "version": 1}
+
+    def load(
+        self, device: str | None = None, *, batch_size: int | None = None, cpu_offload: bool = False
+    ) -> PipelineGenerator:
+        """See ``GeneratorSpec.load``."""
+        return PipelineGenerator(
+            self, device=device, batch_size=batch_size, cpu_offload=cpu_offload
+        )
+
+    def load_pipeline(self) -> DiffusionPipeline:
+        """The text-to-image pipeline that the base's own index names."""
+        from hb_tta.generators.loading import load_text_to_image
+
+        return load_text_to_image(self.base, dtype=self.dtype)
+
+    def encode(
         self,
-        spec: I2T2ISpec,
+        pipe: Any,
+        contexts: Sequence[DescribedContext],
         *,
-        device: str | None = None,
-        batch_size: int | None = None,
-        cpu_offload: bool = False,
-    ) -> None:
-        checked_device(device)  # before the weights are read
-        pipe = load_pipeline(
-            spec.base, dtype=getattr(torch, spec.dtype), image_encoder=None, embeds_images=False
-        )
-        self.spec = spec
-        self._sampler = SDXLSampler(
-            pipe, spec, device=device, batch_size=batch_size, cpu_offload=cpu_offload
-        )
+        guided: bool,
+        device: torch.device,
+    ) -> Conditions:
+        """See ``PipelineSpec.encode``; the contexts' images are not looked at."""
+        from diffusers import StableDiffusionXLPipeline
 
-    @property
-    def pipe(self) -> StableDiffusionXLPipeline:
-        """The stock pipeline, for whoever wants to call it alone."""
-        return self._sampler.pipe
+        from hb_tta.generators.sdxl import conditions_of
 
-    @property
-    def batch_size(self) -> int:
-        """Views a batch."""
-        return self._sampler.batch_size
-
-    def generate(
-        self,
-        contexts: Sequence[ContextLike],
-        seeds: Sequence[Sequence[int]],
-        *,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        output_type: str = "pil",
-    ) -> list[list[Any]]:
-        """See ``HummingbirdGenerator.generate``; the contexts' images are not looked at."""
-        return self._sampler.sample(
-            contexts,
-            seeds,
-            self.encode,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            output_type=output_type,
-        )
-
-    def encode(self, contexts: list[DescribedContext], guided: bool) -> Conditions:
-        """See ``HummingbirdGenerator.encode``."""
+        descriptions = [context.description for context in contexts]
+        if not isinstance(pipe, StableDiffusionXLPipeline):
+            return {"prompt": descriptions}  # which every one of them encodes for itself
         return conditions_of(
-            *self.pipe.encode_prompt(
-                [context.description for context in contexts],
-                device=self._sampler.device,
-                do_classifier_free_guidance=guided,
-            )
+            *pipe.encode_prompt(descriptions, device=device, do_classifier_free_guidance=guided)
         )

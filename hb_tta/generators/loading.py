@@ -1,4 +1,8 @@
-"""Loading a Stable Diffusion XL pipeline from a folder or the hub, and checking that it is one."""
+"""Loading a diffusers pipeline from a folder or the hub, and checking that it is whole.
+
+Which class it is stands in the folder's own model_index.json, never in the family's name. What
+only Stable Diffusion XL has is asked for here, by the methods that work on no other base.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, StableDiffusionXLPipeline
+from diffusers import (
+    DDIMScheduler,
+    DiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
 from diffusers.utils import logging as diffusers_logging
-from huggingface_hub import constants
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     CLIPConfig,
@@ -23,31 +29,107 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from hb_tta.errors import UserError
-from hb_tta.generators.description import check_vocabulary
+from hb_tta.generators.description import check_vocabulary, tokenizers_of
+from hb_tta.generators.reading import located, read_index, reading
 from hb_tta.weights import Weights
 
+SDXL = "a Stable Diffusion XL pipeline"
 
-def load_pipeline(
-    base: Weights, *, dtype: torch.dtype, image_encoder: Weights | None, embeds_images: bool
+
+def load_sdxl(
+    base: Weights,
+    *,
+    dtype: str,
+    image_encoder: Weights | None,
+    embeds_images: bool,
+    unet_dtype: str | None = None,
 ) -> StableDiffusionXLPipeline:
     """The stock pipeline with a DDIM scheduler, on the CPU.
 
     Args:
         base: in diffusers' layout.
-        dtype: of all weights.
+        dtype: of all weights: "float32", "bfloat16" or "float16".
         image_encoder: the CLIP vision tower that embeds the reference; ``None``: the base's own.
         embeds_images: whether a tower is needed at all.
+        unet_dtype: of the UNet alone; ``None``: as the others.
 
     Raises:
         UserError: the weights are missing, damaged, no SDXL, or of widths that do not match.
     """
+    _check_index_is_sdxl(base)
+    parts: dict[str, Any] = {"add_watermarker": False}
+    if not embeds_images:
+        parts |= {"image_encoder": None, "feature_extractor": None}
     with _no_progress_bars():
-        pipe = _read_pipeline(base, dtype, image_encoder, embeds_images)
-    assert pipe.unet.dtype == dtype  # diffusers before 0.40 does not know the name
-    _check_is_sdxl(pipe, base)
-    check_vocabulary([pipe.tokenizer, pipe.tokenizer_2], base)
+        if embeds_images and image_encoder is not None:
+            parts |= _load_image_encoder(image_encoder, getattr(torch, dtype))
+        pipe = _load(base, StableDiffusionXLPipeline, dtype, parts, unet_dtype=unet_dtype or dtype)
+    if pipe.unet.config.addition_embed_type != "text_time":
+        raise UserError(
+            f"{base.location!r} is no Stable Diffusion XL: its UNet takes no pooled embedding"
+        )
     if embeds_images:
         _check_image_encoder(pipe, image_encoder or base)
+    return pipe
+
+
+def load_text_to_image(base: Weights, *, dtype: str) -> Any:
+    """The text-to-image pipeline of the class that the base's index names, with DDIM, on the CPU.
+
+    Raises:
+        UserError: the weights are missing or damaged, or nothing there makes images from text.
+    """
+    index = read_index(base)
+    if index["_class_name"].startswith("StableDiffusionXL"):
+        return load_sdxl(base, dtype=dtype, image_encoder=None, embeds_images=False)
+    from diffusers import AutoPipelineForText2Image  # which imports every pipeline there is
+
+    return load_pipeline(base, AutoPipelineForText2Image, dtype=dtype)
+
+
+def load_pipeline(
+    base: Weights, loader: Any = DiffusionPipeline, *, dtype: str, **parts: Any
+) -> Any:
+    """A stock pipeline with a DDIM scheduler, on the CPU.
+
+    Args:
+        base: in diffusers' layout.
+        loader: whose ``from_pretrained`` loads it: ``DiffusionPipeline`` the class that the base's
+            index names, an ``AutoPipelineFor…`` its sibling for another task, or one class.
+        dtype: of all weights: "float32", "bfloat16" or "float16".
+        **parts: put in place of the base's own; ``None`` leaves one out.
+
+    Raises:
+        UserError: the weights are missing or damaged, or no such pipeline.
+    """
+    with _no_progress_bars():
+        return _load(base, loader, dtype, parts)
+
+
+def _load(
+    base: Weights,
+    loader: Any,
+    dtype: str,
+    parts: Mapping[str, Any],
+    *,
+    unet_dtype: str | None = None,
+) -> Any:
+    given = getattr(torch, dtype)
+    by_part = {"unet": getattr(torch, unet_dtype or dtype), "default": given}
+    what = SDXL if loader is StableDiffusionXLPipeline else "a diffusers pipeline"
+    with reading(base, what):
+        source, options = located(base)
+        pipe = loader.from_pretrained(
+            source,
+            **options,
+            **parts,
+            dtype=given if by_part["unet"] == given else by_part,
+            use_safetensors=True,
+        )
+    models = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    # diffusers before 0.40 does not know the name
+    assert {model.dtype for model in models} <= set(by_part.values())
+    check_vocabulary(tokenizers_of(pipe), base)
     pipe.scheduler = ddim_like(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -69,26 +151,6 @@ def ddim_like(config: Mapping[str, Any]) -> DDIMScheduler:
     )
 
 
-def _read_pipeline(
-    base: Weights, dtype: torch.dtype, image_encoder: Weights | None, embeds_images: bool
-) -> StableDiffusionXLPipeline:
-    parts: dict[str, Any] = {}
-    if not embeds_images:
-        parts = {"image_encoder": None, "feature_extractor": None}
-    elif image_encoder is not None:
-        parts = _load_image_encoder(image_encoder, dtype)
-    with reading(base, "a Stable Diffusion XL pipeline"):
-        source, options = located(base)
-        return StableDiffusionXLPipeline.from_pretrained(
-            source,
-            **options,
-            **parts,
-            dtype=dtype,
-            use_safetensors=True,
-            add_watermarker=False,
-        )
-
-
 @contextmanager
 def _no_progress_bars() -> Iterator[None]:
     """Loading takes seconds; the libraries' bars would drown our caller's own."""
@@ -104,32 +166,6 @@ def _no_progress_bars() -> Iterator[None]:
     finally:
         for library in shown:
             library.enable_progress_bar()
-
-
-def located(weights: Weights) -> tuple[str, dict[str, Any]]:
-    """Where ``from_pretrained`` finds the weights: its first argument and its options.
-
-    A hub id is passed on as it is, at the fingerprint's commit: of a repository with several
-    variants (SDXL Base 1.0 has 70 GB of them) only the files in use are fetched.
-    """
-    if weights.subfolder or weights.is_folder():
-        return weights.local_folder(), {}
-    return weights.location, {
-        "revision": weights.commit(),
-        "local_files_only": constants.HF_HUB_OFFLINE,  # else diffusers asks first and complains
-    }
-
-
-@contextmanager
-def reading(weights: Weights, what: str) -> Iterator[None]:
-    """Turns the libraries' many complaints about files into one sentence."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{weights.location!r} cannot be loaded as {what}: {reason[:300]}"
-        ) from error
 
 
 def _load_image_encoder(weights: Weights, dtype: torch.dtype) -> dict[str, Any]:
@@ -176,14 +212,11 @@ def _vision_config(source: str, options: dict[str, Any]) -> CLIPVisionConfig:
     return config.vision_config
 
 
-def _check_is_sdxl(pipe: StableDiffusionXLPipeline, base: Weights) -> None:
+def _check_index_is_sdxl(base: Weights) -> None:
+    index = read_index(base, SDXL)
     for part in ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2"):
-        if getattr(pipe, part) is None:
+        if index.get(part, [None, None])[1] is None:
             raise UserError(f"{base.location!r} is no Stable Diffusion XL: it has no {part}")
-    if pipe.unet.config.addition_embed_type != "text_time":
-        raise UserError(
-            f"{base.location!r} is no Stable Diffusion XL: its UNet takes no pooled embedding"
-        )
 
 
 def _check_image_encoder(pipe: StableDiffusionXLPipeline, weights: Weights) -> None:

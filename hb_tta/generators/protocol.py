@@ -7,78 +7,85 @@ the object that holds the weights.
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, Self, TypeAlias, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeAlias, runtime_checkable
 
 from hb_tta.context import DescribedContext
+from hb_tta.generators.settings import spec_from_family
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from hb_tta.families import Family
-    from hb_tta.weights import Weights
 
 ContextLike: TypeAlias = "DescribedContext | tuple[Image, str | None]"
 """What ``generate`` takes as a context."""
 
 
-class Default(enum.Enum):
-    """The type of ``DEFAULT``, so that ``None`` keeps its own meaning (the untuned generator)."""
+Conditions: TypeAlias = "dict[str, Any]"
+"""Arguments of a pipeline by name, each with a row per context: a tensor or a list."""
 
-    DEFAULT = "default"
-
-    def __repr__(self) -> str:
-        return "DEFAULT"
-
-
-DEFAULT: Final = Default.DEFAULT
-"""The setting that the family gives."""
+Fitter: TypeAlias = "Callable[[str], tuple[str, bool]]"
+"""A description → what the generator takes of it, and whether it was shortened."""
 
 
 @runtime_checkable
 class GeneratorSpec(Protocol):
-    """All that decides a generator's pixels, in a frozen dataclass.
+    """All that decides a generator's pixels, in a frozen dataclass. Its fields are its settings.
+
+    A method inherits from this class and writes ``method``, ``needs_description``, ``to_json`` and
+    ``load``; the rest it has from here.
 
     Attributes:
         method: the name under which ``get_method`` finds the class.
         needs_description: whether ``generate`` refuses a context without a description. Where it
             is false no describer has to run.
+        roles: field → the family's role that fills it. A field that may be ``None`` may find its
+            role empty.
     """
 
     method: ClassVar[str]
     needs_description: ClassVar[bool]
+    roles: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     @classmethod
-    def from_family(
-        cls,
-        family: Family,
-        *,
-        lora: str | Weights | Default | None = DEFAULT,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        dtype: str | None = None,
-    ) -> Self:
+    def from_family(cls, family: Family, *, dtype: str | None = None, **settings: Any) -> Self:
         """The spec of this method on a family's models.
 
         Args:
             family: which weights fill the roles, and the defaults.
-            lora: ``DEFAULT`` the family's, ``None`` the untuned generator, else a folder or hub id.
-            num_inference_steps: denoising steps, at least 1; ``None`` the family's.
-            guidance_scale: classifier-free guidance, 1 or less turns it off; ``None`` the family's.
             dtype: "float32", "bfloat16" or "float16"; ``None`` what suits this computer.
+            **settings: fields of the spec, or their short names; ``DEFAULT`` is what the family
+                has. ``lora=None`` is the untuned generator.
 
-        A setting that the method has no use for gives a warning, never an error.
+        Raises:
+            UserError: the method has no such setting (the sentence lists those that it has), a
+                value is none of its type or out of range, or a role is empty.
         """
-        ...
+        return spec_from_family(cls, family, settings, dtype)
 
     def to_json(self) -> dict[str, Any]:
         """Content fingerprints and every setting that changes a pixel; never a path or a device."""
         ...
 
-    def load(self, device: str | None = None) -> Generator:
-        """The generator with its weights on ``device`` (``None``: a GPU if there is one)."""
+    def load(
+        self, device: str | None = None, *, batch_size: int | None = None, cpu_offload: bool = False
+    ) -> Generator:
+        """The generator with its weights.
+
+        Args:
+            device: "cpu", "cuda", "cuda:1", …; ``None``: a GPU if there is one.
+            batch_size: images a batch; ``None``: what the device has room for. It decides speed
+                and memory, no pixel; a generator without batches ignores it.
+            cpu_offload: keep each model on the GPU only while it works; a generator that has no
+                use for it gives a warning.
+        """
         ...
+
+    def fitter(self) -> Fitter:
+        """What the generator takes whole of a description; here, any of it."""
+        return lambda description: (description, False)
 
 
 @runtime_checkable

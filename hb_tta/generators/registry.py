@@ -3,7 +3,7 @@
 Another package adds a generator with, in its pyproject.toml,
 
     [project.entry-points."hb_tta.generators"]
-    my_method = "my_package.specs:MySpec"
+    my_method = "my_package:MySpec"
 
 where ``MySpec`` is a ``GeneratorSpec``. Nothing is imported until a name is asked for.
 """
@@ -11,17 +11,22 @@ where ``MySpec`` is a ``GeneratorSpec``. Nothing is imported until a name is ask
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from importlib import metadata
+from types import MappingProxyType
+from typing import Any
 
 from hb_tta.errors import UserError
+from hb_tta.families import Family, get_family
 from hb_tta.generators.protocol import GeneratorSpec
+from hb_tta.generators.settings import spec_from_family
 
 ENTRY_POINTS = "hb_tta.generators"
 
 _BUILT_IN = {
-    "hummingbird": "hb_tta.generators.specs:HummingbirdSpec",
-    "i2t2i": "hb_tta.generators.specs:I2T2ISpec",
-    "randaugment": "hb_tta.generators.specs:RandAugmentSpec",
+    "hummingbird": "hb_tta.generators.hummingbird:HummingbirdSpec",
+    "i2t2i": "hb_tta.generators.i2t2i:I2T2ISpec",
+    "randaugment": "hb_tta.generators.randaugment:RandAugmentSpec",
 }
 
 
@@ -49,6 +54,17 @@ def get_method(name: str) -> type[GeneratorSpec]:
             f"there is no method {name!r}: choose from {', '.join([*_BUILT_IN, *sorted(plugins)])}"
         )
     return _load(plugins[name])
+
+
+def build_spec(
+    method: str,
+    family: str | Family,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    dtype: str | None = None,
+) -> GeneratorSpec:
+    """The spec of a method, by names alone. See ``GeneratorSpec.from_family``."""
+    return spec_from_family(get_method(method), get_family(family), settings, dtype)
 
 
 def _plugins() -> dict[str, metadata.EntryPoint]:
@@ -79,13 +95,13 @@ def _load(entry: metadata.EntryPoint) -> type[GeneratorSpec]:
         ) from error
     missing = [
         part
-        for part in ("method", "needs_description", "from_family", "to_json", "load")
+        for part in ("method", "needs_description", "to_json", "load", "from_family", "fitter")
         if not hasattr(spec, part)
     ]
     if missing:
         raise UserError(
             f"the generator {entry.name!r} of the package {_package(entry)!r} is no GeneratorSpec: "
-            f"it lacks {', '.join(missing)}"
+            f"it lacks {', '.join(missing)}; inherit from hb_tta.generators.GeneratorSpec"
         )
     return spec
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import gc
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hb_tta.describe import Describer, DescriberSpec
 from hb_tta.device import default_device
-from hb_tta.errors import HbTtaWarning, UserError
-from hb_tta.generators.specs import SDXLSettings
+from hb_tta.errors import UserError
 
 if TYPE_CHECKING:
     from hb_tta.generators import Generator, GeneratorSpec
+    from hb_tta.generators.protocol import Fitter
 
 ROOM_FOR_BOTH = 40 * 2**30  # bytes: LLaVA 7B and SDXL in bf16 take about 27 GiB, and work in it
 
@@ -27,7 +26,7 @@ class Models:
         generator: the method's spec.
         describer: ``None``: there is none.
         device: "cpu", "cuda", "cuda:1", …; ``None``: a GPU if there is one.
-        batch_size, cpu_offload: for a generator on an SDXL base.
+        batch_size, cpu_offload: see ``GeneratorSpec.load``.
         keep_loaded: whether both stay on the device together; ``None``: where it has room.
 
     Attributes:
@@ -50,7 +49,7 @@ class Models:
         self.device = device or default_device()
         self.generator_json = generator.to_json()
         self._generator_spec, self._describer_spec = generator, describer
-        self._load_options = _load_options(generator, batch_size, cpu_offload)
+        self._load_options: dict[str, Any] = {"batch_size": batch_size, "cpu_offload": cpu_offload}
         self._keep_loaded = keep_loaded
         self._generator: Generator | None = None
         self._describer: Describer | None = None
@@ -65,17 +64,9 @@ class Models:
         return None if self._describer_spec is None else self._describer_spec.to_json()
 
     @cached_property
-    def fit(self) -> Callable[[str], tuple[str, bool]]:
-        """What the generator's text encoders take whole of a description, and whether it was cut.
-
-        Other packages' generators take what they are given.
-        """
-        if not isinstance(self._generator_spec, SDXLSettings):
-            return lambda text: (text, False)
-        from hb_tta.generators import fit_description, load_tokenizers
-
-        tokenizers = load_tokenizers(self._generator_spec.base)
-        return lambda text: fit_description(tokenizers, text)
+    def fit(self) -> Fitter:
+        """See ``GeneratorSpec.fitter``."""
+        return self._generator_spec.fitter()
 
     def describe(self, contexts: Sequence[Any]) -> list[str]:
         """See ``Describer.describe``."""
@@ -93,8 +84,7 @@ class Models:
         if self._generator is None:
             if self._describer is not None and not self._has_room():
                 self._release_describer()
-            load: Any = self._generator_spec.load
-            self._generator = load(self.device, **self._load_options)
+            self._generator = self._generator_spec.load(self.device, **self._load_options)
             _check_same(self._generator_spec, self.generator_json)
         with _enough_memory(self.device):
             return self._generator.generate(contexts, seeds)
@@ -131,16 +121,6 @@ class Models:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def _load_options(
-    generator: GeneratorSpec, batch_size: int | None, cpu_offload: bool
-) -> dict[str, Any]:
-    if isinstance(generator, SDXLSettings):
-        return {"batch_size": batch_size, "cpu_offload": cpu_offload}
-    if cpu_offload:
-        warnings.warn(f"{generator.method} ignores cpu_offload=True", HbTtaWarning, stacklevel=5)
-    return {}
 
 
 def _check_same(spec: GeneratorSpec | DescriberSpec, json: dict[str, Any] | None) -> None:

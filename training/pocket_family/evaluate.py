@@ -122,9 +122,8 @@ def family_of(run: Run, *roles: str) -> Family:
 def load_generator(run: Run, method: str, guidance: float) -> Generator:
     """A method's generator on this run's weights, in fp32."""
     spec = get_method(method).from_family(
-        family_of(run, "generator"), lora=None, num_inference_steps=None, guidance_scale=guidance,
-        dtype="float32",
-    )  # fmt: skip
+        family_of(run, "generator"), guidance_scale=guidance, dtype="float32"
+    )
     return spec.load(run.device)
 
 

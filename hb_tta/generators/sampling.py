@@ -1,0 +1,261 @@
+"""Sampling many views at once with a stock diffusers pipeline.
+
+The one code path of every generator on a pipeline. They differ in how contexts become
+conditions; from there on all views, of whichever context, are rows of the same batches.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from PIL.Image import Image
+from torch import Tensor
+
+from hb_tta.context import DescribedContext
+from hb_tta.device import default_device
+from hb_tta.errors import HbTtaWarning, UserError
+from hb_tta.generators.arguments import (
+    check_guidance_scale,
+    check_num_inference_steps,
+    checked_seed,
+    described_contexts,
+)
+from hb_tta.generators.description import count_tokens, fit_description, tokenizers_of
+from hb_tta.generators.protocol import Conditions, ContextLike
+
+MEGAPIXEL = 1024 * 1024
+SLICED_DECODE_PIXELS = 512 * 512  # from here on one image fills the device in the VAE's decoder
+
+Encode: TypeAlias = "Callable[[list[DescribedContext], bool], Conditions]"
+"""(contexts, whether guidance is on) → their conditions."""
+
+
+class Sampler:
+    """A stock pipeline on its device, and the batching around it.
+
+    Args:
+        pipe: any diffusers pipeline that gives images, on the CPU.
+        height, width: of the views; ``None``: the pipeline's own.
+        constants: the pipeline's arguments that are the same for all views, by name.
+        device: "cpu", "cuda", "cuda:1", …; ``None``: a GPU if there is one.
+        batch_size: views a batch; ``None``: what the device has room for. Sets speed and memory,
+            no pixel.
+        cpu_offload: keep each part of the pipeline on the GPU only while it works (needs CUDA).
+
+    Raises:
+        UserError: the pipeline has no such argument, or a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        constants: Mapping[str, Any],
+        device: str | None = None,
+        batch_size: int | None = None,
+        cpu_offload: bool = False,
+    ) -> None:
+        self.pipe = pipe
+        self.device = checked_device(device)
+        sides = {"height": height, "width": width}
+        self._constants = {**constants, **{name: side for name, side in sides.items() if side}}
+        _check_arguments(pipe, self._constants)
+        if batch_size is not None and batch_size < 1:
+            raise UserError(f"batch_size={batch_size} is out of range: use 1 or more")
+        self._place(cpu_offload)
+        side = _default_side(pipe)
+        pixels = (height or side) * (width or side)
+        if pixels >= SLICED_DECODE_PIXELS and "vae" in pipe.components:
+            pipe.vae.enable_slicing()
+        self.batch_size = batch_size or default_batch_size(self.device, pixels)
+
+    def _place(self, cpu_offload: bool) -> None:
+        if cpu_offload and self.device.type == "cuda":
+            self.pipe.enable_model_cpu_offload(device=self.device)
+            return
+        if cpu_offload:
+            warnings.warn(f"cpu_offload is ignored on {self.device}", HbTtaWarning, stacklevel=5)
+        self.pipe.to(self.device)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        contexts: Sequence[ContextLike],
+        seeds: Sequence[Sequence[int]],
+        encode: Encode,
+        *,
+        num_inference_steps: int,
+        guidance_scale: float,
+        needs_description: bool = True,
+        output_type: str = "pil",
+    ) -> list[list[Any]]:
+        """See ``PipelineGenerator.generate``.
+
+        A context is encoded once, whatever its number of views; only contexts of the batch in
+        work stay in memory.
+        """
+        if output_type not in ("pil", "latent"):
+            raise UserError(f"output_type={output_type!r} is not known: use 'pil' or 'latent'")
+        check_num_inference_steps(num_inference_steps)
+        check_guidance_scale(guidance_scale)
+        described = described_contexts(contexts, seeds, needs_description=needs_description)
+
+        results: list[list[Any]] = [[] for _ in described]
+        conditions: dict[int, Conditions] = {}
+        for batch in _even_batches(_views(seeds), self.batch_size):
+            conditions = self._encode_missing(
+                batch, conditions, described, encode, guidance_scale > 1
+            )
+            images = self._denoise(
+                _stacked([conditions[context] for context, _ in batch]),
+                [seed for _, seed in batch],
+                num_inference_steps,
+                guidance_scale,
+                output_type,
+            )
+            for (context, _), image in zip(batch, images, strict=True):
+                results[context].append(image)
+        return results
+
+    def _encode_missing(
+        self,
+        batch: list[tuple[int, int]],
+        known: dict[int, Conditions],
+        contexts: list[DescribedContext],
+        encode: Encode,
+        guided: bool,
+    ) -> dict[int, Conditions]:
+        """The conditions of a batch's contexts: those of the batch before, and the new ones."""
+        needed = sorted({context for context, _ in batch})
+        new = [context for context in needed if context not in known]
+        kept = {context: known[context] for context in needed if context in known}
+        if new:
+            encoded = encode([self._fit(contexts[context]) for context in new], guided)
+            for row, context in enumerate(new):
+                kept[context] = {name: part[row] for name, part in encoded.items()}
+        return kept
+
+    def _fit(self, context: DescribedContext) -> DescribedContext:
+        """The context with a description that the text encoders take whole."""
+        tokenizers = tokenizers_of(self.pipe)
+        if context.description is None or not tokenizers:
+            return context
+        description, was_shortened = fit_description(tokenizers, context.description)
+        if was_shortened:
+            warnings.warn(
+                f"a description of {count_tokens(tokenizers, context.description)} tokens was "
+                f"shortened to {count_tokens(tokenizers, description)}: "
+                f"it begins {context.description[:40]!r}",
+                HbTtaWarning,
+                stacklevel=6,
+            )
+        return context._replace(description=description)
+
+    def _denoise(
+        self,
+        conditions: Conditions,
+        seeds: list[int],
+        num_inference_steps: int,
+        guidance_scale: float,
+        output_type: str,
+    ) -> list[Any]:
+        """One call of the stock pipeline; each view draws its noise from a generator of its own."""
+        images = self.pipe(
+            **conditions,
+            generator=[_seeded(seed) for seed in seeds],
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            **self._constants,
+            output_type="latent" if output_type == "latent" else "pt",
+        ).images
+        if not torch.isfinite(images).all():
+            raise UserError(
+                f"the views came out as NaN in {str(self.pipe.dtype).removeprefix('torch.')}: "
+                "use dtype='bfloat16' or 'float32'"
+            )
+        return list(images) if output_type == "latent" else _to_pil(images)
+
+
+def checked_device(device: str | None) -> torch.device:
+    """The device, if torch can use it.
+
+    Raises:
+        UserError: its name is wrong or there is none.
+    """
+    name = device or default_device()
+    try:
+        checked = torch.device(name)
+        torch.empty(0, device=checked)
+    except (RuntimeError, AssertionError) as error:  # torch raises either for a missing GPU
+        raise UserError(f"torch cannot use device {name!r}: try 'cpu'") from error
+    return checked
+
+
+def _check_arguments(pipe: Any, given: Mapping[str, Any]) -> None:
+    taken = inspect.signature(pipe.__call__).parameters
+    for name, value in given.items():
+        if name not in taken:
+            raise UserError(
+                f"{name}={value!r} is no argument of {type(pipe).__name__}, which the base is: "
+                "leave it out"
+            )
+
+
+def _default_side(pipe: Any) -> int:
+    """Of an image that the pipeline makes where no size is named, pixels."""
+    parts = pipe.components
+    denoiser = parts.get("unet") or parts["transformer"]
+    size = denoiser.config.sample_size
+    return max(size if isinstance(size, list | tuple) else [size]) * pipe.vae_scale_factor
+
+
+def default_batch_size(device: torch.device, pixels: int) -> int:
+    """Views of so many pixels that fit a device with the models on it.
+
+    At 1024² in bf16 a guided view takes about 2 GiB, and the VAE's decoder 6 GiB once; more than
+    16 such views a batch gain nothing.
+    """
+    if device.type == "cuda":
+        free_gib = torch.cuda.mem_get_info(device)[0] / 2**30
+        megapixels = min(16.0, (free_gib - 6) / 2)
+        return max(1, min(128, int(megapixels * MEGAPIXEL / pixels)))
+    return max(1, min(16, MEGAPIXEL // pixels))
+
+
+def _views(seeds: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """Every view of a call as (index of its context, seed)."""
+    return [(context, seed) for context, its_seeds in enumerate(seeds) for seed in its_seeds]
+
+
+def _even_batches(views: list[tuple[int, int]], batch_size: int) -> Iterator[list[tuple[int, int]]]:
+    """As few batches as can be, of sizes that differ by one at most."""
+    count = math.ceil(len(views) / batch_size)
+    for index in range(count):
+        start, end = (len(views) * edge // count for edge in (index, index + 1))
+        yield views[start:end]
+
+
+def _stacked(rows: list[Conditions]) -> Conditions:
+    return {name: _batch([row[name] for row in rows]) for name in rows[0]}
+
+
+def _batch(rows: list[Any]) -> Any:
+    return torch.stack(rows) if isinstance(rows[0], Tensor) else rows
+
+
+def _seeded(seed: int) -> torch.Generator:
+    """A generator on the CPU: the same noise whatever the device."""
+    return torch.Generator("cpu").manual_seed(checked_seed(seed))
+
+
+def _to_pil(images: Tensor) -> list[Image]:
+    """(B, 3, H, W) in [0, 1] → RGB images, as the pipeline itself converts them."""
+    return VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(images))

@@ -1,1 +1,0 @@
-"""A generator from another package: the reference image, mirrored."""
