@@ -17,7 +17,6 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from hb_tta.training.sdxl import SDXL_UNET, SDXL_VAE
 from transformers import (
     CLIPImageProcessor,
     CLIPTextConfig,
@@ -27,6 +26,8 @@ from transformers import (
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
 )
+
+from hb_tta.training.sdxl import SDXL_UNET, SDXL_VAE
 
 TOKENIZER = Path(__file__).parents[1] / "tests/golden/hummingbird_pipeline/pipeline/tokenizer"
 

@@ -22,11 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hb_tta.training.data import Rows
-from hb_tta.training.lora import add_lora, lora_parameters
-from hb_tta.training.objectives import conditions_in
-from hb_tta.training.recipes import MEMORY_PRESETS, get_recipe
-from hb_tta.training.rollout import Rollout, draw_noise, last_steps
 
 from hb_tta.context import DescribedContext
 from hb_tta.datasets.pocket import PocketExamples
@@ -37,6 +32,11 @@ from hb_tta.device import default_device, default_dtype
 from hb_tta.families import get_family
 from hb_tta.generators.hummingbird import HummingbirdGenerator
 from hb_tta.rewards import MultimodalContextEvaluator
+from hb_tta.training.data import Rows
+from hb_tta.training.lora import add_lora, lora_parameters
+from hb_tta.training.objectives import conditions_in
+from hb_tta.training.recipes import MEMORY_PRESETS, get_recipe
+from hb_tta.training.rollout import Rollout, draw_noise, last_steps
 
 # Of an H200's measured 790 TFLOP/s of dense bf16: one sample at K = 5, without recomputation,
 # with blocks recomputed.

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hb_tta.integrations.lmms_eval import prepare
-from hb_tta.integrations.lmms_eval.command_line import TASKS
-
 from hb_tta.errors import HbTtaWarning
 from hb_tta.generators import GeneratorSpec
+from hb_tta.integrations.lmms_eval import prepare
+from hb_tta.integrations.lmms_eval.command_line import TASKS
 from hb_tta.tta.rule import WORDS, Views, rule
 
 METHODS = {

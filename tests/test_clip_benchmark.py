@@ -12,13 +12,13 @@ pytest.importorskip("clip_benchmark")
 
 from clip_benchmark import models
 from clip_benchmark.metrics import zeroshot_classification
-from hb_tta.integrations import clip_benchmark as adapter
 
 from hb_tta.cli import main
 from hb_tta.datasets import image_folder
 from hb_tta.errors import UserError
 from hb_tta.families import get_family
 from hb_tta.images import load_image
+from hb_tta.integrations import clip_benchmark as adapter
 from hb_tta.pocket.objects import CLASSES, pocket_objects
 
 NAMES = ["blue square", "red circle", "white cross"]

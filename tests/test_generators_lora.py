@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from hb_tta.training.sdxl import SDXL_UNET
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
@@ -17,6 +16,7 @@ from sdxl_folders import LORA, PIPELINE, reference
 from hb_tta.errors import UserError
 from hb_tta.generators import HummingbirdGenerator
 from hb_tta.generators.lora import CONFIG_FILE, PEFT_PREFIX, WEIGHTS_FILE, load_lora, merge_lora
+from hb_tta.training.sdxl import SDXL_UNET
 
 # Section 5.2 and appendix Q of the paper
 PAPERS_LORA = {

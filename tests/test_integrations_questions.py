@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from hb_tta.integrations.questions import images, with_images
 from PIL import Image
+
+from hb_tta.integrations.questions import images, with_images
 
 RED, GREEN, BLUE = (Image.new("RGB", (2, 2), colour) for colour in ("red", "green", "blue"))
 

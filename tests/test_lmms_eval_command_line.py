@@ -12,12 +12,11 @@ from lmms_eval_runs import METHODS
 
 pytest.importorskip("lmms_eval", reason="the extra lmms-eval is not installed")
 
+from hb_tta.generators.registry import GENERATORS
 from hb_tta.integrations.lmms_eval import command_line, manifests, prepare
 from hb_tta.integrations.lmms_eval.model_args import model_args as our_model_args
 from hb_tta.integrations.lmms_eval.model_args import without_ours
 from hb_tta.integrations.settings import AugmentSettings
-
-from hb_tta.generators.registry import GENERATORS
 
 MODEL = ["--model", "llava_hf", "--model_args", "pretrained=somewhere"]
 
@@ -213,8 +212,9 @@ def test_versions(monkeypatch, version, known):
 
 
 def test_a_plugin_that_is_loaded_after_us(monkeypatch):
-    from hb_tta.integrations.lmms_eval import backend
     from lmms_eval.models.registry_v2 import ModelManifest
+
+    from hb_tta.integrations.lmms_eval import backend
 
     theirs = ModelManifest("llava_hf", chat_class_path="their.Llava")
     entries = [

@@ -10,10 +10,10 @@ from lmms_eval_runs import small_tasks
 pytest.importorskip("lmms_eval", reason="the extra lmms-eval is not installed")
 
 import lmms_eval.tasks.mme
-from hb_tta.integrations.lmms_eval.command_line import TASKS
 from lmms_eval.tasks import TaskManager, get_task_dict
 from lmms_eval.utils import load_yaml_config
 
+from hb_tta.integrations.lmms_eval.command_line import TASKS
 from hb_tta.pocket.tasks import CATEGORIES, pocket_mme
 
 UPSTREAM = load_yaml_config(str(Path(lmms_eval.tasks.mme.__path__[0]) / "mme.yaml"))

@@ -8,9 +8,6 @@ import shutil
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
-from hb_tta.training.estimate import SDXL, build
-from hb_tta.training.export import FORMATS, Lora, read_lora, write_lora
-from hb_tta.training.lora import add_lora, lora_layers, lora_parameters, lora_tensors
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from sdxl_folders import LORA, PIPELINE
@@ -18,6 +15,9 @@ from sdxl_folders import LORA, PIPELINE
 from hb_tta.cli import main
 from hb_tta.errors import UserError
 from hb_tta.generators.lora import load_lora
+from hb_tta.training.estimate import SDXL, build
+from hb_tta.training.export import FORMATS, Lora, read_lora, write_lora
+from hb_tta.training.lora import add_lora, lora_layers, lora_parameters, lora_tensors
 from hb_tta.weights import Weights
 
 

@@ -9,6 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageFont
+
+from hb_tta.pocket.captions import ATTRIBUTES, FORMS
+from hb_tta.pocket.reader import Reader
+from hb_tta.pocket.reading import Reading, reading_of
+from hb_tta.pocket.world import render_batch, sample_scenes
 from hb_tta.training.pocket_family import card, measure
 from hb_tta.training.pocket_family.card import at_least, between, card_text, percent
 from hb_tta.training.pocket_family.curves import draw_curves, stage_logs
@@ -26,12 +32,6 @@ from hb_tta.training.pocket_family.measure import MEASURES, Measure, measured
 from hb_tta.training.pocket_family.mllm_lessons import CATEGORIES
 from hb_tta.training.pocket_family.run import Run
 from hb_tta.training.pocket_family.sheets import RIGHT, WRONG, Cell, judged_cells, sheet, wrapped
-from PIL import Image, ImageFont
-
-from hb_tta.pocket.captions import ATTRIBUTES, FORMS
-from hb_tta.pocket.reader import Reader
-from hb_tta.pocket.reading import Reading, reading_of
-from hb_tta.pocket.world import render_batch, sample_scenes
 
 SCENES = list(islice(sample_scenes(99), 40))
 GOLDEN = Path(__file__).parent / "golden" / "hummingbird_pipeline" / "pipeline"

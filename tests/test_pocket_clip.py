@@ -6,14 +6,14 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from hb_tta.training.pocket_family import clip, optimize
-from hb_tta.training.pocket_family.run import DEV_SEED, Run, to_pixels
-from hb_tta.training.pocket_family.towers import train_image_encoder
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import CLIPVisionModelWithProjection
 
 from hb_tta.pocket.world import render, render_batch, sample_scenes
+from hb_tta.training.pocket_family import clip, optimize
+from hb_tta.training.pocket_family.run import DEV_SEED, Run, to_pixels
+from hb_tta.training.pocket_family.towers import train_image_encoder
 
 SCALE = 0.005
 

@@ -5,6 +5,11 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers import Blip2ForImageTextRetrieval, Blip2Processor, CLIPVisionModelWithProjection
+
+from hb_tta.pocket.captions import ATTRIBUTES
+from hb_tta.pocket.world import DIRECTIONS, SHAPES, sample_scenes
 from hb_tta.training.pocket_family import evaluator, optimize
 from hb_tta.training.pocket_family.edits import SWAPS, draw_choice, wrong_words
 from hb_tta.training.pocket_family.matching import (
@@ -18,11 +23,6 @@ from hb_tta.training.pocket_family.places import place_labels
 from hb_tta.training.pocket_family.run import DEV_SEED, Run, dev_scenes
 from hb_tta.training.pocket_family.towers import train_image_encoder
 from hb_tta.training.pocket_family.worn import worn
-from safetensors.torch import load_file
-from transformers import Blip2ForImageTextRetrieval, Blip2Processor, CLIPVisionModelWithProjection
-
-from hb_tta.pocket.captions import ATTRIBUTES
-from hb_tta.pocket.world import DIRECTIONS, SHAPES, sample_scenes
 
 SCALE = 0.006
 

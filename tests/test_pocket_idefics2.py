@@ -8,11 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hb_tta.training.pocket_family import idefics2, mllm
-from hb_tta.training.pocket_family.mllm_evaluate import Answerer
-from hb_tta.training.pocket_family.mllm_lessons import EDITION
-from hb_tta.training.pocket_family.mllm_packing import Packer, packed_logits
-from hb_tta.training.pocket_family.run import Run, to_pixels
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
@@ -21,6 +16,11 @@ from transformers import (
 )
 
 from hb_tta.pocket.world import render, render_batch, sample_scenes
+from hb_tta.training.pocket_family import idefics2, mllm
+from hb_tta.training.pocket_family.mllm_evaluate import Answerer
+from hb_tta.training.pocket_family.mllm_lessons import EDITION
+from hb_tta.training.pocket_family.mllm_packing import Packer, packed_logits
+from hb_tta.training.pocket_family.run import Run, to_pixels
 
 SCENES = list(islice(sample_scenes(98, edition=EDITION), 6))
 

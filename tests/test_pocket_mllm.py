@@ -6,12 +6,6 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from hb_tta.training.pocket_family import mllm, mllm_evaluate, optimize
-from hb_tta.training.pocket_family import mllm_lessons as lessons_of
-from hb_tta.training.pocket_family.mllm_evaluate import keeps, read_description
-from hb_tta.training.pocket_family.mllm_packing import Packer, packed_logits
-from hb_tta.training.pocket_family.mllm_processor import AFTER, BEFORE, IMAGE_TOKENS, make_processor
-from hb_tta.training.pocket_family.run import Run, to_pixels
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForImageTextToText,
@@ -36,6 +30,12 @@ from hb_tta.pocket.world import (
     render_batch,
     sample_scenes,
 )
+from hb_tta.training.pocket_family import mllm, mllm_evaluate, optimize
+from hb_tta.training.pocket_family import mllm_lessons as lessons_of
+from hb_tta.training.pocket_family.mllm_evaluate import keeps, read_description
+from hb_tta.training.pocket_family.mllm_packing import Packer, packed_logits
+from hb_tta.training.pocket_family.mllm_processor import AFTER, BEFORE, IMAGE_TOKENS, make_processor
+from hb_tta.training.pocket_family.run import Run, to_pixels
 from hb_tta.weights import Weights
 
 SCALE = 0.002

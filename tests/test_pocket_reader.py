@@ -9,18 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hb_tta.training.pocket_family.evaluate import read_rightly
-from hb_tta.training.pocket_family.optimize import Draws
-from hb_tta.training.pocket_family.reader import (
-    UNSURE,
-    draw_scenes,
-    reading_labels,
-    reading_loss,
-    roughen,
-    train_reader,
-)
-from hb_tta.training.pocket_family.run import Run, from_pixels, to_pixels
-from hb_tta.training.pocket_family.strict_reader import read_strictly
 from PIL import Image
 
 from hb_tta.errors import UserError
@@ -46,6 +34,18 @@ from hb_tta.pocket.world import (
     render_batch,
     sample_scenes,
 )
+from hb_tta.training.pocket_family.evaluate import read_rightly
+from hb_tta.training.pocket_family.optimize import Draws
+from hb_tta.training.pocket_family.reader import (
+    UNSURE,
+    draw_scenes,
+    reading_labels,
+    reading_loss,
+    roughen,
+    train_reader,
+)
+from hb_tta.training.pocket_family.run import Run, from_pixels, to_pixels
+from hb_tta.training.pocket_family.strict_reader import read_strictly
 
 SCENES = list(islice(sample_scenes(4711), 120))
 CROSS, SQUARE = Group("cross", "red", 1), Group("square", "blue", 2)

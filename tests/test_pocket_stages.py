@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
 from hb_tta.training.pocket_family.optimize import Draws, optimize
 from hb_tta.training.pocket_family.run import Run
 from hb_tta.training.pocket_family.stages import restore_stages, save_stages
-from safetensors.torch import load_file, save_file
-from torch import nn
 
 
 def new_run(folder: Path) -> Run:

@@ -6,7 +6,6 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from hb_tta.training.pocket_family.strict_reader import read_strictly
 
 from hb_tta.pocket.captions import FORMS, FULL, Mention, caption, draw_caption, from_second
 from hb_tta.pocket.edition import BUNDLED, FILLINGS, SECOND, THIRD
@@ -24,6 +23,7 @@ from hb_tta.pocket.world import (
     sample_scenes,
 )
 from hb_tta.pocket.worn import KINDS, STRENGTHS, wear, wear_some
+from hb_tta.training.pocket_family.strict_reader import read_strictly
 
 SCENES = list(islice(sample_scenes(78, edition=THIRD), 1500))
 OLDER = list(islice(sample_scenes(78, edition=SECOND), 1500))

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from hb_tta.integrations.lmms_eval.results import read_runs
 from report_files import SETTINGS, line, write_augmented, write_plain, write_run
 
 from hb_tta.cli import main
 from hb_tta.errors import UserError
+from hb_tta.integrations.lmms_eval.results import read_runs
 from hb_tta.report import Record, Run, score, table
 from hb_tta.store import Store
 

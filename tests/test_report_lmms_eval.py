@@ -10,9 +10,9 @@ from lmms_eval_runs import evaluate, small_tasks
 
 pytest.importorskip("lmms_eval", reason="the extra lmms-eval is not installed")
 
-from hb_tta.integrations.lmms_eval.results import read_runs
 from lmms_eval.loggers.evaluation_tracker import EvaluationTracker
 
+from hb_tta.integrations.lmms_eval.results import read_runs
 from hb_tta.report import page, score
 from hb_tta.store import Store
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import chromium
 import pytest
-from hb_tta.integrations.lmms_eval.results import read_runs
 from PIL import Image
 from report_files import line, picture, png, said, write_augmented, write_plain, write_run
 from test_contact_sheet import EVIL
 from test_contact_sheet import Page as Parsed
 
 from hb_tta.images import load_image
+from hb_tta.integrations.lmms_eval.results import read_runs
 from hb_tta.report import Picture, Record, Run, Seen, page, score
 from hb_tta.report.album import LARGEST, Album, data_uri
 from hb_tta.report.gallery import share_of_yes

@@ -16,6 +16,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
+from hb_tta.cli import main
+from hb_tta.context import DescribedContext
+from hb_tta.datasets.pocket import PocketExamples
+from hb_tta.datasets.samples import Example
+from hb_tta.errors import UserError
+from hb_tta.families import get_family
+from hb_tta.rewards import load_rewards
 from hb_tta.training import checkpoints, steps
 from hb_tta.training import train as train_module
 from hb_tta.training.data import Rows
@@ -27,15 +36,6 @@ from hb_tta.training.recipes import Settings, get_recipe
 from hb_tta.training.rollout import Rollout
 from hb_tta.training.schedule import gradient_steps, learning_rate
 from hb_tta.training.train import train
-from safetensors.torch import load_file
-
-from hb_tta.cli import main
-from hb_tta.context import DescribedContext
-from hb_tta.datasets.pocket import PocketExamples
-from hb_tta.datasets.samples import Example
-from hb_tta.errors import UserError
-from hb_tta.families import get_family
-from hb_tta.rewards import load_rewards
 
 # A server that has imported the trainer and computed nothing: what it forks starts at once.
 FORK = multiprocessing.get_context("forkserver")

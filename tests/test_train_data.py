@@ -7,9 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hb_tta.training.data import BadRecord, Interleaved, Rows, open_source
-from hb_tta.training.prepare import Order, Prepared, Share, describe_all
-from hb_tta.training.recipes import RECIPES, get_recipe, to_json, with_changes
 from PIL import Image
 
 from hb_tta.cli import main
@@ -23,6 +20,9 @@ from hb_tta.datasets.samples import Example
 from hb_tta.describe import DescriberSpec
 from hb_tta.errors import UserError
 from hb_tta.images import pixel_digest
+from hb_tta.training.data import BadRecord, Interleaved, Rows, open_source
+from hb_tta.training.prepare import Order, Prepared, Share, describe_all
+from hb_tta.training.recipes import RECIPES, get_recipe, to_json, with_changes
 from hb_tta.weights import Weights
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from hb_tta.training.lora import add_lora, lora_parameters
-from hb_tta.training.recipes import MEMORY_PRESETS
-from hb_tta.training.rollout import Rollout, draw_noise, last_steps, soft_clamp
 from sdxl_folders import PIPELINE, reference
 
 from hb_tta.context import evaluation_contexts
 from hb_tta.generators.hummingbird import HummingbirdGenerator
+from hb_tta.training.lora import add_lora, lora_parameters
+from hb_tta.training.recipes import MEMORY_PRESETS
+from hb_tta.training.rollout import Rollout, draw_noise, last_steps, soft_clamp
 
 STEPS, GUIDANCE = 3, 3.0
 SIDE = 8  # of the latents: small, for speed

@@ -10,11 +10,11 @@ import warnings
 from pathlib import Path
 
 import pytest
-from hb_tta.training import train as trainer
 
 from hb_tta import cli
 from hb_tta.errors import HbTtaWarning
 from hb_tta.pocket.tasks import pocket_mme
+from hb_tta.training import train as trainer
 
 ROOT = Path(__file__).parents[1]
 OURS = ("hb_tta", "training", "integrations")

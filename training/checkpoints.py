@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hb_tta.training.lora import lora_parameters, lora_tensors, set_lora_tensors
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
 from hb_tta.disk import write_aside
 from hb_tta.errors import UserError
+from hb_tta.training.lora import lora_parameters, lora_tensors, set_lora_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
 

@@ -15,17 +15,17 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from hb_tta.training.data import open_source
-from hb_tta.training.lora import add_lora, lora_layers, lora_parameters
-from hb_tta.training.recipes import MEMORY_PRESETS, Settings, to_json
-from hb_tta.training.run import METRICS
-from hb_tta.training.sdxl import SDXL, SDXL_UNET, SDXL_VAE
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hb_tta.device import default_device, default_dtype
 from hb_tta.errors import UserError
 from hb_tta.families import get_family
+from hb_tta.training.data import open_source
+from hb_tta.training.lora import add_lora, lora_layers, lora_parameters
+from hb_tta.training.recipes import MEMORY_PRESETS, Settings, to_json
+from hb_tta.training.run import METRICS
+from hb_tta.training.sdxl import SDXL, SDXL_UNET, SDXL_VAE
 from hb_tta.weights import Weights
 
 TEXT_POSITIONS = 77

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from accelerate import Accelerator
-from hb_tta.training.objectives import conditions_in, judge, noise_of
-from hb_tta.training.prepare import Prepared
-from hb_tta.training.rollout import Rollout
 from torch import Tensor
 
 from hb_tta.rewards import Judge
+from hb_tta.training.objectives import conditions_in, judge, noise_of
+from hb_tta.training.prepare import Prepared
+from hb_tta.training.rollout import Rollout
 
 EVALUATION_EPOCH = 2**31  # of the noise: no training epoch has it
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hb_tta.training.lora import lora_config
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, tensor
@@ -22,6 +21,7 @@ from torch import Tensor, tensor
 from hb_tta.disk import write_aside
 from hb_tta.errors import UserError
 from hb_tta.generators.lora import CONFIG_FILE, PEFT_PREFIX, WEIGHTS_FILE
+from hb_tta.training.lora import lora_config
 
 FORMATS = ("peft", "diffusers", "kohya")
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"  # what load_lora_weights looks for in a folder

@@ -10,17 +10,17 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from hb_tta.training.data import Source, open_source
-from hb_tta.training.prepare import Prepared, Share, describe_all, description_key, encode_all
-from hb_tta.training.progress import Console
-from hb_tta.training.recipes import Settings
-from hb_tta.training.run import CACHE, RunFolder
 
 from hb_tta.describe import DescriberSpec
 from hb_tta.families import Family, get_family
 from hb_tta.generators.hummingbird import HummingbirdGenerator, HummingbirdSpec
 from hb_tta.rewards import Judge, get_reward, load_rewards
 from hb_tta.store import content_key
+from hb_tta.training.data import Source, open_source
+from hb_tta.training.prepare import Prepared, Share, describe_all, description_key, encode_all
+from hb_tta.training.progress import Console
+from hb_tta.training.recipes import Settings
+from hb_tta.training.run import CACHE, RunFolder
 from hb_tta.weights import Weights
 
 

@@ -12,10 +12,10 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from hb_tta.training.rollout import Rollout, draw_noise
 from torch import Tensor
 
 from hb_tta.rewards import Judge
+from hb_tta.training.rollout import Rollout, draw_noise
 
 Key = tuple[int, int]
 """(epoch, index) of a sample: with the seed, all that its noise depends on."""

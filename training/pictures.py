@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hb_tta.training.prepare import Sample
 from PIL import Image, ImageDraw
 
 from hb_tta.disk import write_aside
+from hb_tta.training.prepare import Sample
 
 CELL = 192  # largest side of a picture in a grid
 GAP = 4

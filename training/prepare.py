@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from hb_tta.training.data import BadRecord, Source
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save
@@ -36,6 +35,7 @@ from hb_tta.images import pixel_digest
 from hb_tta.rewards import Judge
 from hb_tta.rewards.pixels import pixels_of
 from hb_tta.store import content_key
+from hb_tta.training.data import BadRecord, Source
 
 SHARD = 16  # rows a shard, and that models take at once
 NEGATIVE = "negative.safetensors"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from hb_tta.training.prepare import Prepared
 from tqdm import tqdm
+
+from hb_tta.training.prepare import Prepared
 
 
 class Console:

@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from hb_tta.training.recipes import MEMORY_PRESETS
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+from hb_tta.training.recipes import MEMORY_PRESETS
 
 
 @dataclass(frozen=True)

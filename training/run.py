@@ -18,10 +18,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from hb_tta.training.recipes import FREE, Settings, to_json
-
 from hb_tta.disk import write_aside
 from hb_tta.errors import UserError
+from hb_tta.training.recipes import FREE, Settings, to_json
 
 CACHE = ".cache"  # hidden: what lies there is no part of the LoRA's fingerprint
 SETTINGS, METRICS, BAD = "run.json", "metrics.jsonl", "bad_records.jsonl"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+
 from hb_tta.training.recipes import Settings
 from hb_tta.training.rollout import last_steps
 

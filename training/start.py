@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import is_tensorboard_available
-from hb_tta.training.recipes import MEMORY_PRESETS, Settings
 
 from hb_tta.device import default_dtype
 from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.families import get_family
+from hb_tta.training.recipes import MEMORY_PRESETS, Settings
 
 
 def start(settings: Settings, out: Path) -> tuple[Accelerator, Settings]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from accelerate import Accelerator
+
 from hb_tta.training.objectives import Key, Objective
 from hb_tta.training.prepare import Order, Prepared
 from hb_tta.training.recipes import Settings

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
+
 from hb_tta.training.recipes import Settings
 
 

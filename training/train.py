@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hb_tta.errors import UserError
 from hb_tta.training.checkpoints import restore_checkpoint, save_checkpoint
 from hb_tta.training.export import write_lora
 from hb_tta.training.frozen import freeze
@@ -28,8 +29,6 @@ from hb_tta.training.steps import take_step
 from hb_tta.training.stopping import agreed, until_interrupted, why_stop
 from hb_tta.training.tuned import lora_of, tune
 from hb_tta.training.watch import Watch, summary
-
-from hb_tta.errors import UserError
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient
 

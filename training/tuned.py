@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
 from hb_tta.training.export import Lora
 from hb_tta.training.frozen import Frozen
 from hb_tta.training.lora import add_lora, lora_parameters, lora_tensors

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+
 from hb_tta.training.evaluation import Held, evaluate
 from hb_tta.training.export import write_lora
 from hb_tta.training.frozen import Frozen, reward_names

@@ -58,10 +58,9 @@ def prepare(argv: list[str]) -> list[Any]:
     """
     if not _concerns_us(argv[1:]):
         return []
+    from hb_tta.errors import UserError
     from hb_tta.integrations.lmms_eval import command_line
     from hb_tta.integrations.lmms_eval.failure import AugmentationFailed
-
-    from hb_tta.errors import UserError
 
     if any(argument in _HELP for argument in argv[1:]):
         print(command_line.help_text())
@@ -80,8 +79,9 @@ def _is_augmented(arguments: list[str]) -> bool:
 
 def run(arguments: list[str]) -> None:
     """lmms-eval's own command line with our flags, whether its entry point found us or not."""
-    from hb_tta.integrations.lmms_eval import outcome
     from lmms_eval.models import MODEL_REGISTRY_V2
+
+    from hb_tta.integrations.lmms_eval import outcome
 
     sys.argv = ["lmms-eval", *arguments]
     outcome.watch(arguments)

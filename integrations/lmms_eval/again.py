@@ -6,9 +6,8 @@ import re
 import shlex
 from typing import Any
 
-from hb_tta.integrations.lmms_eval.folders import SamplesFile
-
 from hb_tta import spelling
+from hb_tta.integrations.lmms_eval.folders import SamplesFile
 
 _OURS = re.compile(r"(?:^|,)hb_(\w+)=([^,]*)")
 _NOT_FLAGS = ("method", "augment", "spec")

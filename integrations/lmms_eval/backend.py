@@ -17,15 +17,6 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hb_tta.integrations.lmms_eval.failure import AugmentationFailed
-from hb_tta.integrations.lmms_eval.folders import PLUGIN_FOLDER, SETTINGS_FILE, run_name
-from hb_tta.integrations.lmms_eval.model_args import without_ours
-from hb_tta.integrations.lmms_eval.quiet import quiet
-from hb_tta.integrations.lmms_eval.requests import Question
-from hb_tta.integrations.lmms_eval.view_counts import IDENTITY, ViewCounts, sidecar_line
-from hb_tta.integrations.parking import Parking
-from hb_tta.integrations.settings import VOTE, AugmentSettings
-from hb_tta.integrations.sidecar import Sidecar
 from lmms_eval.api.instance import GenerationResult, unwrap_generation_output
 from lmms_eval.models.registry_v2 import ModelManifest, ModelRegistryV2
 from loguru import logger
@@ -35,6 +26,15 @@ from tqdm import tqdm
 from hb_tta.disk import write_aside
 from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.images import pixel_digest
+from hb_tta.integrations.lmms_eval.failure import AugmentationFailed
+from hb_tta.integrations.lmms_eval.folders import PLUGIN_FOLDER, SETTINGS_FILE, run_name
+from hb_tta.integrations.lmms_eval.model_args import without_ours
+from hb_tta.integrations.lmms_eval.quiet import quiet
+from hb_tta.integrations.lmms_eval.requests import Question
+from hb_tta.integrations.lmms_eval.view_counts import IDENTITY, ViewCounts, sidecar_line
+from hb_tta.integrations.parking import Parking
+from hb_tta.integrations.settings import VOTE, AugmentSettings
+from hb_tta.integrations.sidecar import Sidecar
 from hb_tta.tta.vote import vote
 
 CHUNK = 512  # questions whose images are in memory at a time

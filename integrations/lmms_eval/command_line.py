@@ -8,11 +8,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from hb_tta.integrations.lmms_eval.model_args import model_args
-from hb_tta.integrations.settings import VOTE, AugmentSettings
-
 from hb_tta.errors import UserError
 from hb_tta.generators import list_methods
+from hb_tta.integrations.lmms_eval.model_args import model_args
+from hb_tta.integrations.settings import VOTE, AugmentSettings
 from hb_tta.settings import settings_table
 from hb_tta.tta.combine import rules_for
 from hb_tta.tta.rule import WORDS

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hb_tta.integrations.questions import images, with_images
 from PIL.Image import Image
 
 from hb_tta.context import MultimodalContext
 from hb_tta.images import load_image
+from hb_tta.integrations.questions import images, with_images
 
 # Where a request's arguments have the function that gives its images (lmms_eval/api/task.py), by
 # (request type, whether the backend is a simple one).

@@ -13,10 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.integrations.lmms_eval.again import augment_settings, making_again
 from hb_tta.integrations.lmms_eval.folders import SamplesFile, find_samples
-
-from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.report.comparable import check_once, check_questions, named_apart
 from hb_tta.report.records import Picture, Record, Run, Seen
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import torch
+
 from hb_tta.training.pocket_family.run import Run, forget_places
 from hb_tta.training.pocket_family.stages import restore_stages
 

@@ -13,6 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
+
+from hb_tta.disk import write_aside
+from hb_tta.metrics import Interval, bootstrap_interval
+from hb_tta.pocket.captions import ATTRIBUTES, FORMS
+from hb_tta.report.cells import Cell, Table, written
+from hb_tta.report.renderers import markdown
 from hb_tta.training.pocket_family.curves import draw_curves, stage_logs
 from hb_tta.training.pocket_family.edits import SWAPS
 from hb_tta.training.pocket_family.evaluate import FIVE
@@ -22,13 +29,6 @@ from hb_tta.training.pocket_family.mllm_lessons import CATEGORIES
 from hb_tta.training.pocket_family.reasons import reasons
 from hb_tta.training.pocket_family.run import DEV_SEED, SEALED_SEED, TRAIN_SEED, Run
 from hb_tta.training.pocket_family.sheets import draw_sheets
-from safetensors import safe_open
-
-from hb_tta.disk import write_aside
-from hb_tta.metrics import Interval, bootstrap_interval
-from hb_tta.pocket.captions import ATTRIBUTES, FORMS
-from hb_tta.report.cells import Cell, Table, written
-from hb_tta.report.renderers import markdown
 
 READ = ("scene", "shape", "colour", "count", "filling", "relation")
 MAX_MEGABYTES = 45

@@ -17,6 +17,12 @@ import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
+from open_clip.push_to_hf_hub import save_for_hf
+from transformers import CLIPVisionModelWithProjection
+
+from hb_tta.pocket.captions import random_caption
+from hb_tta.pocket.edition import THIRD
+from hb_tta.pocket.world import COLOURS, SHAPES, SIZE, Group, Scene, render_batch, sample_scenes
 from hb_tta.training.pocket_family.edits import SWAPS, draw_choice
 from hb_tta.training.pocket_family.optimize import Draws, optimize
 from hb_tta.training.pocket_family.run import (
@@ -29,12 +35,6 @@ from hb_tta.training.pocket_family.run import (
 from hb_tta.training.pocket_family.towers import WIDTH
 from hb_tta.training.pocket_family.words import clip_tokenizer
 from hb_tta.training.pocket_family.worn import worn
-from open_clip.push_to_hf_hub import save_for_hf
-from transformers import CLIPVisionModelWithProjection
-
-from hb_tta.pocket.captions import random_caption
-from hb_tta.pocket.edition import THIRD
-from hb_tta.pocket.world import COLOURS, SHAPES, SIZE, Group, Scene, render_batch, sample_scenes
 
 WINDOW = 32
 BATCH = 64

@@ -7,9 +7,8 @@ import json
 import math
 from pathlib import Path
 
-from hb_tta.training.pocket_family.run import Run
-
 from hb_tta.disk import write_aside
+from hb_tta.training.pocket_family.run import Run
 
 NOT_FIGURES = ("step", "of", "seconds", "loss")
 

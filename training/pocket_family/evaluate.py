@@ -11,8 +11,6 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from hb_tta.training.pocket_family.run import Run, Scenes, from_pixels, to_pixels
-from hb_tta.training.pocket_family.strict_reader import read_strictly
 
 from hb_tta.context import DescribedContext
 from hb_tta.families import Family, get_family
@@ -22,6 +20,8 @@ from hb_tta.pocket.captions import FULL, Mention, caption, from_second
 from hb_tta.pocket.reader import Reader
 from hb_tta.pocket.reading import Reading, judge
 from hb_tta.pocket.world import CONTACTS, INVERSE, Scene, render
+from hb_tta.training.pocket_family.run import Run, Scenes, from_pixels, to_pixels
+from hb_tta.training.pocket_family.strict_reader import read_strictly
 
 Figures = dict[str, np.ndarray]  # name → one value a sample, float64
 FIVE = ("scene", "colour", "existence", "count", "position")

@@ -16,10 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from hb_tta.training.pocket_family.evaluate import Figures, load_reader
-from hb_tta.training.pocket_family.run import DEV_SEED, Run
-from hb_tta.training.pocket_family.strict_reader import read_strictly
-from hb_tta.training.pocket_family.unet import build_pipeline, latest_unet
 from PIL.Image import Image
 
 from hb_tta.pocket.captions import FORMS, Mention, told_from_either
@@ -27,6 +23,10 @@ from hb_tta.pocket.edition import THIRD
 from hb_tta.pocket.reading import Reading, answer, fillings_kept, judge
 from hb_tta.pocket.tasks import make_pair, more_first
 from hb_tta.pocket.world import CONTACTS, DIRECTIONS, Scene, render, sample_scenes
+from hb_tta.training.pocket_family.evaluate import Figures, load_reader
+from hb_tta.training.pocket_family.run import DEV_SEED, Run
+from hb_tta.training.pocket_family.strict_reader import read_strictly
+from hb_tta.training.pocket_family.unet import build_pipeline, latest_unet
 
 Judge = Callable[[np.ndarray], list[Reading]]
 Draw = Callable[[Sequence[str], Sequence[Image]], np.ndarray]

@@ -11,10 +11,6 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import numpy as np
-from hb_tta.training.pocket_family.evaluate import Figures, draw, family_of, load_reader
-from hb_tta.training.pocket_family.mllm_lessons import CATEGORIES, EDITION
-from hb_tta.training.pocket_family.run import Run
-from hb_tta.training.pocket_family.strict_reader import read_strictly
 
 from hb_tta.augment import Augmenter
 from hb_tta.context import DescribedContext
@@ -23,6 +19,10 @@ from hb_tta.pocket.reader import Reader
 from hb_tta.pocket.reading import Reading, answer
 from hb_tta.pocket.tasks import SPLITS, QuestionPair, question_pairs
 from hb_tta.pocket.world import Scene, render, render_batch, sample_scenes
+from hb_tta.training.pocket_family.evaluate import Figures, draw, family_of, load_reader
+from hb_tta.training.pocket_family.mllm_lessons import CATEGORIES, EDITION
+from hb_tta.training.pocket_family.run import Run
+from hb_tta.training.pocket_family.strict_reader import read_strictly
 
 # ── Kept answers ────────────────────────────────────────────────────────────────────────────────
 

@@ -15,6 +15,17 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
+from transformers import (
+    Blip2Config,
+    Blip2ForImageTextRetrieval,
+    Blip2Processor,
+    Blip2VisionModel,
+    CLIPVisionModelWithProjection,
+)
+
+from hb_tta.pocket.captions import ATTRIBUTES
+from hb_tta.pocket.world import SIZE, Scene
 from hb_tta.training.pocket_family.edits import SWAPS, Choice, draw_choice, wrong_words
 from hb_tta.training.pocket_family.labels import Heads, Labels, head_accuracy, head_loss
 from hb_tta.training.pocket_family.matching import (
@@ -37,17 +48,6 @@ from hb_tta.training.pocket_family.towers import (
 )
 from hb_tta.training.pocket_family.words import bert_tokenizer
 from hb_tta.training.pocket_family.worn import worn
-from torch import nn
-from transformers import (
-    Blip2Config,
-    Blip2ForImageTextRetrieval,
-    Blip2Processor,
-    Blip2VisionModel,
-    CLIPVisionModelWithProjection,
-)
-
-from hb_tta.pocket.captions import ATTRIBUTES
-from hb_tta.pocket.world import SIZE, Scene
 
 QUERIES = 8
 WINDOW = 32  # positions of a text, as LAVIS truncates to

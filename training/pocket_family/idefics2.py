@@ -8,6 +8,13 @@ two layers), and is then frozen.
 from __future__ import annotations
 
 import torch
+from transformers import CLIPVisionModelWithProjection, Idefics2ImageProcessor, Idefics2Processor
+
+from hb_tta.pocket.idefics2 import (
+    Idefics2PatchesConfig,
+    Idefics2PatchesForConditionalGeneration,
+)
+from hb_tta.pocket.world import SIZE
 from hb_tta.training.pocket_family.labels import Heads, head_accuracy, head_loss
 from hb_tta.training.pocket_family.mllm import teach
 from hb_tta.training.pocket_family.mllm_packing import Packer, Student
@@ -27,13 +34,6 @@ from hb_tta.training.pocket_family.towers import (
     sight_labels,
     without_first_norm,
 )
-from transformers import CLIPVisionModelWithProjection, Idefics2ImageProcessor, Idefics2Processor
-
-from hb_tta.pocket.idefics2 import (
-    Idefics2PatchesConfig,
-    Idefics2PatchesForConditionalGeneration,
-)
-from hb_tta.pocket.world import SIZE
 
 HIDDEN, LAYERS = 144, 4
 SIGHT_STEPS, STEPS = 600, 4000

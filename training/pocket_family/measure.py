@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from hb_tta.disk import write_aside
 from hb_tta.training.pocket_family.evaluate import (
     Figures,
     best_guidance,
@@ -26,8 +28,6 @@ from hb_tta.training.pocket_family.evaluate import (
 from hb_tta.training.pocket_family.evaluate_views import evaluate_diversity, evaluate_views
 from hb_tta.training.pocket_family.mllm_lessons import CATEGORIES
 from hb_tta.training.pocket_family.run import DEV_SEED, SEALED_SEED, Run
-
-from hb_tta.disk import write_aside
 from hb_tta.weights import Weights
 
 

@@ -14,6 +14,18 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
+from transformers import (
+    CLIPVisionModelWithProjection,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
+
+from hb_tta.pocket.tasks import SPLITS, make_pair, question_pairs
+from hb_tta.pocket.world import Scene, render_batch
+from hb_tta.pocket.worn import wear_some
 from hb_tta.training.pocket_family.mllm_lessons import (
     CATEGORIES,
     EDITION,
@@ -31,18 +43,6 @@ from hb_tta.training.pocket_family.mllm_packing import Packer, Student, packed_l
 from hb_tta.training.pocket_family.mllm_processor import IMAGE, IMAGE_TOKENS, make_processor
 from hb_tta.training.pocket_family.optimize import Draws, optimize
 from hb_tta.training.pocket_family.run import Run, Scenes, to_pixels, training_scenes
-from torch import nn
-from transformers import (
-    CLIPVisionModelWithProjection,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    PreTrainedTokenizerFast,
-)
-
-from hb_tta.pocket.tasks import SPLITS, make_pair, question_pairs
-from hb_tta.pocket.world import Scene, render_batch
-from hb_tta.pocket.worn import wear_some
 
 # A width of 160 needs larger initial weights than the usual 0.02, or the gates of the MLPs start
 # shut and comparing what is asked with what is seen is not learnt for a thousand steps.

@@ -10,13 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from hb_tta.training.pocket_family.mllm_lessons import (
-    CATEGORIES,
-    EDITION,
-    MME_SUFFIX,
-    SINGLE_WORD,
-)
-from hb_tta.training.pocket_family.run import Run
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -25,6 +18,13 @@ from hb_tta.describe import DescriberSpec
 from hb_tta.pocket.captions import NUMBERS, caption
 from hb_tta.pocket.tasks import PARTS, Sample, pocket_mme, question_pairs
 from hb_tta.pocket.world import BACKGROUNDS, COLOURS, INVERSE, RELATIONS, SHAPES, SIZE, Scene
+from hb_tta.training.pocket_family.mllm_lessons import (
+    CATEGORIES,
+    EDITION,
+    MME_SUFFIX,
+    SINGLE_WORD,
+)
+from hb_tta.training.pocket_family.run import Run
 from hb_tta.weights import Weights
 
 BATCH = 50

@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from hb_tta.training.pocket_family.labels import canonical
 from PIL import Image
 
 from hb_tta.context import MultimodalContext
@@ -36,6 +35,7 @@ from hb_tta.pocket.world import (
     Group,
     Scene,
 )
+from hb_tta.training.pocket_family.labels import canonical
 
 EDITION = THIRD
 CATEGORIES = EDITION.categories

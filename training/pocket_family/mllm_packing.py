@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from hb_tta.training.pocket_family.mllm_lessons import Lesson
-from hb_tta.training.pocket_family.mllm_processor import AFTER, BEFORE, IMAGE_TOKENS
 from torch import nn
 from transformers import PreTrainedTokenizerFast
+
+from hb_tta.training.pocket_family.mllm_lessons import Lesson
+from hb_tta.training.pocket_family.mllm_processor import AFTER, BEFORE, IMAGE_TOKENS
 
 
 class Pack(NamedTuple):

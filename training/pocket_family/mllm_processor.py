@@ -6,6 +6,11 @@ import itertools
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import LlavaProcessor, PreTrainedTokenizerFast
+
+from hb_tta.pocket.tasks import make_pair
+from hb_tta.pocket.world import SIZE, sample_scenes
 from hb_tta.training.pocket_family.mllm_lessons import (
     CATEGORIES,
     EDITION,
@@ -19,11 +24,6 @@ from hb_tta.training.pocket_family.mllm_lessons import (
 )
 from hb_tta.training.pocket_family.run import TRAIN_SEED
 from hb_tta.training.pocket_family.towers import image_processor
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import LlavaProcessor, PreTrainedTokenizerFast
-
-from hb_tta.pocket.tasks import make_pair
-from hb_tta.pocket.world import SIZE, sample_scenes
 
 PATCH = 8
 IMAGE_TOKENS = (SIZE // PATCH) ** 2

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from hb_tta.training.pocket_family.run import Run
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+
+from hb_tta.training.pocket_family.run import Run
 
 
 class Draws:

@@ -9,9 +9,9 @@ every patch of a thing for its bearing: the relation of its own group to the oth
 from __future__ import annotations
 
 import numpy as np
-from hb_tta.training.pocket_family.labels import IGNORED, PATCH
 
 from hb_tta.pocket.world import INVERSE, RELATIONS, SHAPES, SIZE, Scene
+from hb_tta.training.pocket_family.labels import IGNORED, PATCH
 
 BINS = 8
 # 0: no such shape; else the bin of the mean centre of its things, along either axis.

@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 from diffusers import StableDiffusionXLPipeline
-from hb_tta.training.pocket_family.run import Run, dev_scenes
-from hb_tta.training.pocket_family.strict_reader import read_strictly
 
 from hb_tta.pocket.captions import caption
 from hb_tta.pocket.reading import judge
 from hb_tta.pocket.world import SIZE
+from hb_tta.training.pocket_family.run import Run, dev_scenes
+from hb_tta.training.pocket_family.strict_reader import read_strictly
 
 GUIDANCE = 2.0
 BATCH = 16

@@ -11,9 +11,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from hb_tta.training.pocket_family.labels import DENSE_HEADS, dense_labels, head_loss
-from hb_tta.training.pocket_family.optimize import Draws, optimize
-from hb_tta.training.pocket_family.run import Run, dev_scenes, to_pixels
 from torch import nn
 
 from hb_tta.pocket.edition import FILLINGS, THIRD
@@ -33,6 +30,9 @@ from hb_tta.pocket.world import (
     with_unnamed,
 )
 from hb_tta.pocket.worn import wear_some
+from hb_tta.training.pocket_family.labels import DENSE_HEADS, dense_labels, head_loss
+from hb_tta.training.pocket_family.optimize import Draws, optimize
+from hb_tta.training.pocket_family.run import Run, dev_scenes, to_pixels
 
 BATCH = 64
 WORN = 0.15  # the share of worn pictures

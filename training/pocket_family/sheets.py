@@ -9,9 +9,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from hb_tta.training.pocket_family.evaluate import captioned, draw, load_reader, round_trips
-from hb_tta.training.pocket_family.measure import chosen_guidance, missing
-from hb_tta.training.pocket_family.run import SEALED_SEED, Run, Scenes
 from PIL import Image, ImageDraw, ImageFont
 
 from hb_tta.context import DescribedContext
@@ -21,6 +18,9 @@ from hb_tta.pocket.edition import THIRD
 from hb_tta.pocket.reading import Reading, fillings_kept, matches
 from hb_tta.pocket.world import CONTACTS, NEIGHBOURS, SIZE, Scene, render, sample_scenes
 from hb_tta.pocket.worn import KINDS, STRENGTHS, wear
+from hb_tta.training.pocket_family.evaluate import captioned, draw, load_reader, round_trips
+from hb_tta.training.pocket_family.measure import chosen_guidance, missing
+from hb_tta.training.pocket_family.run import SEALED_SEED, Run, Scenes
 
 COLUMNS, NUMBER = 4, 16
 ZOOM, FRAME, GAP, LINE = 3, 4, 14, 13

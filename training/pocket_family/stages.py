@@ -16,9 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from hb_tta.training.pocket_family.run import Run
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+
+from hb_tta.training.pocket_family.run import Run
 
 # What each stage leaves: paths in the run's folders "work" and "weights".
 LEFT = {

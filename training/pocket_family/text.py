@@ -16,9 +16,6 @@ import json
 import numpy as np
 import torch
 import torch.nn.functional as F
-from hb_tta.training.pocket_family.labels import Heads, head_accuracy, head_loss
-from hb_tta.training.pocket_family.optimize import Draws, optimize
-from hb_tta.training.pocket_family.run import Run, Scenes, dev_scenes, training_scenes
 from tokenizers import pre_tokenizers
 from transformers import (
     CLIPTextConfig,
@@ -30,6 +27,9 @@ from transformers import (
 
 from hb_tta.pocket.captions import EDIT, NUMBERS, caption, draw_caption, plural
 from hb_tta.pocket.world import BACKGROUNDS, COLOURS, RELATIONS, SHAPES, Scene
+from hb_tta.training.pocket_family.labels import Heads, head_accuracy, head_loss
+from hb_tta.training.pocket_family.optimize import Draws, optimize
+from hb_tta.training.pocket_family.run import Run, Scenes, dev_scenes, training_scenes
 
 WINDOW = 32  # positions
 WIDTH = 128

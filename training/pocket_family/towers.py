@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from hb_tta.pocket.world import SIZE, Scene
 from hb_tta.training.pocket_family.labels import (
     DENSE_HEADS,
     HEADS,
@@ -30,9 +33,6 @@ from hb_tta.training.pocket_family.places import (
     patch_labels,
 )
 from hb_tta.training.pocket_family.run import Run, dev_scenes, training_scenes
-from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
-
-from hb_tta.pocket.world import SIZE, Scene
 
 WIDTH = 128
 WORN = 0.35  # the share of worn pictures

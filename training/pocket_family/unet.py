@@ -16,11 +16,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
-from hb_tta.training.pocket_family.optimize import Draws, optimize
-from hb_tta.training.pocket_family.preview import judged_drawings
-from hb_tta.training.pocket_family.run import Run, Scenes, training_scenes
-from hb_tta.training.pocket_family.text import image_embeds, tokenize
-from hb_tta.training.pocket_family.vae import encode
 from transformers import (
     CLIPImageProcessor,
     CLIPTextModel,
@@ -31,6 +26,11 @@ from transformers import (
 
 from hb_tta.pocket.captions import caption, draw_caption, from_second
 from hb_tta.pocket.world import SIZE, Scene
+from hb_tta.training.pocket_family.optimize import Draws, optimize
+from hb_tta.training.pocket_family.preview import judged_drawings
+from hb_tta.training.pocket_family.run import Run, Scenes, training_scenes
+from hb_tta.training.pocket_family.text import image_embeds, tokenize
+from hb_tta.training.pocket_family.vae import encode
 
 STEPS = 16_000
 FIRST_SHARE = 0.45  # of the training, where it starts from nothing

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from hb_tta.training.pocket_family.optimize import Draws, optimize
-from hb_tta.training.pocket_family.run import Run, dev_scenes, training_scenes
 
 from hb_tta.pocket.edition import PLAIN
 from hb_tta.pocket.world import Scene
+from hb_tta.training.pocket_family.optimize import Draws, optimize
+from hb_tta.training.pocket_family.run import Run, dev_scenes, training_scenes
 
 LATENT_NOISE = 0.1  # what the denoiser leaves; the latents' deviation is 1
 WORN = 0.2  # the share of worn pictures: a view's reference may be encoded too

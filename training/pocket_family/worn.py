@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+
 from hb_tta.training.pocket_family.optimize import Draws
 
 MAX_NOISE = 0.15  # of a picture in [-1, 1]; a round trip through the VAE at 30 dB leaves 0.06
