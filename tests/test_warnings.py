@@ -14,7 +14,7 @@ import pytest
 from hb_tta import cli
 from hb_tta.errors import HbTtaWarning
 from hb_tta.pocket.tasks import pocket_mme
-from hb_tta.training import train as trainer
+from hb_tta.training import start
 
 ROOT = Path(__file__).parents[1]
 OURS = ("hb_tta", "training", "integrations")
@@ -29,7 +29,7 @@ def told(capsys) -> tuple[list[str], str]:
 
 
 def test_warnings_of_the_trainer_and_of_rewards_are_shown(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(trainer, "is_tensorboard_available", lambda: False)
+    monkeypatch.setattr(start, "is_tensorboard_available", lambda: False)
     next(pocket_mme("dev")).image.save(tmp_path / "scene.png")
     # 29 tokens to the text encoders, whose window is 32, and 42 to the evaluator of that window.
     row = {"image": "scene.png", "question": "Is it?", "answer": "yes", "description": "abc" * 14}
