@@ -33,6 +33,8 @@ from hb_tta.device import default_device, default_dtype
 from hb_tta.families import get_family
 from hb_tta.generators import DescribedContext, HummingbirdGenerator, HummingbirdSpec
 from hb_tta.generators.lora import load_lora
+from hb_tta.report import renderers
+from hb_tta.report.cells import Cell, Table
 from hb_tta.weights import as_weights
 
 # 349.7 TFLOP a guided view of 25 steps at 1024² over 790 TFLOP/s, an H200's measured dense bf16
@@ -168,15 +170,15 @@ def summary(
 def table(report: dict[str, Any]) -> str:
     """The figures for a person."""
     width, height = report["pixels"]
+    speeds = report["images_per_second"].items()
+    rates = Table(["", "images/s"], [[name, Cell(rate, kind="rate")] for name, rate in speeds])
     lines = [
         f"{report['device']}, {report['dtype']}, {width}x{height}, "
         f"{report['num_inference_steps']} steps, guidance {report['guidance_scale']:g}, "
         f"LoRA {'on' if report['lora'] else 'off'}; {report['views']} views, "
         f"batch {report['batch_size']}, median of {report['rounds']} rounds",
         "",
-        "| | images/s |",
-        "| --- | ---: |",
-        *(f"| {name} | {rate:.3g} |" for name, rate in report["images_per_second"].items()),
+        renderers.markdown(rates),
         "",
         f"batched over one by one: {report['batched_over_one_by_one']:.2f} times",
         f"batched over the bare pipeline in a loop: {report['batched_over_bare_one_by_one']:.2f}"

@@ -25,6 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hb_tta.report import renderers
+from hb_tta.report.cells import NOTHING, Cell, Table
 from hb_tta.tpt import FewShotTuner, PromptTuner
 from hb_tta.tpt.tuner import LEARNING_RATE, PROMPT
 
@@ -213,26 +215,28 @@ def table(report: dict[str, Any]) -> str:
     """The report for people."""
     images, tasks = report["images"], report["tasks"]
     tokens = images["tokens of a prompt set"]
-    lines = [
+    title = (
         f"{images['classes']} classes, {images['views']} views, text {report['text']}, "
         f"{report['device']}; {tokens['plain']} tokens plain, {tokens['batched']} packed"
+    )
+    rows: list[list[Cell | str]] = [
+        [name, Cell(rate, kind="rate"), _rate(tasks["a second"].get(name))]
+        for name, rate in images["a second"].items()
     ]
-    lines += [f"{name:>8} {rate:8.3f} images/s" for name, rate in images["a second"].items()]
-    lines.append(
-        f"batched / plain {images['batched / plain']:.1f}, on cached features "
+    notes = [
+        f"Images: batched / plain {images['batched / plain']:.1f}, on cached features "
         f"{images['cached / plain']:.1f} (aim: 10 or more); logits differ by "
-        f"{images['largest difference of logits']:.1e}"
-    )
-    lines.append(
-        f"the batch of {images['images in the batch']} keeps "
-        f"{images['MB that the batch keeps for its gradient']:.0f} MB for its gradient"
-    )
-    lines += [f"{name:>8} {rate:8.3f} tasks/s" for name, rate in tasks["a second"].items()]
-    lines.append(
-        f"batched / plain {tasks['batched / plain']:.1f} (aim: 10 or more); logits differ by "
-        f"{tasks['largest difference of logits']:.1e} after {tasks['steps']} steps"
-    )
-    return "\n".join(lines)
+        f"{images['largest difference of logits']:.1e}.",
+        f"The batch of {images['images in the batch']} keeps "
+        f"{images['MB that the batch keeps for its gradient']:.0f} MB for its gradient.",
+        f"Tasks: batched / plain {tasks['batched / plain']:.1f} (aim: 10 or more); logits differ "
+        f"by {tasks['largest difference of logits']:.1e} after {tasks['steps']} steps.",
+    ]
+    return renderers.text(Table(["", "images/s", "tasks/s"], rows, title, notes))
+
+
+def _rate(value: float | None) -> Cell | str:
+    return NOTHING if value is None else Cell(value, kind="rate")
 
 
 def _options() -> argparse.Namespace:

@@ -22,7 +22,7 @@ from hb_tta.describe import DescriberSpec
 from hb_tta.device import default_device, default_dtype
 from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.families import Family, get_family
-from hb_tta.generators import DEFAULT, Default, build_spec, get_method, used_settings
+from hb_tta.generators import ALIASES, DEFAULT, Default, build_spec, get_method, used_settings
 from hb_tta.images import load_image
 from hb_tta.store import Store
 from hb_tta.store.fill import MemoryStore
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from hb_tta.generators import GeneratorSpec
 
 Source = str | PathLike[str] | Weights
+
+OFFERED = ("base", "image_encoder", "lora", "num_inference_steps", "guidance_scale")
+"""Settings that many methods have: of one that has no use for them a warning says so."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +121,8 @@ class Augmenter:
         cls,
         method: str,
         *,
-        family: str | Family,
-        generator: Source | None = None,
-        image_encoder: Source | None = None,
-        lora: Source | Default | None = DEFAULT,
+        family: str | Family = "sdxl",
         describer: Source | DescriberSpec | Default | None = DEFAULT,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
         device: str | None = None,
         dtype: str | None = None,
         store: Store | str | PathLike[str] | bool | None = None,
@@ -138,35 +136,27 @@ class Augmenter:
 
         Args:
             method: "hummingbird", "i2t2i", "randaugment" or another of ``list_methods()``.
-            family: "pocket" (bundled, CPU) or "sdxl" (hub weights, the paper's scale).
-            generator, image_encoder, lora, describer: a folder or hub id in place of the family's.
-                ``lora=None`` is the untuned generator. ``describer=None``: every context must
+            family: "sdxl" (hub weights, the paper's scale) or "pocket" (bundled, CPU).
+            describer: a folder or hub id in place of the family's. ``None``: every context must
                 come with its description; a ``DescriberSpec`` sets the description's length too.
-            num_inference_steps: DDIM steps; ``None``: the family's.
-            guidance_scale: classifier-free guidance; ``None``: the family's.
             dtype: "float32", "bfloat16" or "float16"; ``None``: float32 on a CPU, bfloat16 on a
                 GPU.
             device, store, task, batch_size, cpu_offload, keep_loaded: see the class.
-            **settings: others of the method, by name: the fields of its spec
-                (``method_settings(get_method(method))``).
+            settings: the method's own, by the names of its spec's fields (`hb-tta list` tells
+                them): ``lora=None`` for the untuned generator, ``base=`` a folder or hub id,
+                ``steps=``, ``guidance=``, ``magnitude=``, …
 
         Raises:
             UserError: a name is unknown (the sentence lists the choices), weights are missing, or
-                a setting is out of range. A setting that the method ignores gives a warning.
+                a setting is out of range. A setting that other methods have and this one ignores
+                gives a warning.
         """
         models = get_family(family)
-        if generator is not None:
-            models = models.with_roles(generator=generator)
-        if image_encoder is not None:
-            models = models.with_roles(image_encoder=image_encoder)
         dtype = dtype or default_dtype(device or default_device())
-        common = {
-            "lora": lora,
-            "num_inference_steps": num_inference_steps,
-            "guidance_scale": guidance_scale,
-        }
-        used = used_settings(get_method(method), common)
-        spec = build_spec(method, models, {**used, **settings}, dtype=dtype)
+        offered = {n: value for n, value in settings.items() if ALIASES.get(n, n) in OFFERED}
+        own = {name: value for name, value in settings.items() if name not in offered}
+        own |= used_settings(get_method(method), offered)
+        spec = build_spec(method, models, own, dtype=dtype)
         if not spec.needs_description and not isinstance(describer, Default | None):
             warnings.warn(
                 f"{method} needs no description: the describer is ignored",
@@ -183,6 +173,18 @@ class Augmenter:
             cpu_offload=cpu_offload,
             keep_loaded=keep_loaded,
         )
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Plain JSON that names everything that decides the views: ``Augmentation.spec``.
+
+        Raises:
+            UserError: the describer's weights are missing.
+        """
+        return {
+            "generator": self._models.generator_json,
+            "describer": self._models.describer_json,
+        }
 
     def __call__(self, image: Any, question: str = "", n: int = 4, seed: int = 0) -> list[Image]:
         """``n`` generated views of an image; view ``i`` uses ``seed + i``.

@@ -1,4 +1,4 @@
-"""Where a generator runs if nobody says so, found out without importing torch.
+"""Where models run if nobody says so, found out without importing torch; and their memory's end.
 
 The number format belongs to the store's key, and a call that the store can answer imports no
 torch: hence the look through NVIDIA's management library. (It starts no CUDA context, so a later
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
 
@@ -35,6 +37,26 @@ def check_dtype(dtype: str) -> None:
     """Raises UserError unless ``dtype`` is one of ``DTYPES``."""
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} is not known: choose one of {', '.join(DTYPES)}")
+
+
+@contextmanager
+def enough_memory(what: str, remedy: str) -> Iterator[None]:
+    """Turn a failed allocation, on any device, into a ``UserError``.
+
+    Args:
+        what: what did not fit, as in "64 views of 8 images".
+        remedy: what to do about it.
+    """
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise UserError(f"{what} do not fit into memory: {remedy}") from error
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):  # the CPU's allocator has no class of its own
+            raise
+        raise UserError(f"{what} do not fit into memory: {remedy}") from error
 
 
 @cache

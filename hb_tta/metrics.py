@@ -8,7 +8,7 @@ Wrong arrays (empty, not a number, of lengths that do not match) raise ``ValueEr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,15 +53,6 @@ class PairedTest:
     high: float
     p_value: float
     n: int
-
-
-@dataclass(frozen=True)
-class OracleFidelity:
-    """Table 12: how often an oracle answers the same, by the question's right answer."""
-
-    yes: Interval
-    no: Interval
-    overall: Interval
 
 
 # ── Uncertainty ──────────────────────────────────────────────────────────────────────────────────
@@ -208,68 +199,6 @@ def _chunks(resamples: int, units: int) -> Iterator[int]:
 # ── Answers ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def accuracy(scores: ArrayLike) -> float:
-    """ACC of MME: the share of questions answered right.
-
-    Args:
-        scores: one a question, 1 where the answer was right and 0 where not.
-    """
-    return float(_scores(scores).mean())
-
-
-def accuracy_plus(scores: ArrayLike, question_ids: ArrayLike) -> float:
-    """ACC+ of MME: the share of images both of whose questions were answered right.
-
-    Args:
-        scores: one a question, 1 where the answer was right and 0 where not.
-        question_ids: of each question, what it shares with the other question of its image alone
-            (MME's ``question_id``, within one category). Each stands exactly twice.
-    """
-    right = _scores(scores)
-    labels = np.asarray(question_ids)
-    _check_lengths(scores=right, question_ids=labels)
-    ids, pair, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    if (counts != 2).any():
-        odd = int(np.argmax(counts != 2))
-        raise ValueError(
-            f"ACC+ is over pairs, but question id {ids[odd]!r} stands {counts[odd]} times"
-        )
-    return float(np.mean(np.bincount(pair, weights=right) == 2))
-
-
-def oracle_fidelity(
-    reference_answers: Sequence[str],
-    generated_answers: Sequence[str],
-    labels: Sequence[str],
-    *,
-    groups: ArrayLike | None = None,
-    seed: int = 0,
-) -> OracleFidelity:
-    """How often an oracle's answer stays the same on the generated image (appendix P, Table 12).
-
-    Args:
-        reference_answers, generated_answers: the oracle's answer to each question, seeing the
-            reference and the generated image; compared without case and outer spaces.
-        labels: each question's right answer, "yes" or "no"; there must be some of both.
-        groups: the image of each question, for the intervals.
-        seed: of the bootstrap.
-    """
-    reference, generated = _words(reference_answers), _words(generated_answers)
-    right = _words(labels)
-    image = np.arange(len(right)) if groups is None else np.asarray(groups)
-    _check_lengths(
-        labels=right, reference_answers=reference, generated_answers=generated, groups=image
-    )
-    if set(right) != {"yes", "no"}:
-        raise ValueError(f"labels are 'yes' and 'no', some of both, not {sorted(set(right))}")
-    same = (reference == generated).astype(np.float64)
-
-    def share(chosen: NDArray[np.bool_]) -> Interval:
-        return bootstrap_interval(same[chosen], groups=image[chosen], seed=seed)
-
-    return OracleFidelity(share(right == "yes"), share(right == "no"), share(right != ""))
-
-
 def expected_calibration_error(
     confidences: ArrayLike, correct: ArrayLike, *, bins: int = 15
 ) -> float:
@@ -315,55 +244,6 @@ def diversity(generated_NVD: ArrayLike) -> Floats:
     )
 
 
-def reference_distance(reference_ND: ArrayLike, generated_NVD: ArrayLike) -> Floats:
-    """How far an image's views are from it (Table 4, "Reference vs generated").
-
-    Args:
-        reference_ND: the reference images' features.
-        generated_NVD: the features of each one's views.
-
-    Returns:
-        (N,) mean Euclidean distance of an image's views to it.
-    """
-    reference = _numbers(reference_ND, "reference features", dimensions=2)
-    generated = _numbers(generated_NVD, "generated features", dimensions=3)
-    if (len(reference), reference.shape[1]) != (len(generated), generated.shape[2]):
-        raise ValueError(
-            f"features of references {reference.shape} and views {generated.shape} do not match"
-        )
-    return np.linalg.norm(generated - reference[:, None], axis=2).mean(axis=1)
-
-
-def frechet_distance(features_a: ArrayLike, features_b: ArrayLike) -> float:
-    """Fréchet distance of two sets of features as Gaussians; FID on Inception's (Table 9).
-
-    ‖μa − μb‖² + tr(Ca + Cb − 2 (Ca Cb)^½) (Heusel et al. 2017, equation 6), covariances over n − 1.
-    With C = XᵀX for the centred, scaled features X, the trace of the root is the sum of the
-    singular values of Xa Xbᵀ: no root of a matrix is taken, so fewer images than dimensions do no
-    harm.
-
-    Args:
-        features_a, features_b: (images, dimensions), at least two images each.
-    """
-    a = _numbers(features_a, "features_a", dimensions=2)
-    b = _numbers(features_b, "features_b", dimensions=2)
-    if a.shape[1] != b.shape[1]:
-        raise ValueError(f"features of {a.shape[1]} and of {b.shape[1]} dimensions do not compare")
-    root_a, root_b = _covariance_root(a), _covariance_root(b)
-    means = np.sum((a.mean(axis=0) - b.mean(axis=0)) ** 2)
-    trace = np.sum(root_a**2) + np.sum(root_b**2)
-    return max(0.0, float(means + trace - 2 * np.linalg.norm(root_a @ root_b.T, ord="nuc")))
-
-
-def _covariance_root(features_ND: Floats) -> Floats:
-    """A matrix X of at most D rows with XᵀX the covariance."""
-    images, dimensions = features_ND.shape
-    if images < 2:
-        raise ValueError("a covariance needs at least two images")
-    centred = (features_ND - features_ND.mean(axis=0)) / np.sqrt(images - 1)
-    return centred if images <= dimensions else np.asarray(np.linalg.qr(centred, mode="r"))
-
-
 # ── Checks ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -383,10 +263,6 @@ def _scores(values: ArrayLike) -> Floats:
     if not np.isin(scores, (0, 1)).all():
         raise ValueError("a score is 1 (right) or 0 (wrong)")
     return scores
-
-
-def _words(values: Sequence[str]) -> NDArray[np.str_]:
-    return np.array([str(value).strip().lower() for value in values], dtype=np.str_)
 
 
 def _check_lengths(**arrays: NDArray) -> None:

@@ -1,6 +1,6 @@
 """Prompt tuning inside CLIP_benchmark, as one more model type of its own command line.
 
-    hb-tta clip-benchmark eval --dataset … --model pocket --augment hummingbird --views 4
+    hb-tta clip-benchmark eval --dataset … --model pocket --augment hummingbird -n 4
 
 CLIP_benchmark has no plugins, so this registers ``hb_tta`` in its table of model types, and calls
 its ``main``. Our "text features" are one-hot, our "image features" the tuned scores of the classes,
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -27,10 +27,11 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from hb_tta.augment import Augmenter
 from hb_tta.errors import UserError
 from hb_tta.families import get_family, list_families
+from hb_tta.settings import ViewSettings, add_arguments, by_arguments, each, options_of
 from hb_tta.store import Store
+from hb_tta.tpt.filters import get_filter
 from hb_tta.tpt.models import load_clip
 from hb_tta.tpt.tuner import PromptTuner
 from hb_tta.tpt.views import ViewFeatures, ViewRequest
@@ -43,14 +44,19 @@ SUPPORTED = ((1, 6, 2), (1, 7))  # from … to before …
 
 @dataclass(frozen=True)
 class Options:
-    """Our own flags."""
+    """Our own flags.
 
-    augment: str | None
-    views: int
+    Attributes:
+        views: the generated ones; None: there are none.
+        crops: of an image.
+        tuner: settings of ``PromptTuner``.
+        options: see ``options_of``.
+    """
+
+    views: ViewSettings | None
     crops: int
-    family: str
-    store: str | None
     tuner: dict[str, Any]
+    options: Mapping[str, Any]
 
 
 def run(argv: Sequence[str]) -> None:
@@ -89,10 +95,8 @@ def own_parser() -> argparse.ArgumentParser:
     """Our flags of ``eval``."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog="hb-tta")
     parser.add_argument("--augment")
-    parser.add_argument("--views", type=int, default=4)
-    parser.add_argument("--crops", type=int, default=None)
-    parser.add_argument("--family", default="pocket")
-    parser.add_argument("--store")
+    add_arguments(parser, "n", "family", "store")
+    parser.add_argument("--crops", type=int)
     parser.add_argument("--filter", default="tpt")
     parser.add_argument("--selection", type=float)
     parser.add_argument("--generated-selection", type=float)
@@ -105,10 +109,12 @@ def own_parser() -> argparse.ArgumentParser:
 def read_options(argv: Sequence[str]) -> tuple[Options, list[str]]:
     """Our flags, and the command line that is left, with what our model type needs put in."""
     ours, theirs = own_parser().parse_known_args(list(argv))
-    crops = (63 if ours.augment is None else 0) if ours.crops is None else ours.crops
+    asked = by_arguments(ours)
+    crops = get_filter(ours.filter).crops if ours.crops is None else ours.crops
     names = ("filter", "selection", "generated_selection", "steps", "lr", "prompt")
     tuner = {name: getattr(ours, name) for name in names}
-    options = Options(ours.augment, ours.views, crops, ours.family, ours.store, tuner)
+    views = each([ours.augment] if ours.augment else [], asked).get(ours.augment)
+    options = Options(views, crops, tuner, options_of(asked))
     if any(flag.split("=")[0] == "--model_type" for flag in theirs):
         raise UserError(f"--model_type is {MODEL_TYPE} here: leave it out, or use clip_benchmark")
     needed = ["--model_type", MODEL_TYPE, "--no_amp", "--num_workers", "0"]
@@ -172,18 +178,15 @@ class TunedClip:
     """
 
     def __init__(self, source: Any, device: str, options: Options) -> None:
-        store = Store(options.store)
-        augmenter = None
-        if options.augment is not None:
-            augmenter = Augmenter.from_pretrained(
-                options.augment, family=options.family, device=device, store=store
-            )
+        store = Store(options.options["store"])
+        views = options.views
         self._views = ViewFeatures(
             load_clip(source, device=device),
             store,
-            augmenter=augmenter,
-            generated=options.views if augmenter else 0,
+            augmenter=None if views is None else views.augmenter(store=store, device=device),
+            generated=0 if views is None else views.n,
             crops=options.crops,
+            seed=options.options["seed"],
         )
         self._settings = options.tuner
         self._images: dict[int, Image] = {}

@@ -38,7 +38,7 @@ def picture(seed: int, width: int = 64, height: int = 64) -> Image.Image:
 def models(mllm: Path, **others: Any) -> dict[str, Any]:
     """The golden pipeline as generator, a tiny describer, few steps."""
     return {
-        "generator": str(GOLDEN / "pipeline"),
+        "base": str(GOLDEN / "pipeline"),
         "lora": str(GOLDEN / "lora_unet"),
         "describer": str(mllm),
         "num_inference_steps": 2,

@@ -21,6 +21,7 @@ METHODS = {
     name: f"lmms_eval_runs:{cls}"
     for name, cls in {
         "same": "SameSpec",
+        "worded": "WordedSpec",
         "warning": "WarningSpec",
         "failing": "FailingSpec",
     }.items()
@@ -51,6 +52,22 @@ class SameSpec(GeneratorSpec):
 
     def generate(self, contexts: Sequence[Any], seeds: Sequence[Any], **_: Any) -> list[list[Any]]:
         return [[context.image for _ in its] for context, its in zip(contexts, seeds, strict=True)]
+
+
+@dataclass(frozen=True)
+class WordedSpec(SameSpec):
+    """The same, with a setting that may hold commas.
+
+    Attributes:
+        word: any text.
+    """
+
+    word: str = ""
+
+    method: ClassVar[str] = "worded"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"method": self.method, "word": self.word}
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hb_tta.integrations.lmms_eval.folders import run_name
 from PIL import Image
 
 from hb_tta.images import pixel_digest
-from hb_tta.report.folders import run_name
 from hb_tta.store import Store, content_key
 
 PROMPT = "\nAnswer the question using a single word or phrase."

@@ -175,7 +175,7 @@ def test_nothing_else_changes_a_key(
 ) -> None:
     key = key_of(make_augmenter())
     shutil.copytree(GOLDEN, tmp_path / "copy")
-    moved = make_augmenter(generator=tmp_path / "copy/pipeline", lora=tmp_path / "copy/lora_unet")
+    moved = make_augmenter(base=tmp_path / "copy/pipeline", lora=tmp_path / "copy/lora_unet")
     assert key_of(moved) == key
     suffix = " Please answer yes or no.\nAnswer the question using a single word or phrase."
     same = MultimodalContext(picture(0), CONTEXTS[0].guidance + suffix)

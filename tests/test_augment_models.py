@@ -126,7 +126,7 @@ def test_mistaken_numbers(make_augmenter: Make, call: dict[str, Any], sentence: 
         ({"task": "caption"}, "task 'caption' is not known: choose from vqa, hoi, object, generic"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"dtype": "int8"}, "dtype 'int8'"),
-        ({"generator": "no/such/folder"}, "no folder and no hub id"),
+        ({"base": "no/such/folder"}, "no folder and no hub id"),
         ({"lora": "no/such/folder"}, "no folder and no hub id"),
         ({"num_inference_steps": 0}, "num_inference_steps=0"),
         ({"guidance_scale": float("nan")}, "guidance_scale=nan"),

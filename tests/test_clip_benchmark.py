@@ -51,7 +51,9 @@ def evaluate(folder, *options):
 
 def test_eval_tunes_and_build_reads_its_output(folder):
     argv = list(sys.argv)
-    result = evaluate(folder, "--augment", "randaugment", "--views", "3", "--selection", "0.5")
+    result = evaluate(
+        folder, "--augment", "randaugment", "-n", "3", "--crops", "2", "--selection", "0.5"
+    )
     metrics = result["metrics"]
     assert set(metrics) >= {"acc1", "mean_per_class_recall", "acc1 zero-shot", "acc1 mta"}
     assert 0 <= metrics["acc1"] <= 1

@@ -15,7 +15,7 @@ LAYERS = (
     ("errors",),
     ("context", "disk", "images", "metrics"),
     ("device", "weights"),
-    ("families", "plugins"),
+    ("families", "plugins", "spelling"),
     ("describe", "generators", "pocket", "rewards", "store", "tta"),
     ("datasets", "views"),
     ("augment",),

@@ -20,10 +20,13 @@ from lmms_eval_runs import METHODS, answers, evaluate, records, samples, small_t
 pytest.importorskip("lmms_eval", reason="the extra lmms-eval is not installed")
 
 from hb_tta.integrations.lmms_eval import backend, prepare
-from hb_tta.integrations.lmms_eval.records import read_lines
+from hb_tta.integrations.lmms_eval.folders import run_name
+from hb_tta.integrations.lmms_eval.model_args import model_args
+from hb_tta.integrations.lmms_eval.view_counts import IDENTITY
+from hb_tta.integrations.settings import Combining
+from hb_tta.integrations.sidecar import read_sidecar
 
 from hb_tta.generators.registry import GENERATORS
-from hb_tta.report.folders import run_name
 from hb_tta.tta.combine import RULES
 from hb_tta.tta.vote import vote
 
@@ -68,7 +71,7 @@ def run(tasks, models):
 @pytest.mark.parametrize("name", BACKENDS)
 def test_identical_views_give_the_stock_answers(run, name):
     stock = run(name)
-    augmented = run(name, augment="same", augment_args="family=pocket,views=2")
+    augmented = run(name, augment="same", augment_args="family=pocket,n=2")
     assert answers(augmented) == answers(stock)
     assert len(set(answers(stock))) > 1, "every answer is the same, so the test shows nothing"
     assert stock["results"]["pocket_mme_dev"] == augmented["results"]["pocket_mme_dev"]
@@ -77,7 +80,7 @@ def test_identical_views_give_the_stock_answers(run, name):
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_different_views_are_all_heard(run, name):
-    flags = {"augment": "randaugment", "augment_args": "family=pocket,views=3"}
+    flags = {"augment": "randaugment", "augment_args": "family=pocket,n=3"}
     found = records(run(name, **flags))
     for record in found:
         assert len(record["views"]) == 4
@@ -85,33 +88,33 @@ def test_different_views_are_all_heard(run, name):
     scores = [{view["yes"] for view in record["views"]} for record in found]
     assert any(len(its) == 4 for its in scores), "the views were not shown"
     first = [record["views"][0] for record in found]
-    alone = records(run(name, augment="same", augment_args="family=pocket,views=1"))
+    alone = records(run(name, augment="same", augment_args="family=pocket,n=1"))
     for ours, theirs in zip(first, alone, strict=True):
         assert ours["yes"] == pytest.approx(theirs["views"][0]["yes"], abs=0.05)  # bfloat16
 
 
 def test_batch_size_does_not_matter(run):
-    flags = {"augment": "randaugment", "augment_args": "family=pocket,views=2"}
+    flags = {"augment": "randaugment", "augment_args": "family=pocket,n=2"}
     one, many = run("qwen_vl", **flags), run("qwen_vl", **flags, batch_size=4)
     assert answers(one) == answers(many)
     assert records(one) == records(many)
 
 
 def test_many_questions_are_read_a_few_at_a_time(run, monkeypatch):
-    flags = {"augment": "randaugment", "augment_args": "family=pocket,views=2"}
+    flags = {"augment": "randaugment", "augment_args": "family=pocket,n=2"}
     together = run(**flags)
     monkeypatch.setattr(backend, "CHUNK", 3)
     assert records(run(**flags)) == records(together)
 
 
 def test_the_backends_class_stays_itself(run):
-    results = run(augment="same", augment_args="family=pocket,views=1")
+    results = run(augment="same", augment_args="family=pocket,n=1")
     assert results["config"]["model"] == "llava_hf"
     assert results["config"]["model_backend"].endswith("AugmentedLlavaHf (chat)")
 
 
 def test_simple_backends(run):
-    flags = {"augment": "same", "augment_args": "family=pocket,views=2", "force_simple": True}
+    flags = {"augment": "same", "augment_args": "family=pocket,n=2", "force_simple": True}
     simple = run("plain", **flags)
     assert simple["config"]["model_backend"].endswith("AugmentedLlavaHf (simple)")
     assert answers(simple) == answers(run("plain", force_simple=True))
@@ -119,10 +122,10 @@ def test_simple_backends(run):
 
 
 def test_the_file_beside_the_samples(run, tmp_path):
-    flags = {"augment": "randaugment", "augment_args": "family=pocket,views=2"}
+    flags = {"augment": "randaugment", "augment_args": "family=pocket,n=2"}
     results = run(**flags, output_path=tmp_path)
     folder = tmp_path / "hb_tta" / run_name(results["config"]["model_args"])
-    lines = read_lines(folder / "pocket_mme_dev.jsonl")
+    lines = read_sidecar(folder / "pocket_mme_dev.jsonl", IDENTITY)
     assert [line["doc_id"] for line in lines.values()] == list(range(10))
     for line, sample, record in zip(
         lines.values(), samples(results), records(results), strict=True
@@ -136,7 +139,7 @@ def test_the_file_beside_the_samples(run, tmp_path):
 def test_the_response_cache(run, tmp_path, monkeypatch):
     flags = {
         "augment": "randaugment",
-        "augment_args": "family=pocket,views=2",
+        "augment_args": "family=pocket,n=2",
         "use_cache": str(tmp_path / "cache"),
         "output_path": tmp_path / "out",
     }
@@ -145,13 +148,13 @@ def test_the_response_cache(run, tmp_path, monkeypatch):
     second = run(**flags)
     assert answers(second) == answers(first)
     folder = tmp_path / "out" / "hb_tta" / run_name(second["config"]["model_args"])
-    assert len(read_lines(folder / "pocket_mme_dev.jsonl")) == 10
+    assert len(read_sidecar(folder / "pocket_mme_dev.jsonl", IDENTITY)) == 10
     with pytest.raises(SystemExit):  # other settings, other answers
-        run(**{**flags, "augment_args": "family=pocket,views=3"})
+        run(**{**flags, "augment_args": "family=pocket,n=3"})
 
 
 def test_combining_by_vote(run):
-    flags = {"augment": "same", "augment_args": "family=pocket,views=2,combine=vote"}
+    flags = {"augment": "same", "augment_args": "family=pocket,n=2,combine=vote"}
     voted = run(**flags)
     assert answers(voted) == answers(run())
     for record in records(voted):
@@ -202,7 +205,7 @@ def test_a_backend_that_never_generates_needs_a_vote(tasks, monkeypatch):
     flags = {"model": "texts", "model_args": "", "augment": "randaugment"}
     with pytest.raises(SystemExit, match="never called transformers' generate.*combine=vote"):
         evaluate(tasks, **flags)
-    voted = evaluate(tasks, **flags, augment_args="family=pocket,views=4,combine=vote")
+    voted = evaluate(tasks, **flags, augment_args="family=pocket,n=4,combine=vote")
     for record in records(voted):
         said = [view["answer"] for view in record["views"]]
         most = max(("yes", "no"), key=said.count)
@@ -219,9 +222,9 @@ def test_likelihoods_are_averaged(monkeypatch):
 
     monkeypatch.setitem(upstream.AVAILABLE_SIMPLE_MODELS, "texts", "lmms_eval_texts.Texts")
     argv = ["lmms-eval", "--model", "texts", "--augment", "randaugment"]
-    prepare([*argv, "--augment_args", "family=pocket,views=2,real_weight=2"])
-    settings = backend._run.settings
-    model = backend.texts__simple.create_from_arg_string(settings.model_args())
+    prepare([*argv, "--augment_args", "family=pocket,n=2,real_weight=2"])
+    settings = backend._flags.settings
+    model = backend.texts__simple.create_from_arg_string(model_args(settings))
     image = picture(0)
     model.task_dict = {"t": {"test": [{"image": image}]}}
 
@@ -236,8 +239,7 @@ def test_likelihoods_are_averaged(monkeypatch):
         real, *generated = (value_of(i, choice) for i in (image, *views))
         assert value == pytest.approx((2 * real + sum(generated)) / 4)
     assert len({value_of(i, "red") for i in (image, *views)}) == 3
-    settings = replace(settings, combine="zero")
-    model.hb_settings = settings
+    model.hb_settings = replace(settings, combining=Combining("zero"))
     with pytest.raises(SystemExit, match="combine=zero has no meaning for multiple-choice"):
         model.loglikelihood([request("red")])
 

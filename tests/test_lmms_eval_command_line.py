@@ -13,7 +13,9 @@ from lmms_eval_runs import METHODS
 pytest.importorskip("lmms_eval", reason="the extra lmms-eval is not installed")
 
 from hb_tta.integrations.lmms_eval import command_line, manifests, prepare
-from hb_tta.integrations.lmms_eval.settings import AugmentSettings, without_ours
+from hb_tta.integrations.lmms_eval.model_args import model_args as our_model_args
+from hb_tta.integrations.lmms_eval.model_args import without_ours
+from hb_tta.integrations.settings import AugmentSettings
 
 from hb_tta.generators.registry import GENERATORS
 
@@ -51,9 +53,10 @@ def test_without_the_flag_nothing_changes():
 @pytest.mark.parametrize(
     "flags",
     [
-        ["--augment", "same", "--augment_args", "views=2,family=pocket"],
+        ["--augment", "same", "--augment_args", "n=2,family=pocket"],
         ["--augment=same", "--augment_args=family=pocket,views=2"],
         ["--augment", "same", "--augment-args", " views=2 , family=pocket,"],
+        ["--augment", "same", "--augment_args", '{"n": 2, "family": "pocket"}'],
     ],
 )
 @pytest.mark.parametrize("before", [True, False])
@@ -64,7 +67,7 @@ def test_the_flags_become_model_args(flags, before):
     args = model_args(arguments)
     own, ours = without_ours(args)
     assert own == "pretrained=somewhere"
-    assert ours["augment"] == "same" and ours["views"] == "2" and len(ours["spec"]) == 16
+    assert ours["augment"] == "same" and ours["n"] == "2" and len(ours["spec"]) == 16
     assert [manifest.model_id for manifest in found] == ["llava_hf"]
     assert found[0].chat_class_path.endswith("backend.llava_hf__chat")
     assert found[0].simple_class_path.endswith("backend.llava_hf__simple")
@@ -78,12 +81,28 @@ def test_the_output_folder_is_named_by_the_same_model():
 
 
 def test_every_setting_that_decides_an_answer_is_in_the_model_args():
-    base = AugmentSettings("same", family="pocket").model_args()
-    changes = {"views": 3, "seed": 5, "combine": "zero", "real_weight": 2.0, "share": 0.3}
-    for key, value in changes.items():
-        assert AugmentSettings("same", family="pocket", **{key: value}).model_args() != base
-    elsewhere = AugmentSettings("same", family="pocket", store="/elsewhere", device="cpu")
-    assert elsewhere.model_args() == base
+    def of(method, arguments="", **settings):
+        return our_model_args(
+            AugmentSettings.parse(method, f"family=pocket,{arguments}", **settings)
+        )
+
+    base = of("same")
+    for change in ("n=3", "seed=5", "combine=zero", "real_weight=2", "share=0.3"):
+        assert without_ours(of("same", change))[1]["spec"] != without_ours(base)[1]["spec"]
+    assert of("same", "store=/elsewhere,batch_size=2", device="cpu") == base
+    assert of("randaugment", "magnitude=20") != of("randaugment")
+
+
+def test_texts_with_commas_are_told_by_the_digest_alone(tmp_path):
+    (tmp_path / "views.json").write_text('{"family": "pocket", "word": "a, b=c"}')
+    line = ["--augment", "worded", "--augment_args", f"@{tmp_path / 'views.json'}"]
+    found = [
+        without_ours(model_args(prepared(*MODEL, *line[:2], *args)[0]))
+        for args in (line[2:], ["--augment_args", '{"family": "pocket", "word": "a"}'])
+    ]
+    assert [own for own, _ in found] == ["pretrained=somewhere"] * 2
+    (one, other) = (ours for _, ours in found)
+    assert {name for name in one if one[name] != other[name]} == {"spec"}
 
 
 def test_an_alias_is_its_model():
@@ -136,10 +155,14 @@ def test_two_configurations_with_different_models(tmp_path):
         (["--augment", "same", "--augment", "i2t2i"], "--augment stands twice"),
         (["--augment_args", "views=2"], "--augment_args without --augment"),
         (["--augment", "same", "--augment_args", "views"], "write key=value"),
-        (["--augment", "same", "--augment_args", "view=2"], "view= in --augment_args: choose from"),
-        (["--augment", "same", "--augment_args", "views=two"], "views=two .*: give a whole number"),
-        (["--augment", "same", "--augment_args", "views=0"], "views=0 .*: use 1 or more"),
+        (["--augment", "same", "--augment_args", "view=2"], "did you mean n=.*choose from fam.*sh"),
+        (["--augment", "same", "--augment_args", "views=two"], "n='two' is not a whole number"),
+        (["--augment", "same", "--augment_args", "n=0"], "n='0' .*of at least 1"),
         (["--augment", "same", "--augment_args", "seed=1,seed=2"], "seed= stands twice"),
+        (["--augment", "same", "--augment_args", "n=1,views=1"], "views= stands twice"),
+        (["--augment", "same", "--augment_args", "share=half"], "share=half .*: give a number"),
+        (["--augment", "same", "--augment_args", "{'n': 1}"], "is not JSON"),
+        (["--augment", "same", "--augment_args", "@nowhere.json"], "@nowhere.json cannot be read"),
         (["--augment", "same", "--augment_args", "combine=max"], "combine=max .*choose from mean"),
         (["--augment", "same", "--augment_args", "real_weight=-1"], "real_weight=-1.0 is out of"),
         (["--augment", "same", "--augment_args", "family=sd15"], "there is no family 'sd15'"),
@@ -164,6 +187,7 @@ def test_help_lists_our_options(capsys):
     prepared("--help")
     told = capsys.readouterr().out
     assert "--augment NAME" in told and "hummingbird" in told and "combine=mean" in told
+    assert "randaugment: num_ops=2; magnitude=9" in told and "views=" not in told
 
 
 def test_other_programs_command_lines_are_left_alone(monkeypatch):

@@ -18,7 +18,7 @@ pytest.importorskip("lmms_eval", reason="the extra lmms-eval is not installed")
 
 from hb_tta.integrations.lmms_eval import outcome  # noqa: E402
 
-AUGMENT = ["--augment", "randaugment", "--augment_args", "family=pocket,views=2"]
+AUGMENT = ["--augment", "randaugment", "--augment_args", "family=pocket,n=2"]
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_a_failure_ends_all_processes(mllm, tmp_path):
 def test_a_killed_run_makes_only_what_is_missing(mllm, tmp_path):
     """Views of 200 questions; the run is killed when the store has some of them."""
     store = tmp_path / "store"
-    flags = ["--augment", "randaugment", "--augment_args", f"family=pocket,views=8,store={store}"]
+    flags = ["--augment", "randaugment", "--augment_args", f"family=pocket,n=8,store={store}"]
     arguments = command(mllm, tmp_path / "out", *flags, limit=200)
     process = subprocess.Popen([sys.executable, *LMMS_EVAL, *arguments])
     while not (made := list(store.rglob("*.png"))):

@@ -12,15 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hb_tta.metrics import (
-    accuracy,
-    accuracy_plus,
     bootstrap_interval,
     diversity,
     expected_calibration_error,
-    frechet_distance,
-    oracle_fidelity,
     paired_test,
-    reference_distance,
 )
 
 numbers = st.floats(-1e6, 1e6, allow_subnormal=False)
@@ -234,59 +229,6 @@ def test_swapping_the_methods_turns_the_sign_alone() -> None:
 
 # ── Answers ──────────────────────────────────────────────────────────────────────────────────────
 
-pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1)
-
-
-def test_accuracies_by_hand() -> None:
-    scores = [1, 1, 1, 0, 0, 0, 1, 1]
-    ids = ["a", "b", "a", "b", "c", "c", "d", "d"]
-    assert accuracy(scores) == 5 / 8
-    assert accuracy_plus(scores, ids) == 2 / 4
-
-
-@settings(deadline=None)
-@given(pairs, st.randoms())
-def test_accuracy_plus_is_at_most_accuracy(rows: list[tuple[bool, bool]], random: Any) -> None:
-    questions = [(score, place) for place, pair in enumerate(rows) for score in pair]
-    random.shuffle(questions)
-    scores, ids = map(list, zip(*questions, strict=True))
-    both = accuracy_plus(scores, ids)
-    assert both == np.mean([one and other for one, other in rows])
-    # Each image right on both adds 1 to both; one right of two adds ½ to accuracy alone.
-    assert max(0.0, 2 * accuracy(scores) - 1) - 1e-12 <= both <= accuracy(scores) + 1e-12
-
-
-@pytest.mark.parametrize(("ids", "times"), [(["a", "a", "b"], 1), (["a"] * 3, 3)])
-def test_accuracy_plus_wants_pairs(ids: list[str], times: int) -> None:
-    with pytest.raises(ValueError, match=f"stands {times} times"):
-        accuracy_plus([1, 1, 1], ids)
-
-
-def test_oracle_fidelity_by_hand() -> None:
-    fidelity = oracle_fidelity(
-        ["Yes", "no", "yes ", "no", "no"],
-        ["yes", "no", "no", "yes", "unsure"],
-        ["yes", "no", "yes", "no", "no"],
-    )
-    assert fidelity.yes.estimate == 1 / 2
-    assert fidelity.no.estimate == pytest.approx(1 / 3)
-    assert fidelity.overall.estimate == 2 / 5
-    assert [fidelity.yes.n, fidelity.no.n, fidelity.overall.n] == [2, 3, 5]
-
-
-def test_oracle_fidelity_is_about_agreement_not_about_truth() -> None:
-    wrong = oracle_fidelity(["no", "yes"] * 9, ["no", "yes"] * 9, ["yes", "no"] * 9)
-    assert wrong.overall.estimate == wrong.overall.low == 1.0
-    images = np.repeat(np.arange(9), 2)
-    grouped = oracle_fidelity(["no"] * 18, ["no"] * 18, ["yes", "no"] * 9, groups=images)
-    assert [grouped.yes.n, grouped.no.n, grouped.overall.n] == [9, 9, 9]
-
-
-@pytest.mark.parametrize("labels", [["yes", "yes"], ["yes", "maybe"], ["a", "b"]])
-def test_oracle_fidelity_wants_yes_and_no(labels: list[str]) -> None:
-    with pytest.raises(ValueError, match="'yes' and 'no'"):
-        oracle_fidelity(["yes", "no"], ["yes", "no"], labels)
-
 
 def test_calibration_by_hand() -> None:
     # Bins of width ½: {0.25, 0.5} with one right of two, {0.75, 1.0} with both right.
@@ -312,15 +254,12 @@ def test_diversity_by_hand() -> None:
     triangle = [[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]]  # sides 3, 4 and 5
     same = [[1.0, 1.0]] * 3
     assert diversity([triangle, same]).tolist() == [4.0, 0.0]
-    assert reference_distance([[0.0, 0.0], [1.0, 0.0]], [triangle, same]).tolist() == [7 / 3, 1.0]
 
 
 def test_diversity_of_gaussian_features() -> None:
     """Two standard normal vectors of D dimensions are about √(2D) apart."""
     features = np.random.default_rng(0).normal(size=(40, 20, 512))
     assert diversity(features).mean() == pytest.approx(np.sqrt(2 * 512), rel=0.01)
-    zeros = np.zeros((40, 512))
-    assert reference_distance(zeros, features).mean() == pytest.approx(np.sqrt(512), rel=0.01)
 
 
 def test_diversity_is_by_image() -> None:
@@ -330,82 +269,11 @@ def test_diversity_is_by_image() -> None:
     assert diversity(features[:, ::-1]) == pytest.approx(diversity(features))
 
 
-def gaussian(mean: np.ndarray, root: np.ndarray, count: int) -> np.ndarray:
-    """Features whose mean and covariance (rootᵀ root) are exact, not just expected."""
-    noise = np.random.default_rng(0).normal(size=(count, len(root)))
-    noise -= noise.mean(axis=0)
-    left, _, right = np.linalg.svd(noise, full_matrices=False)
-    return mean + np.sqrt(count - 1) * (left @ right) @ root
-
-
-def test_frechet_distance_of_one_dimension() -> None:
-    """(μ − ν)² + (σ − τ)²."""
-    a = gaussian(np.array([1.0]), np.array([[2.0]]), 50)
-    b = gaussian(np.array([4.0]), np.array([[3.5]]), 80)
-    assert frechet_distance(a, b) == pytest.approx(9 + 1.5**2)
-
-
-def test_frechet_distance_of_covariances_that_commute() -> None:
-    """‖μ − ν‖² + Σ (√λ − √κ)² for eigenvalues λ, κ on the same axes."""
-    rng = np.random.default_rng(0)
-    axes = np.linalg.qr(rng.normal(size=(6, 6)))[0]
-    one, other = rng.uniform(0, 3, size=(2, 6))
-    mean = rng.normal(size=6)
-    a = gaussian(mean, np.diag(one) @ axes.T, 200)
-    b = gaussian(np.zeros(6), np.diag(other) @ axes.T, 300)
-    expected = mean @ mean + ((one - other) ** 2).sum()
-    assert frechet_distance(a, b) == pytest.approx(expected)
-
-
-def test_frechet_distance_of_covariances_that_do_not_commute() -> None:
-    """In two dimensions the trace of the root is √(tr CaCb + 2 √det CaCb)."""
-    rng = np.random.default_rng(1)
-    a, b = rng.normal(size=(40, 2)) @ rng.normal(size=(2, 2)), rng.normal(size=(50, 2))
-    cov_a, cov_b = np.cov(a.T), np.cov(b.T)
-    product = cov_a @ cov_b
-    root = np.sqrt(np.trace(product) + 2 * np.sqrt(np.linalg.det(product)))
-    expected = np.sum((a.mean(0) - b.mean(0)) ** 2) + np.trace(cov_a) + np.trace(cov_b) - 2 * root
-    assert frechet_distance(a, b) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("images", [2, 5, 400])
-def test_frechet_distance_of_few_images_and_of_flat_features(images: int) -> None:
-    rng = np.random.default_rng(0)
-    features = rng.normal(size=(images, 64))
-    features[:, 32:] = 0
-    assert frechet_distance(features, features) == pytest.approx(0, abs=1e-9)
-    assert frechet_distance(features, features + 2) == pytest.approx(4 * 64)
-    assert frechet_distance(features, 3 * features) == pytest.approx(
-        4 * (features.mean(0) @ features.mean(0) + np.trace(np.cov(features.T)))
-    )
-    # Of rank one against rank one the roots are vectors: √(uᵀu) √(vᵀv) |cos| is their product.
-    line = np.array([[-1.0], [1.0]]) / np.sqrt(2)
-    u, v = rng.normal(size=(2, 64))
-    expected = u @ u + v @ v - 2 * abs(u @ v)
-    assert frechet_distance(line * u, line * v) == pytest.approx(expected)
-
-
-@settings(deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(2, 12), st.integers(2, 12), st.integers(1, 8))
-def test_frechet_distance_is_symmetric_turns_and_is_never_negative(
-    seed: int, images_a: int, images_b: int, dimensions: int
-) -> None:
-    rng = np.random.default_rng(seed)
-    a, b = rng.normal(size=(images_a, dimensions)), rng.normal(size=(images_b, dimensions))
-    turn = np.linalg.qr(rng.normal(size=(dimensions, dimensions)))[0]
-    distance = frechet_distance(a, b)
-    assert distance >= 0
-    for same in ((b, a), (a @ turn, b @ turn), (a + 5, b + 5), (a[::-1], b)):
-        assert frechet_distance(*same) == pytest.approx(distance, abs=1e-9)
-
-
 # ── Bad input ────────────────────────────────────────────────────────────────────────────────────
 
 ONE_ARRAY: list[Callable[[Any], Any]] = [
     bootstrap_interval,
-    accuracy,
     lambda values: paired_test(values, values),
-    lambda values: accuracy_plus(values, range(len(values))),
     lambda values: expected_calibration_error(values, values),
     lambda values: expected_calibration_error([0.5], values),
 ]
@@ -424,13 +292,7 @@ def test_empty_and_not_numbers(metric: Callable[[Any], Any], values: Any) -> Non
         lambda: bootstrap_interval([1, 2], groups=[1]),
         lambda: paired_test([1, 2], [1]),
         lambda: paired_test([1, 2], [1, 2], groups=[1]),
-        lambda: accuracy_plus([1, 1], ["a"]),
-        lambda: oracle_fidelity(["yes"], ["yes", "no"], ["yes", "no"]),
-        lambda: oracle_fidelity(["yes", "no"], ["yes", "no"], ["yes", "no"], groups=[1]),
         lambda: expected_calibration_error([0.5, 0.5], [1]),
-        lambda: reference_distance(np.zeros((2, 3)), np.zeros((3, 4, 3))),
-        lambda: reference_distance(np.zeros((2, 3)), np.zeros((2, 4, 5))),
-        lambda: frechet_distance(np.zeros((4, 3)), np.zeros((4, 2))),
     ],
 )
 def test_lengths_that_do_not_match(act: Callable[[], Any]) -> None:
@@ -443,13 +305,11 @@ def test_lengths_that_do_not_match(act: Callable[[], Any]) -> None:
     [
         (lambda: bootstrap_interval([1.0], confidence=1.0), "confidence=1.0"),
         (lambda: bootstrap_interval([1.0], resamples=0), "resamples=0"),
-        (lambda: accuracy([0.5]), "1 .right. or 0"),
-        (lambda: accuracy_plus([2, 0], ["a", "a"]), "1 .right. or 0"),
+        (lambda: expected_calibration_error([0.5], [0.5]), "1 .right. or 0"),
         (lambda: expected_calibration_error([1.5], [1]), "between 0 and 1"),
         (lambda: expected_calibration_error([0.5], [1], bins=0), "bins=0"),
         (lambda: diversity(np.zeros((3, 1, 4))), "two views"),
         (lambda: diversity(np.zeros((3, 4))), "dimensions"),
-        (lambda: frechet_distance(np.zeros((1, 4)), np.zeros((5, 4))), "two images"),
     ],
 )
 def test_values_out_of_range(act: Callable[[], Any], what: str) -> None:

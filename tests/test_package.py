@@ -25,7 +25,11 @@ LIGHT = (
     "hb_tta.cli.listing",
     "hb_tta.cli.report",
     "hb_tta.cli.store",
+    "hb_tta.experiments.plan",
+    "hb_tta.report.cells",
     "hb_tta.report.contact_sheet",
+    "hb_tta.report.document",
+    "hb_tta.report.renderers",
     "hb_tta.context",
     "hb_tta.describe",
     "hb_tta.families",
@@ -35,7 +39,7 @@ LIGHT = (
     "hb_tta.metrics",
     "hb_tta.describe.templates",
     "hb_tta.report.page",
-    "hb_tta.report.reading",
+    "hb_tta.integrations.lmms_eval.results",
     "hb_tta.store",
 )
 

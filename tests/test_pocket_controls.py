@@ -1,22 +1,17 @@
-"""The benchmark's controls are what they say: the ceiling keeps what is asked, and so on."""
+"""The experiment's controls are what they say: the ceiling keeps what is asked, and so on."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from hb_tta.experiments.pocket_controls import controls, draw_again, other_numbers, prompt_of
 from hb_tta.pocket.tasks import CATEGORIES, FOCUS, pocket_mme
 from hb_tta.pocket.world import is_held_out
-
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
-
-from pocket_controls import controls, draw_again, other_numbers, prompt_of  # noqa: E402
 
 # What each category's two questions are decided by.
 FACTS = {
@@ -74,10 +69,10 @@ def test_what_each_control_shows():
 
 
 @pytest.mark.soak
-def test_the_benchmark_runs_and_goes_on(tmp_path):
+def test_the_experiment_runs_and_goes_on(tmp_path):
     """End to end at its smallest size; a control's half-written line is answered again."""
     pytest.importorskip("lmms_eval", reason="the extra lmms-eval is not installed")
-    command = [sys.executable, str(BENCHMARKS / "pocket_mme.py"), "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "hb_tta.experiments.pocket_mme", "--out", str(tmp_path)]
     command += ["--limit", "2", "--views", "1"]
     subprocess.run(command, check=True, timeout=1200)
     report = (tmp_path / "report.json").read_bytes()

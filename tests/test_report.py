@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from hb_tta.integrations.lmms_eval.results import read_runs
 from report_files import SETTINGS, line, write_augmented, write_plain, write_run
 
 from hb_tta.cli import main
 from hb_tta.errors import UserError
-from hb_tta.metrics import accuracy, accuracy_plus
 from hb_tta.report import Record, Run, score, table
-from hb_tta.report.reading import read_runs
 from hb_tta.store import Store
 
 
@@ -53,15 +54,27 @@ def test_figures(both):
     assert augmented["settings"]["views"] == "2"
 
 
-def test_figures_are_those_of_the_metrics():
+def test_figures_by_hand():
     rights = [True, True, False, True, True, False, False, False, True, True]
     records = [Record(str(n), str(n // 2), "c", right) for n, right in enumerate(rights)]
     found = score([Run("plain", records, plain=True)])[0].scores["c"]
-    assert found.acc.estimate == accuracy(rights)
+    assert found.acc.estimate == 6 / 10
     assert found.acc_plus is not None
-    assert found.acc_plus.estimate == accuracy_plus(rights, [r.image for r in records])
+    assert found.acc_plus.estimate == 2 / 5
     assert found.acc_plus.estimate <= found.acc.estimate
     assert found.acc.n == 5
+
+
+def test_parts_of_a_point_count_as_parts():
+    """As in VQA's accuracy; from half a point on an answer counts as right."""
+    plain = [Record(str(n), str(n), "c", s) for n, s in enumerate((0.3, 0.6, 1.0))]
+    tuned = [Record(str(n), str(n), "c", s) for n, s in enumerate((0.9, 0.3, 1.0))]
+    _, one = score([Run("plain", plain, plain=True), Run("tuned", tuned)])
+    found = one.scores["c"]
+    assert found.acc.estimate == pytest.approx(2.2 / 3)
+    assert found.change is not None
+    assert found.change.acc.difference == pytest.approx(0.1)
+    assert (found.change.fixed, found.change.broken) == (1, 1)
 
 
 def test_an_order_of_questions_does_not_matter(tmp_path, store, both):
@@ -130,11 +143,11 @@ def test_cognition_and_documents_of_older_files(tmp_path):
 
 def test_what_the_views_said(both, tmp_path):
     _, (plain, augmented) = read_runs(both)
-    assert not plain.records[0].views
+    assert not plain.records[0].seen
     record = augmented.records[0]
-    assert [view.label for view in record.views] == ["real", "seed 0", "seed 1"]
-    assert record.views[1].yes == -0.2
-    assert record.views[0].pictures[0].file is not None
+    assert [view.label for view in record.seen] == ["real", "seed 0", "seed 1"]
+    assert record.seen[1].yes == -0.2
+    assert record.seen[0].pictures[0].file is not None
     assert record.description == "a description of 0"
 
 
@@ -147,7 +160,7 @@ def test_answers_out_of_the_response_cache(tmp_path, store, both):
     beside.with_name("mme.rank1.jsonl").write_text("".join(lines[1::2]))
     _, (cached,) = read_runs([str(tmp_path / "cached")])
     _, (_, augmented) = read_runs(both)
-    assert [r.views[1:] for r in cached.records] == [r.views[1:] for r in augmented.records]
+    assert [r.seen[1:] for r in cached.records] == [r.seen[1:] for r in augmented.records]
 
 
 def test_runs_of_equal_names_are_told_apart(tmp_path, store):
@@ -273,6 +286,19 @@ def test_the_command(both, tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().err.startswith("hb-tta: nowhere is no folder: give what stood")
     assert main([*arguments, "--out", str(tmp_path)]) == 1
     assert "name another file with --out" in capsys.readouterr().err
+
+
+def test_the_command_needs_neither_torch_nor_lmms_eval(both, tmp_path):
+    line = ["report", *both, "--store", str(tmp_path / "store"), "--out", str(tmp_path / "p.html")]
+    code = f"""
+import sys
+sys.modules["torch"] = sys.modules["lmms_eval"] = None  # an import of either fails
+from hb_tta.cli import main
+sys.exit(main({line!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "all: 8 questions, 4 images" in done.stdout
 
 
 def test_markdown(both):

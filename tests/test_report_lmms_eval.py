@@ -10,10 +10,10 @@ from lmms_eval_runs import evaluate, small_tasks
 
 pytest.importorskip("lmms_eval", reason="the extra lmms-eval is not installed")
 
+from hb_tta.integrations.lmms_eval.results import read_runs
 from lmms_eval.loggers.evaluation_tracker import EvaluationTracker
 
 from hb_tta.report import page, score
-from hb_tta.report.reading import read_runs
 from hb_tta.store import Store
 
 TASK = "pocket_mme_dev"
@@ -27,7 +27,7 @@ def evaluated(tmp_path_factory):
     mllm = tiny_models.save_llava(work / "mllm")
     own = {}
     for name, flags in {"plain": {}, "randaugment": {"augment": "randaugment"}}.items():
-        flags |= {"augment_args": f"family=pocket,views=2,store={work / 'store'}"}
+        flags |= {"augment_args": f"family=pocket,n=2,store={work / 'store'}"}
         tracker = EvaluationTracker(output_path=str(work / name))
         results = evaluate(
             tasks,
@@ -75,4 +75,4 @@ def test_the_command_that_makes_views_again_is_the_runs(evaluated):
     assert command is not None
     assert f"--model llava_hf --tasks {TASK} --model_args pretrained={work / 'mllm'}" in command
     assert "--augment randaugment --augment_args" in command
-    assert "family=pocket" in command and "views=2" in command
+    assert "family=pocket" in command and "n=2" in command and "combine=mean" in command

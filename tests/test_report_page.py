@@ -12,16 +12,16 @@ from pathlib import Path
 
 import chromium
 import pytest
+from hb_tta.integrations.lmms_eval.results import read_runs
 from PIL import Image
 from report_files import line, picture, png, said, write_augmented, write_plain, write_run
 from test_contact_sheet import EVIL
 from test_contact_sheet import Page as Parsed
 
 from hb_tta.images import load_image
-from hb_tta.report import Picture, Record, Run, View, page, score
+from hb_tta.report import Picture, Record, Run, Seen, page, score
 from hb_tta.report.album import LARGEST, Album, data_uri
 from hb_tta.report.gallery import share_of_yes
-from hb_tta.report.reading import read_runs
 from hb_tta.store import Store
 
 
@@ -137,8 +137,8 @@ def test_a_gallery_of_few_shows_what_changed(folder):
 
 def test_views_that_were_asked_one_by_one():
     """combine=vote has an answer a view, and no scores."""
-    views = [View("real", answer="Yes, <it> is"), View("seed 0", answer="no")]
-    record = Record("0", "0", "c", True, answer="Yes", target="Yes", views=views)
+    views = [Seen("real", answer="Yes, <it> is"), Seen("seed 0", answer="no")]
+    record = Record("0", "0", "c", True, answer="Yes", target="Yes", seen=views)
     text = page.render("t", score([Run("vote", [record])]), store=Store("/nowhere")).html
     assert "Yes, &lt;it&gt; is" in text
 
@@ -146,9 +146,9 @@ def test_views_that_were_asked_one_by_one():
 def test_results_of_another_kind(tmp_path):
     """Classification: images in files, one question an image, answers that are no yes and no."""
     (tmp_path / "a.png").write_bytes(png(Image.new("RGB", (300, 200))))
-    views = [View("real", [Picture(file=tmp_path / "a.png")], answer="shark")]
-    records = [Record("a", "a", "ImageNet-R", False, target="tench", answer="shark", views=views)]
-    runs = [Run("zero-shot", [replace(records[0], right=True)], plain=True), Run("tuned", records)]
+    views = [Seen("real", [Picture(file=tmp_path / "a.png")], answer="shark")]
+    records = [Record("a", "a", "ImageNet-R", False, target="tench", answer="shark", seen=views)]
+    runs = [Run("zero-shot", [replace(records[0], score=1.0)], plain=True), Run("tuned", records)]
     found = page.render("imagenet", score(runs), store=Store(tmp_path))
     parsed = Parsed(found.html)
     assert found.missing == {}
@@ -158,8 +158,8 @@ def test_results_of_another_kind(tmp_path):
 
 
 def test_missing_images_of_two_models_are_counted_apart(tmp_path):
-    views = [View("real", [Picture()]), View("seed 0", [Picture(key="0" * 64)])]
-    records = [Record("0", "0", "c", True, views=views)]
+    views = [Seen("real", [Picture()]), Seen("seed 0", [Picture(key="0" * 64)])]
+    records = [Record("0", "0", "c", True, seen=views)]
     runs = [Run("hummingbird", records, model=model) for model in ("a", "b")]
     found = page.render("t", score(runs), store=Store(tmp_path / "empty"))
     assert found.missing == {"a: hummingbird": 2, "b: hummingbird": 2}
@@ -267,7 +267,7 @@ def test_images_come_when_a_question_is_opened(opened):
 def test_what_a_person_sees(opened, tmp_path):
     """A screenshot, for people to look at; the views of an opened question are in it."""
     opened.run("document.querySelectorAll('.question summary')[3].click()")
-    opened.run("document.getElementById('filters').scrollIntoView()")
+    opened.run("document.getElementById('filters').scrollIntoSeen()")
     opened.run("new Promise(done => setTimeout(done, 300))")
     opened.screenshot(tmp_path / "page.png")
     seen = load_image(tmp_path / "page.png")

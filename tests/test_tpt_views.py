@@ -302,8 +302,9 @@ def test_few_shot_tasks_with_views_of_either_kind(clip):
 def test_the_command_prints_a_table_and_writes_json(tmp_path, capsys):
     out = tmp_path / "out.json"
     line = ["tpt", "--task", "pocket_objects_r", "--limit", "8", "--augment", "none", "randaugment"]
-    line += ["--views", "2", "--quiet", "--out", str(out), "--store", str(tmp_path / "store")]
-    line += ["--html", str(tmp_path / "out.html")]
+    line += ["--family", "pocket", "-n", "2", "--crops", "2", "--quiet"]
+    line += ["--out", str(out), "--html", str(tmp_path / "out.html")]
+    line += ["--store", str(tmp_path / "store")]
     assert main(line) == 0
     printed = capsys.readouterr().out
     assert "| tpt + randaugment |" in printed
@@ -312,7 +313,8 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path, capsys):
     assert [result["augment"] for result in results] == ["none", "randaugment"]
     page = (tmp_path / "out.html").read_text()
     assert "<th scope=row>tpt + randaugment</th>" in page
-    assert "http" not in page
+    assert "http:" not in page and "https:" not in page
+    assert "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\"" in page
     assert main(line) == 0
     assert capsys.readouterr().out == printed
 
@@ -329,7 +331,7 @@ def test_names_are_escaped_and_an_average_waits_for_all_tasks():
     page = table.html([result("<script>", 0.25), result("b", 0.75)])
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
-    assert '<small class="down sure">-50.0, p = 0.01</small>' in page
+    assert '<small class="down sure">−50.0<br>p=0.010</small>' in page
     text = table.markdown([result("a", 0.25), result("b", 0.75)])
     assert "| tpt + none | 25.0 [25.0, 25.0] ECE 10.0 | 75.0 [75.0, 75.0] ECE 10.0 | 50.0 [" in text
     other = result("a", 0.5) | {"augment": "randaugment"}
@@ -369,7 +371,7 @@ def test_the_average_weighs_tasks_alike_and_its_gain_is_over_the_same_samples():
     ],
 )
 def test_mistakes_are_told_in_a_sentence(line, told, capsys):
-    assert main(["tpt", "--limit", "2", "--quiet", *line]) == 1
+    assert main(["tpt", "--limit", "2", "--quiet", "--family", "pocket", *line]) == 1
     error = capsys.readouterr().err
     assert told in error
     assert "Traceback" not in error

@@ -289,7 +289,7 @@ def test_answer(mllm):
     text = mllm.processor.batch_decode(decoded.value[:, prompt:], skip_special_tokens=True)[0]
     assert found.text == text
     yes, no = yes_no_tokens(mllm.processor.tokenizer)
-    for score, image in zip(found.views, IMAGES, strict=True):
+    for score, image in zip(found.seen, IMAGES, strict=True):
         probabilities_K = first_logits(mllm, image).softmax(-1)
         assert abs(probabilities_K[yes].sum().log().item() - score.yes) <= 1e-4
         assert abs(probabilities_K[no].sum().log().item() - score.no) <= 1e-4
@@ -299,7 +299,7 @@ def test_answer_without_views_is_the_models_own(mllm):
     found = answer(mllm.model, mllm.processor, IMAGES[0], QUESTION, max_new_tokens=6)
     ids = plain(mllm, IMAGES[0])[:, inputs(mllm, IMAGES[0])["input_ids"].shape[1] :]
     assert found.text == mllm.processor.batch_decode(ids, skip_special_tokens=True)[0]
-    assert len(found.views) == 1
+    assert len(found.seen) == 1
 
 
 def test_answer_needs_a_chat_template(llava):

@@ -61,6 +61,8 @@ class CommandParser(argparse.ArgumentParser):
 
     Args:
         module: name of the command's module; None where the arguments are added at once.
+
+    A default ``notes`` of the command is a function that gives what the help text ends with.
     """
 
     def __init__(self, *, module: str | None = None, **settings: Any) -> None:
@@ -84,6 +86,11 @@ class CommandParser(argparse.ArgumentParser):
             default=argparse.SUPPRESS,
             help="show the traceback of an error",
         )
+
+    def format_help(self) -> str:
+        """The help text, and the notes behind it."""
+        told, notes = super().format_help(), self.get_default("notes")
+        return told if notes is None else f"{told}\n{notes()}\n"
 
     def parse_known_args(self, args=None, namespace=None):
         self.fill()

@@ -6,14 +6,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hb_tta.cli.options import add_running, add_views
 from hb_tta.cli.output import MANIFEST, Output
 from hb_tta.cli.requests import Failure, Request, read_requests
 from hb_tta.context import TASKS
 from hb_tta.errors import UserError
-from hb_tta.report.contact_sheet import spelled_out
+from hb_tta.report.cells import spelled_out
+from hb_tta.settings import ViewSettings, by_arguments, settings_table
+from hb_tta.settings import add_arguments as add_settings
 
 if TYPE_CHECKING:
     from hb_tta.augment import Augmenter
@@ -34,7 +35,8 @@ EXAMPLES = """\
 examples:
   hb-tta augment photo.jpg "Is there a dog?" -n 8
   hb-tta augment scene.png "Is the circle red?" --family pocket --out views
-  hb-tta augment questions.jsonl --seed 100 --store /data/views"""
+  hb-tta augment questions.jsonl --seed 100 --store /data/views
+  hb-tta augment photo.jpg --method randaugment --augment_args magnitude=20"""
 
 SHOWN = 20  # failures told on the terminal; the manifest has all
 
@@ -46,10 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.description = DESCRIPTION
     parser.epilog = EXAMPLES
+    parser.set_defaults(notes=settings_table)
     parser.add_argument("image", metavar="IMAGE", help="an image file, or a file in .jsonl")
     parser.add_argument("question", metavar="QUESTION", nargs="?", help="what matters in it")
-    add_views(parser)
-    _add_generator(parser)
+    parser.add_argument(
+        "--method", default="hummingbird", help="see `hb-tta list` (default: hummingbird)"
+    )
+    add_settings(parser)
     parser.add_argument(
         "--task",
         choices=TASKS,
@@ -63,60 +68,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the views' folder; files of the same name are replaced (default: hb-tta-out)",
     )
-    parser.add_argument(
-        "--cpu-offload",
-        action="store_true",
-        help="keep on the GPU only what works just now: slower, for small GPUs",
-    )
-    add_running(parser)
-
-
-def _add_generator(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--method", default="hummingbird", help="see `hb-tta list` (default: hummingbird)"
-    )
-    parser.add_argument(
-        "--family",
-        default="sdxl",
-        help="the models: sdxl, for photographs, wants a GPU and downloads its weights; pocket, "
-        "bundled, knows the pocket world alone (default: sdxl)",
-    )
-    parser.add_argument(
-        "--lora",
-        metavar="DIR|ID",
-        help="a LoRA's folder or hub id, or 'none' for the untuned generator (default: the "
-        "family's)",
-    )
-    parser.add_argument(
-        "--steps", type=int, metavar="N", help="denoising steps (default: the family's)"
-    )
-    parser.add_argument(
-        "--guidance", type=float, metavar="SCALE", help="guidance scale (default: the family's)"
-    )
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16", "float16"),
-        help="numbers to compute with (default: bfloat16 on a GPU, float32 on a CPU)",
-    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Augment one image or many, write the views and their manifest."""
     many = arguments.image.endswith(".jsonl")
     requests, failures = _read_file(arguments) if many else _read_image(arguments)
-    augmenter = _augmenter(arguments)  # loads nothing yet, but knows of wrong settings
+    settings = view_settings(arguments)
+    # It loads nothing yet, but knows of wrong settings.
+    augmenter = settings.augmenter(task=arguments.task)
     if many:
         requests, unreadable = _look_at_images(requests)
         failures = sorted(failures + unreadable, key=lambda failure: failure.index)
     output = Output(Path(arguments.out))
     try:
         if requests:
-            _augment(augmenter, requests, output, arguments)
+            _augment(augmenter, requests, output, settings)
     finally:  # what was written before an interruption is listed, too
         if output.items or failures:
             output.write_manifest(failures)
     _tell(output, failures, many=many)
     return 1 if failures else 0
+
+
+def view_settings(arguments: argparse.Namespace) -> ViewSettings:
+    """Which views the command line asks for."""
+    return ViewSettings.of(arguments.method, by_arguments(arguments))
 
 
 def _read_image(arguments: argparse.Namespace) -> tuple[list[Request], list[Failure]]:
@@ -150,34 +127,14 @@ def _look_at_images(requests: Sequence[Request]) -> tuple[list[Request], list[Fa
     return sound, unreadable
 
 
-def _augmenter(arguments: argparse.Namespace) -> Augmenter:
-    from hb_tta import Augmenter
-
-    settings: dict[str, Any] = {}
-    if arguments.lora is not None:
-        settings["lora"] = None if arguments.lora == "none" else arguments.lora
-    return Augmenter.from_pretrained(
-        arguments.method,
-        family=arguments.family,
-        num_inference_steps=arguments.steps,
-        guidance_scale=arguments.guidance,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        store=arguments.store,
-        task=arguments.task,
-        cpu_offload=arguments.cpu_offload,
-        **settings,
-    )
-
-
 def _augment(
     augmenter: Augmenter,
     requests: Sequence[Request],
     output: Output,
-    arguments: argparse.Namespace,
+    settings: ViewSettings,
 ) -> None:
     contexts = [request.context() for request in requests]
-    done = augmenter.iter_augment(contexts, n=arguments.n, seed=arguments.seed)
+    done = augmenter.iter_augment(contexts, n=settings.n, seed=settings.seed)
     for request, augmentation in zip(requests, done, strict=True):
         output.add(request, augmentation)
 

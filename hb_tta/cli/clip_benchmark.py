@@ -6,6 +6,7 @@ import argparse
 from importlib.util import find_spec
 
 from hb_tta.errors import UserError
+from hb_tta.settings import settings_table
 
 DESCRIPTION = """\
 `eval` tunes prompts for every image on its views, whatever else the options of
@@ -15,15 +16,18 @@ name (pocket), open_clip's names with --pretrained, or a folder with --pretraine
 
 options of hb-tta:
   --augment METHOD       who makes views, see `hb-tta list` (default: crops alone)
-  --views N              generated views of an image (default: 4)
-  --crops N              random crops of an image (default: 63 without --augment, else 0)
-  --family NAME          the models that make views (default: pocket)
+  -n N                   generated views of an image (default: 4)
+  --family NAME          the models that make views: sdxl or pocket (default: sdxl)
+  --store DIR            where views and features are kept
+  --augment_args KEY=VALUE,…     any setting of the views by name, the method's own too:
+                         key=value,…, a JSON object, or @file.json
+  --crops N              random crops of an image (default: the filter's, 63 of tpt and 64 of
+                         difftpt)
   --filter NAME          tpt, difftpt-paper or difftpt-code (default: tpt)
   --selection SHARE      of views that are trusted (default: the filter's)
   --generated-selection SHARE    a quota of their own for generated views
   --steps N, --lr X      of tuning (default: 1, 0.005)
   --prompt TEXT          to start from (default: 'a photo of a')
-  --store DIR            where views and features are kept
 
 The results have the accuracies without tuning beside the tuned ones: zero-shot, average,
 zero and mta."""
@@ -40,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "hb-tta clip-benchmark {eval,build} [options of clip_benchmark]"
     parser.description = DESCRIPTION
     parser.epilog = EXAMPLES
+    parser.set_defaults(notes=settings_table)
     parser.set_defaults(passes_on=True)  # all that follows goes to clip_benchmark as it stands
 
 

@@ -9,9 +9,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hb_tta.cli.options import add_running, add_views, positive
+from hb_tta.cli.options import positive
 from hb_tta.cli.output import write_result
 from hb_tta.context import MultimodalContext
+from hb_tta.settings import ViewSettings, by_arguments, each
+from hb_tta.settings import add_arguments as add_settings
 
 if TYPE_CHECKING:
     from hb_tta.pocket.tasks import Sample
@@ -41,7 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scenes", type=positive, default=5, metavar="N", help="how many (default: 5)"
     )
-    add_views(parser)
     parser.add_argument(
         "--method",
         action="append",
@@ -53,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the page (default: hb-tta-demo.html)",
     )
-    add_running(parser)
+    add_settings(parser, "n", "seed", "device", "store")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -61,11 +62,12 @@ def run(arguments: argparse.Namespace) -> int:
     from hb_tta.describe.templates import clean_question
     from hb_tta.report.contact_sheet import Panel, render
 
+    asked = {"family": FAMILY, **by_arguments(arguments)}
     samples = list(pick_scenes(arguments.scenes))
     rows: list[list[Row]] = [[] for _ in samples]
-    for method in arguments.method or METHODS:
-        print(f"{method}: {arguments.n} views of {len(samples)} scenes …", file=sys.stderr)
-        for scene_rows, row in zip(rows, augment_all(method, samples, arguments), strict=True):
+    for method, settings in each(arguments.method or METHODS, asked).items():
+        print(f"{method}: {settings.n} views of {len(samples)} scenes …", file=sys.stderr)
+        for scene_rows, row in zip(rows, augment_all(settings, samples), strict=True):
             scene_rows.append(row)
     panels = [
         Panel(
@@ -102,15 +104,10 @@ def contexts_of(samples: Iterable[Sample]) -> list[MultimodalContext]:
     return [MultimodalContext(sample.image, sample.question) for sample in samples]
 
 
-def augment_all(
-    method: str, samples: Sequence[Sample], arguments: argparse.Namespace
-) -> Iterator[Row]:
+def augment_all(settings: ViewSettings, samples: Sequence[Sample]) -> Iterator[Row]:
     """A row of views for every scene."""
-    from hb_tta import Augmenter
     from hb_tta.report.contact_sheet import Row
 
-    augmenter = Augmenter.from_pretrained(
-        method, family=FAMILY, device=arguments.device, store=arguments.store
-    )
-    for done in augmenter.augment(contexts_of(samples), n=arguments.n, seed=arguments.seed):
-        yield Row(method, done.views, done.seeds, done.description)
+    done = settings.augmenter().augment(contexts_of(samples), n=settings.n, seed=settings.seed)
+    for its in done:
+        yield Row(settings.method, its.views, its.seeds, its.description)

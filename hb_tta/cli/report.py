@@ -50,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the table, write the page, and print where it is."""
+    from hb_tta.integrations.lmms_eval.results import read_runs
     from hb_tta.report import page, score, table
-    from hb_tta.report.reading import read_runs
     from hb_tta.store import Store
 
     task, runs = read_runs(arguments.results, task=arguments.task, store=arguments.store)

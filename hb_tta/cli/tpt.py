@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hb_tta.cli.options import add_running, positive
+from hb_tta.cli.options import positive
 from hb_tta.cli.output import write_result
+from hb_tta.settings import ViewSettings, by_arguments, each, options_of, settings_table
+from hb_tta.settings import add_arguments as add_settings
 
 if TYPE_CHECKING:
     from hb_tta.tpt.models import Clip
     from hb_tta.tpt.views import ViewFeatures
+
+NONE = "none"  # in place of a method: no generated views
 
 DESCRIPTION = """\
 Tunes a CLIP's prompts on the views of each test image, and prints accuracy with intervals
@@ -27,10 +33,10 @@ other settings of the tuner encode no image again."""
 
 EXAMPLES = """\
 examples:
-  hb-tta tpt --task pocket_objects_all --augment none randaugment i2t2i hummingbird
-  hb-tta tpt --task pocket_hoi --augment none hummingbird --views 2 --split sealed
+  hb-tta tpt --task pocket_objects_all --family pocket --augment none randaugment hummingbird
+  hb-tta tpt --task pocket_hoi --family pocket --augment none hummingbird -n 2 --split sealed
   hb-tta tpt --task imagenet-a --data imagenet-a --clip ViT-B-16-quickgelu:openai \\
-      --family sdxl --augment hummingbird --views 63 --crops 63 --filter difftpt-paper --steps 4"""
+      --augment hummingbird -n 63 --filter difftpt-paper --steps 4"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,70 +60,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit", type=positive, metavar="N", help="samples of each task, a fixed subset"
     )
-    _add_models(parser)
-    _add_views(parser)
-    _add_tuning(parser)
-    parser.add_argument("--out", metavar="FILE", help="write the results as JSON")
-    parser.add_argument("--html", metavar="FILE", help="write them as a page, too")
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
-    add_running(parser)
-
-
-def _add_models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clip",
         metavar="DIR|ID|NAME:TAG",
         help="a folder, a hub id, or open_clip's NAME:PRETRAINED (default: the family's)",
     )
-    parser.add_argument(
-        "--family",
-        default="pocket",
-        help="the models that make views: pocket or sdxl (default: pocket)",
-    )
-    parser.add_argument(
-        "--lora",
-        metavar="DIR|ID",
-        help="a LoRA's folder or hub id, or 'none' (default: the family's)",
-    )
+    _add_views(parser)
+    _add_tuning(parser)
+    parser.add_argument("--out", metavar="FILE", help="write the results as JSON")
+    parser.add_argument("--html", metavar="FILE", help="write them as a page, too")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.set_defaults(notes=settings_table)
 
 
 def _add_views(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--augment",
         nargs="+",
-        default=["none"],
+        default=[NONE],
         metavar="METHOD",
         help="who makes views, see `hb-tta list`; none: the crops alone (default: none)",
     )
     parser.add_argument(
-        "--views",
-        type=positive,
-        default=4,
-        metavar="N",
-        help="generated views of an image (default: 4)",
-    )
-    parser.add_argument(
         "--crops",
         type=int,
-        default=0,
         metavar="N",
-        help="random crops of an image as well, 63 in TPT (default: 0)",
+        help="random crops of an image as well, by the same seed (default: the filter's, 63 of "
+        "tpt and 64 of difftpt; in few-shot tasks none)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of views and crops (default: 0)")
     parser.add_argument(
         "--views-of",
         choices=("both", "supports", "queries"),
         default="both",
         help="in few-shot tasks, whose views are used (default: both)",
     )
-    parser.add_argument(
-        "--sampling-steps",
-        type=positive,
-        metavar="N",
-        help="denoising steps of a generated view (default: the family's)",
-    )
-    parser.add_argument(
-        "--guidance", type=float, metavar="SCALE", help="guidance scale (default: the family's)"
+    own = ("num_inference_steps", "guidance_scale", "lora")
+    add_settings(
+        parser,
+        *("family", "n", "seed", "device", "store", *own),
+        flags={"num_inference_steps": "--sampling-steps"},
     )
 
 
@@ -165,11 +146,13 @@ def run(arguments: argparse.Namespace) -> int:
         split=arguments.split,
         limit=arguments.limit,
     )
-    family = get_family(arguments.family)
-    clip = load_clip(arguments.clip or family.weights("clip"), device=arguments.device)
-    makers = {
-        method: _views(method, clip, arguments) for method in dict.fromkeys(arguments.augment)
-    }
+    methods = list(dict.fromkeys(arguments.augment))
+    chosen = view_settings(arguments)
+    options = options_of(by_arguments(arguments))
+    family = get_family(options["family"])
+    clip = load_clip(arguments.clip or family.weights("clip"), device=options["device"])
+    crops = _crops(tasks, arguments)
+    makers = {method: _views(clip, options, chosen.get(method), crops) for method in methods}
     results = []
     for method, views in makers.items():
         for task in tasks:
@@ -180,37 +163,43 @@ def run(arguments: argparse.Namespace) -> int:
                 write_result(Path(arguments.out), text.encode())
             if arguments.html:
                 write_result(Path(arguments.html), table.html(results).encode())
-    print(table.markdown(results))
+    # Markdown for a file or another program, where it is pasted from.
+    print(table.text(results) if sys.stdout.isatty() else table.markdown(results))
     return 0
 
 
-def _views(method: str, clip: Clip, arguments: argparse.Namespace) -> ViewFeatures:
-    from hb_tta import Augmenter
+def view_settings(arguments: argparse.Namespace) -> dict[str, ViewSettings]:
+    """Which views the command line asks for, by method; none of those for which there are none."""
+    return each((method for method in arguments.augment if method != NONE), by_arguments(arguments))
+
+
+def _crops(tasks: Sequence[Any], arguments: argparse.Namespace) -> int:
+    """How many crops an image has: what was asked for, else what the way of tuning has."""
+    from hb_tta.datasets import FewShot
+    from hb_tta.tpt import few_shot
+    from hb_tta.tpt.filters import get_filter
+
+    if arguments.crops is not None:
+        return arguments.crops
+    if all(isinstance(task, FewShot) for task in tasks):
+        return few_shot.CROPS
+    return get_filter(arguments.filter).crops
+
+
+def _views(
+    clip: Clip, options: Mapping[str, Any], settings: ViewSettings | None, crops: int
+) -> ViewFeatures:
     from hb_tta.store import Store
     from hb_tta.tpt.views import ViewFeatures
 
-    store = Store(arguments.store)
-    if method == "none":
-        return ViewFeatures(clip, store, crops=arguments.crops, seed=arguments.seed)
-    settings: dict[str, Any] = {}
-    if arguments.lora is not None:
-        settings["lora"] = None if arguments.lora == "none" else arguments.lora
-    augmenter = Augmenter.from_pretrained(
-        method,
-        family=arguments.family,
-        num_inference_steps=arguments.sampling_steps,
-        guidance_scale=arguments.guidance,
-        device=arguments.device,
-        store=store,
-        **settings,
-    )
+    store = Store(options["store"])
     return ViewFeatures(
         clip,
         store,
-        augmenter=augmenter,
-        generated=arguments.views,
-        crops=arguments.crops,
-        seed=arguments.seed,
+        augmenter=None if settings is None else settings.augmenter(store=store),
+        generated=0 if settings is None else settings.n,
+        crops=crops,
+        seed=options["seed"],
     )
 
 

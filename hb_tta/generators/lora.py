@@ -74,7 +74,7 @@ def merge_lora(
     for layer in _lora_layers(unet):
         layer.merge(adapter_names=[ADAPTER])
     unet.unload_lora()
-    unet.to(getattr(torch, dtype))
+    torch.nn.Module.to(unet, getattr(torch, dtype))  # diffusers' own prints a warning of nothing
 
 
 def _read_config(folder: str) -> LoraConfig:

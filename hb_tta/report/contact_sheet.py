@@ -1,18 +1,17 @@
 """Contact sheets: reference images and their views on one self-contained HTML page.
 
-Data in, a string out. Pictures are embedded as PNG, all text is escaped, and the page's own
-content security policy forbids it to load anything.
+Data in, a string out. Pictures are embedded as PNG; the page is that of document.py.
 """
 
 from __future__ import annotations
 
 import base64
-import html
 import io
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from hb_tta.report.document import document, visible
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -58,22 +57,7 @@ class Panel:
 def render(panels: Sequence[Panel], *, title: str, subtitle: str = "") -> str:
     """The page that shows the panels in order: UTF-8 HTML that needs no other file."""
     body = "\n".join(_panel(panel) for panel in panels)
-    lead = f'<p class="lead">{visible(subtitle)}</p>' if subtitle else ""
-    return _PAGE.format(style=_STYLE, title=visible(title), lead=lead, body=body)
-
-
-def visible(text: str) -> str:
-    """Escape ``text`` for HTML; what a browser hides is spelled out."""
-    return html.escape(spelled_out(text))
-
-
-def spelled_out(text: str) -> str:
-    """``text`` with its control characters, line breaks apart, written as in Python: ``\\x1b``."""
-    return "".join(
-        # Cc: control characters; Cs: halves of surrogate pairs, which UTF-8 cannot hold.
-        repr(char)[1:-1] if char != "\n" and unicodedata.category(char) in ("Cc", "Cs") else char
-        for char in text
-    )
+    return document(title, f'<div class="sheet">\n{body}\n</div>', lead=subtitle)
 
 
 def data_uri(image: Image) -> str:
@@ -124,60 +108,3 @@ def _figure(image: Image, caption: str) -> str:
 
 def _text(text: str) -> str:
     return f'<span class="text" dir="auto">{visible(text)}</span>'
-
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<header><h1>{title}</h1>{lead}</header>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
-
-_STYLE = """
-:root { color-scheme: light dark; --page: #f4f3f0; --card: #fff; --ink: #1d1c1a;
-  --quiet: #6d6a64; --line: #e2dfd8; }
-@media (prefers-color-scheme: dark) { :root { --page: #191817; --card: #242321; --ink: #eceae6;
-  --quiet: #a19d95; --line: #3a3835; } }
-* { box-sizing: border-box; margin: 0; }
-body { background: var(--page); color: var(--ink); padding: 32px;
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-header, main { max-width: 1240px; margin: 0 auto; }
-header { margin-bottom: 24px; }
-h1 { font-size: 24px; font-weight: 650; }
-.lead { color: var(--quiet); white-space: pre-line; }
-section { display: grid; grid-template-columns: 256px minmax(0, 1fr); gap: 32px;
-  background: var(--card); border: 1px solid var(--line); border-radius: 10px;
-  padding: 24px; margin-bottom: 20px; }
-h2 { font-size: 17px; font-weight: 600; line-height: 1.35; margin: 12px 0 8px; }
-h3 { font-size: 13px; font-weight: 600; color: var(--quiet); margin-bottom: 6px; }
-.text { display: block; max-height: 12em; overflow: auto; overflow-wrap: anywhere;
-  white-space: pre-line; }
-dl { display: grid; gap: 2px; font-size: 14px; }
-dt { color: var(--quiet); font-size: 12px; margin-top: 6px; }
-dd { margin: 0; }
-.rows { display: grid; gap: 18px; align-content: start; }
-.row + .row { border-top: 1px solid var(--line); padding-top: 14px; }
-.description { font-size: 14px; margin-bottom: 8px; }
-.views { display: flex; flex-wrap: wrap; gap: 10px; }
-figure { margin: 0; }
-figure img { display: block; border-radius: 4px; background: var(--line); }
-.views .small img { height: 128px; }
-.views .large img { height: 200px; max-width: 100%; object-fit: contain; }
-.small img { image-rendering: pixelated; }
-.reference img { width: 100%; }
-figcaption { color: var(--quiet); font-size: 12px; margin-top: 3px;
-  font-variant-numeric: tabular-nums; }
-@media (max-width: 760px) { body { padding: 12px; } section { grid-template-columns: 1fr; } }
-"""

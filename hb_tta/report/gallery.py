@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from hb_tta.describe.templates import clean_question
 from hb_tta.report import table
 from hb_tta.report.album import Album
-from hb_tta.report.contact_sheet import visible
-from hb_tta.report.records import Record, View
+from hb_tta.report.document import visible
+from hb_tta.report.records import Record, Seen
 from hb_tta.report.scores import Scored, change_of
 
 _MARKS = {"right": "✓", "fixed": "✓", "wrong": "✗", "broken": "✗"}
@@ -99,7 +99,7 @@ class Gallery:
         )
 
     def _thumbnail(self, row: Row) -> str:
-        real = (p for r in row.records for view in r.views[:1] for p in view.pictures)
+        real = (p for r in row.records for seen in r.seen[:1] for p in seen.pictures)
         place = self.album.first(real)
         return _image(place, "", "thumbnail") if place is not None else _NO_THUMBNAIL
 
@@ -119,9 +119,9 @@ class Gallery:
         )
         if record.description:
             said += f'<p class="description" dir="auto">{visible(record.description)}</p>'
-        views = "".join(self._view(view, record, name) for view in record.views)
+        views = "".join(self._seen(seen, record, name) for seen in record.seen)
         command = self._scored[place].run.command
-        if views and record.combined is not None and len(record.views) > 1:
+        if views and record.combined is not None and len(record.seen) > 1:
             bar = _bar(record.combined, record)
             views += f'<figure class="combined"><figcaption>combined{bar}</figcaption></figure>'
         if views:
@@ -130,11 +130,11 @@ class Gallery:
             said += f'<p class="again">made again by <code>{visible(command)}</code></p>'
         return f"<section>{said}</section>\n"
 
-    def _view(self, view: View, record: Record, name: str) -> str:
-        places = [self.album.place(picture) for picture in view.pictures]
+    def _seen(self, seen: Seen, record: Record, name: str) -> str:
+        places = [self.album.place(picture) for picture in seen.pictures]
         self.missing[name] += places.count(None)
-        shown = "".join(_GONE if p is None else _image(p, view.label) for p in places)
-        caption = f"<figcaption>{visible(view.label)}{_bar(view, record)}</figcaption>"
+        shown = "".join(_GONE if p is None else _image(p, seen.label) for p in places)
+        caption = f"<figcaption>{visible(seen.label)}{_bar(seen, record)}</figcaption>"
         return f"<figure>{shown}{caption}</figure>"
 
 
@@ -151,22 +151,22 @@ def _facts(record: Record) -> str:
         "right answer": record.target,
         "prompt": record.text,
         "question": record.question,
-        "image": record.image,
+        "image": record.group,
     }
     return "".join(f"<dt>{k}</dt><dd dir=auto>{visible(v)}</dd>" for k, v in facts.items() if v)
 
 
-def _bar(view: View, record: Record) -> str:
-    """How much a view says yes: its share of yes and no."""
-    if view.answer is not None:
-        return f"<q dir=auto>{visible(view.answer)}</q>"
-    if view.yes is None or view.no is None:
+def _bar(seen: Seen, record: Record) -> str:
+    """How much the model says yes at the sight of an image: its share of yes and no."""
+    if seen.answer is not None:
+        return f"<q dir=auto>{visible(seen.answer)}</q>"
+    if seen.yes is None or seen.no is None:
         return ""
-    share = share_of_yes(view.yes, view.no)
+    share = share_of_yes(seen.yes, seen.no)
     leans = "yes" if share > 0.5 else "no"
     right = leans == record.target.strip().lower()
     shown = share if leans == "yes" else 1 - share
-    logs = f"log p(yes) {view.yes:.3f}, log p(no) {view.no:.3f}"
+    logs = f"log p(yes) {seen.yes:.3f}, log p(no) {seen.no:.3f}"
     return (
         f'<span class="bar" style="--yes-share:{share:.4f}" title="{logs}"></span>'
         f'<span class="score {"right" if right else "wrong"}">{leans} {100 * shown:.1f} % '

@@ -1,23 +1,19 @@
-"""Scores and a gallery of questions as one HTML page that needs no other file and no network.
+"""Scores and a gallery of questions as one HTML page (document.py).
 
-All text is escaped; the page's content security policy lets it load nothing and run no script but
-its own (page.js), which is named by its digest. The images stand once each in a block of JSON, and
-page.js shows those of a question when it is opened.
+The images stand once each in a block of JSON, and page.js shows those of a question when it is
+opened.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 
-from hb_tta.metrics import Interval, PairedTest
-from hb_tta.report import table
+from hb_tta.report import renderers, table
 from hb_tta.report.album import Album
-from hb_tta.report.contact_sheet import visible
+from hb_tta.report.cells import Cell, Column, Table
+from hb_tta.report.document import document, part, visible
 from hb_tta.report.gallery import Gallery, Row, chosen, rows_of
 from hb_tta.report.scores import ALL, Scored
 from hb_tta.store import Store
@@ -54,14 +50,8 @@ def render(task: str, scored: Sequence[Scored], *, store: Store, gallery: int = 
     shown = chosen(rows, gallery)
     writer = Gallery(scored, Album(store))
     questions = "\n".join(writer.question(row) for row in shown)
-    script = _part("page.js")
-    html = _PAGE.format(
-        title=visible(task),
-        lead=visible(_lead(scored)),
-        style=_part("page.css"),
-        digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        script=script,
-        table=_table(scored),
+    body = _BODY.format(
+        table=renderers.html(_table(scored)),
         notes="".join(f"<p>{visible(note)}</p>" for note in _notes(scored, rows, shown)),
         warnings="".join(
             _warning(table.name_of(one, scored), one, writer, store) for one in scored
@@ -74,8 +64,10 @@ def render(task: str, scored: Sequence[Scored], *, store: Store, gallery: int = 
         interest=" ".join(str(number) for number, _ in _of_interest(scored)),
         changes="".join(_change_choice(*choice) for choice in _choices(scored)),
         questions=questions,
-        images=json.dumps(writer.album.addresses).replace("<", "\\u003c"),
     )
+    images = json.dumps(writer.album.addresses).replace("<", "\\u003c")
+    data = f'<script type="application/json" id="images">{images}</script>'
+    html = document(task, body, lead=_lead(scored), script=part("page.js"), data=data)
     return Page(html, len(shown), {name: count for name, count in writer.missing.items() if count})
 
 
@@ -115,49 +107,20 @@ def _warning(name: str, one: Scored, gallery: Gallery, store: Store) -> str:
     )
 
 
-def _table(scored: Sequence[Scored]) -> str:
+def _table(scored: Sequence[Scored]) -> Table:
+    """A row a run, a group of columns a category."""
     names, kinds = list(scored[0].scores), table.kinds_of(scored)
-    heads = "".join(
-        f'<th colspan="{len(kinds)}" scope="colgroup">{visible(name)}'
-        f"<small>{visible(table.counts(scored[0].scores[name]))}</small></th>"
-        for name in names
-    )
-    kind_heads = "".join(_tag("th", place, kind) for place, kind in enumerate(kinds)) * len(names)
-    rows = "".join(
-        f'<tr><th scope="row">{visible(table.name_of(one, scored))}</th>'
-        + "".join(_cells(one, name, len(kinds)) for name in names)
-        + "</tr>"
+    columns = [
+        Column(kind, name, table.counts(scored[0].scores[name])) for name in names for kind in kinds
+    ]
+    rows: list[list[Cell | str]] = [
+        [
+            table.name_of(one, scored),
+            *(cell for name in names for cell in table.cells_of(one, name)[: len(kinds)]),
+        ]
         for one in scored
-    )
-    return (
-        f'<table><thead><tr><th rowspan="2"></th>{heads}</tr><tr>{kind_heads}</tr></thead>'
-        f"<tbody>{rows}</tbody></table>"
-    )
-
-
-def _cells(one: Scored, category: str, kinds: int) -> str:
-    figures = one.scores[category].figures[:kinds]
-    return "".join(_tag("td", place, _figure(*figure)) for place, figure in enumerate(figures))
-
-
-def _tag(name: str, place: int, content: str) -> str:
-    """A cell of the table; the first of a category has a line at its left."""
-    return f"<{name}{'' if place else ' class=first'}>{content}</{name}>"
-
-
-def _figure(interval: Interval | None, test: PairedTest | None) -> str:
-    if interval is None:
-        return "–"
-    low, high = (table.percent(end).removesuffix(".0") for end in (interval.low, interval.high))
-    figure = f"<b>{table.percent(interval.estimate)}</b><small>[{low}, {high}]</small>"
-    if test is not None:
-        way = "up" if test.difference > 0 else "down" if test.difference < 0 else "same"
-        sure = " sure" if test.p_value < 0.05 else ""
-        figure += (
-            f'<small class="{way}{sure}">{table.signed(test.difference)}<br>'
-            f"{visible(table.p_value(test))}</small>"
-        )
-    return figure
+    ]
+    return Table(["", *columns], rows)
 
 
 def _options(names: Sequence[str]) -> str:
@@ -184,27 +147,8 @@ def _of_interest(scored: Sequence[Scored]) -> list[tuple[int, Scored]]:
     return [both for both in numbered if both[1].plain is not None] or numbered
 
 
-def _part(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; \
-style-src 'unsafe-inline'; script-src 'sha256-{digest}'">
-<title>{title}: report</title>
-<style>
-{style}</style>
-</head>
-<body>
-<header><h1>{title}</h1><p class="lead">{lead}</p></header>
-<main>
-{warnings}
-<div class="wide">{table}</div>
-<div class="notes">{notes}</div>
+_BODY = """{warnings}
+{table}<div class="notes">{notes}</div>
 <form id="filters" data-runs="{interest}" autocomplete="off">
 <label>category <select name="category"><option value="">all</option>{categories}</select></label>
 <label>run <select name="run"><option value="">any</option>{runs}</select></label>
@@ -214,10 +158,4 @@ style-src 'unsafe-inline'; script-src 'sha256-{digest}'">
 <noscript><p class="warning">The pictures and the filters need JavaScript.</p></noscript>
 <div id="gallery">
 {questions}
-</div>
-</main>
-<script type="application/json" id="images">{images}</script>
-<script>{script}</script>
-</body>
-</html>
-"""
+</div>"""

@@ -19,7 +19,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class View:
+class Seen:
     """An image that was shown to the model, and what the model said of it.
 
     Attributes:
@@ -39,30 +39,36 @@ class View:
 
 @dataclass(frozen=True)
 class Record:
-    """Whether one question was answered rightly, and what was seen and said.
+    """How well one question was answered, and what was seen and said.
 
     Attributes:
         question: its id; the same in every run of the same task, once in each.
-        image: what shares its image, within a category: the unit that intervals resample.
+        group: what questions of one image share, within a category: the unit that intervals
+            resample.
         category: of the task.
-        right: whether the answer is.
+        score: 1 for a right answer, 0 for a wrong one; between them where a task gives parts.
         text: of the question.
         target, answer: what is right, and what was said.
         description: what the generator was told.
-        views: the real image's first; empty where they were not kept.
-        combined: yes and no of all views together.
+        seen: the real image, then the views; empty where they were not kept.
+        combined: yes and no of all that was seen together.
     """
 
     question: str
-    image: str
+    group: str
     category: str
-    right: bool
+    score: float
     text: str = ""
     target: str = ""
     answer: str = ""
     description: str | None = None
-    views: Sequence[View] = ()
-    combined: View | None = None
+    seen: Sequence[Seen] = ()
+    combined: Seen | None = None
+
+    @property
+    def right(self) -> bool:
+        """Whether the answer counts as right."""
+        return self.score >= 0.5
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class Score:
     """How well a run answers a category.
 
     Attributes:
-        acc: share of questions answered rightly.
+        acc: mean score of the questions: the share that is answered rightly.
         acc_plus: share of images both of whose questions are; None where images do not have two.
         questions, images: how many count.
         left_out: questions whose image lacks the other one (an odd ``--limit``), so that ACC and
@@ -123,7 +123,7 @@ def _score(records: list[Record], plain: list[Record] | None) -> Score:
     images = _images(kept)
     pairs = _pairs(kept)
     return Score(
-        acc=bootstrap_interval(_right(kept), groups=images),
+        acc=bootstrap_interval(_scores(kept), groups=images),
         acc_plus=bootstrap_interval(pairs) if pairs else None,
         questions=len(kept),
         images=len(set(images)),
@@ -137,7 +137,7 @@ def _change(records: list[Record], plain: list[Record]) -> Change:
     pairs, plain_pairs = _pairs(records), _pairs(plain)
     changes = Counter(change_of(*both) for both in zip(records, plain, strict=True))
     return Change(
-        acc=paired_test(_right(records), _right(plain), groups=_images(records)),
+        acc=paired_test(_scores(records), _scores(plain), groups=_images(records)),
         acc_plus=paired_test(pairs, plain_pairs) if pairs else None,
         fixed=changes["fixed"],
         broken=changes["broken"],
@@ -163,8 +163,8 @@ def _pairs(records: list[Record]) -> list[float]:
 
 def _images(records: list[Record]) -> list[str]:
     """The unit that is resampled: MME counts its images anew in each category."""
-    return [f"{record.category}\0{record.image}" for record in records]
+    return [f"{record.category}\0{record.group}" for record in records]
 
 
-def _right(records: list[Record]) -> list[float]:
-    return [float(record.right) for record in records]
+def _scores(records: list[Record]) -> list[float]:
+    return [record.score for record in records]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from hb_tta.metrics import Interval, PairedTest
-from hb_tta.report.contact_sheet import spelled_out
+from hb_tta.report import renderers
+from hb_tta.report.cells import NOTHING, Cell, Comparison, Table
 from hb_tta.report.scores import ALL, Score, Scored
 
 NOTE = (
@@ -15,41 +15,39 @@ NOTE = (
     "plain run and the p-value of a paired sign-flip test over images (not corrected for many "
     "tests)."
 )
-MINUS = "−"
-WIDTH = 100  # of the lines above the table
 
 
-def text(task: str, scored: Sequence[Scored]) -> str:
+def text(task: str, scored: Sequence[Scored], width: int | None = None) -> str:
     """The table for a terminal: the runs of each category one below the other."""
-    names = [name_of(one, scored) for one in scored]
-    rows = {
-        category: [
-            (name, *cells(one.scores[category])) for name, one in zip(names, scored, strict=True)
+    kinds = kinds_of(scored)
+    rows = [
+        [
+            f"{category}: {counts(scored[0].scores[category])}",
+            name_of(one, scored),
+            *cells_of(one, category)[: len(kinds)],
+            changed(one.scores[category]),
         ]
         for category in scored[0].scores
-    }
-    widths = [max(len(row[i]) for its in rows.values() for row in its) for i in range(3)]
-    lines = textwrap.wrap(f"{spelled_out(task)}. {NOTE}", WIDTH)
-    for category, its in rows.items():
-        lines += ["", f"{spelled_out(category)}: {counts(scored[0].scores[category])}"]
-        for row in its:
-            name, *figures = (f"{row[i]:<{widths[i]}}" for i in range(3))
-            told = [f"{kind} {its}" for kind, its in zip(kinds_of(scored), figures, strict=False)]
-            lines.append("  ".join(["", name, *told, row[3]]).rstrip())
-    return "\n".join([*lines, "", *remarks(scored)]).rstrip()
+        for one in scored
+    ]
+    columns = ["", "", *kinds, ""]
+    return renderers.text(Table(columns, rows, f"{task}. {NOTE}", remarks(scored), heads=2), width)
 
 
 def markdown(scored: Sequence[Scored]) -> str:
     """The same as a table in Markdown: a row a category and run."""
-    rows = ["| category | run | ACC | ACC+ | questions |", "| --- | --- | --- | --- | --- |"]
-    for category in scored[0].scores:
-        for one in scored:
-            acc, acc_plus, changes = cells(one.scores[category])
-            changed = f"; {changes}" if changes else ""
-            values = (category, name_of(one, scored), acc, acc_plus)
-            asked = f"{counts(one.scores[category])}{changed}"
-            rows.append("| " + " | ".join(_cell(v) for v in (*values, asked)) + " |")
-    return "\n".join([*rows, "", NOTE, *remarks(scored)])
+    return renderers.markdown(table(scored))
+
+
+def table(scored: Sequence[Scored]) -> Table:
+    """A row a category and run."""
+    rows: list[list[Cell | str]] = [
+        [category, name_of(one, scored), *cells_of(one, category), _asked(one.scores[category])]
+        for category in scored[0].scores
+        for one in scored
+    ]
+    notes = [NOTE, *remarks(scored)]
+    return Table(["category", "run", "ACC", "ACC+", "questions"], rows, notes=notes, heads=2)
 
 
 def to_json(task: str, scored: Sequence[Scored]) -> dict[str, Any]:
@@ -87,7 +85,7 @@ def kinds_of(scored: Sequence[Scored]) -> tuple[str, ...]:
 def name_of(one: Scored, scored: Sequence[Scored]) -> str:
     """A run's name, with its model's where there are several."""
     models = {other.run.model for other in scored}
-    return spelled_out(f"{one.run.model}: {one.run.name}" if len(models) > 1 else one.run.name)
+    return f"{one.run.model}: {one.run.name}" if len(models) > 1 else one.run.name
 
 
 def counts(score: Score) -> str:
@@ -96,11 +94,21 @@ def counts(score: Score) -> str:
     return f"{score.questions} questions, {score.images} images{left_out}"
 
 
-def cells(score: Score) -> tuple[str, str, str]:
-    """ACC and ACC+ with their changes, and how many questions changed."""
-    acc, acc_plus = (_figure(*figure) for figure in score.figures)
+def changed(score: Score) -> str:
+    """How many questions changed from wrong to right and back; "" for what is not compared."""
     change = score.change
-    return acc, acc_plus, f"{change.fixed} fixed, {change.broken} broken" if change else ""
+    return f"{change.fixed} fixed, {change.broken} broken" if change else ""
+
+
+def cells_of(one: Scored, category: str) -> list[Cell | str]:
+    """ACC and ACC+ of a category, with their changes from the plain run."""
+    against = one.plain.name if one.plain else ""
+    return [
+        NOTHING
+        if interval is None
+        else Cell.of(interval, None if test is None else Comparison.of(test, against))
+        for interval, test in one.scores[category].figures
+    ]
 
 
 def remarks(scored: Sequence[Scored]) -> list[str]:
@@ -119,27 +127,8 @@ def remarks(scored: Sequence[Scored]) -> list[str]:
     return said
 
 
-def percent(share: float) -> str:
-    """A share as percent with one digit."""
-    return f"{100 * share:.1f}"
-
-
-def signed(share: float) -> str:
-    """A difference of shares in points, with its sign."""
-    points = f"{abs(100 * share):.1f}"
-    return points if float(points) == 0 else ("+" if share > 0 else MINUS) + points
-
-
-def p_value(test: PairedTest) -> str:
-    """A p-value as it is written."""
-    return "p<0.001" if test.p_value < 0.001 else f"p={test.p_value:.3f}"
-
-
-def _figure(interval: Interval | None, change: PairedTest | None) -> str:
-    if interval is None:
-        return "–"
-    figure = f"{percent(interval.estimate)} [{percent(interval.low)}, {percent(interval.high)}]"
-    return f"{figure} {signed(change.difference)} ({p_value(change)})" if change else figure
+def _asked(score: Score) -> str:
+    return "; ".join(filter(None, (counts(score), changed(score))))
 
 
 def _score_json(score: Score) -> dict[str, Any]:
@@ -175,7 +164,3 @@ def _test_json(name: str, test: PairedTest | None) -> dict[str, Any]:
         f"{name}_difference_interval": [100 * test.low, 100 * test.high],
         f"{name}_p_value": test.p_value,
     }
-
-
-def _cell(value: str) -> str:
-    return value.replace("|", "\\|").replace("\n", " ")

@@ -12,13 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hb_tta.device import enough_memory
 from hb_tta.errors import UserError
 from hb_tta.tpt.encoders import DualEncoder
-from hb_tta.tpt.memory import enough_memory
 from hb_tta.tpt.prompt_learners import PromptLayout, initial_context, make_text_encoder
 from hb_tta.tpt.tuner import LEARNING_RATE, PROMPT, WEIGHT_DECAY, check_optimisation
 
 STEPS = 64  # of the authors' code
+CROPS = 0  # of an image: the authors tune on supports as they are
 CLASS_STD = 0.02  # of TPT's random class vectors
 
 

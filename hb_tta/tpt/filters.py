@@ -20,6 +20,8 @@ class ViewFilter:
 
     Attributes:
         selection: the share of a pool that is kept at last.
+        crops: random crops of an image, beside it and beside its generated views, where nobody says
+            otherwise.
         cosine: what likeness is measured on: "features", "logits" or None, where every view counts
             as like.
         generated_only: only generated views have to be like; crops are by nature.
@@ -27,18 +29,20 @@ class ViewFilter:
     """
 
     selection: float
+    crops: int
     cosine: str | None = None
     generated_only: bool = False
     like: float = 0.8
 
 
 FILTERS = {
-    # Shu et al. 2022: the 10 % of lowest entropy.
-    "tpt": ViewFilter(0.1),
-    # Feng et al. 2023, section 3.3: the cosine is of features, and generated views pass it.
-    "difftpt-paper": ViewFilter(0.3, "features", generated_only=True),
+    # Shu et al. 2022: the 10 % of lowest entropy among the image and 63 crops.
+    "tpt": ViewFilter(0.1, 63),
+    # Feng et al. 2023: 65 views of the usual kind beside 63 generated ones. Section 3.3: the cosine
+    # is of features, and generated views pass it.
+    "difftpt-paper": ViewFilter(0.3, 64, "features", generated_only=True),
     # Its code: the cosine is of logits, and all views pass it.
-    "difftpt-code": ViewFilter(0.3, "logits"),
+    "difftpt-code": ViewFilter(0.3, 64, "logits"),
 }
 
 

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hb_tta.device import enough_memory
 from hb_tta.errors import UserError
 from hb_tta.tpt.encoders import DualEncoder
 from hb_tta.tpt.filters import get_filter, select_views
-from hb_tta.tpt.memory import enough_memory
 from hb_tta.tpt.prompt_learners import PromptLayout, initial_context, make_text_encoder
 from hb_tta.tta.combine import combine_classes
 from hb_tta.tta.rule import Embedded

@@ -13,12 +13,12 @@ from torchvision.transforms import Compose, RandomHorizontalFlip, RandomResizedC
 
 from hb_tta.augment import Augmenter
 from hb_tta.context import MultimodalContext
+from hb_tta.device import enough_memory
 from hb_tta.errors import UserError
 from hb_tta.images import load_image
 from hb_tta.store import Store
 from hb_tta.store.features import cached_tensors, image_identities
 from hb_tta.store.fill import MemoryStore
-from hb_tta.tpt.memory import enough_memory
 from hb_tta.tpt.models import Clip
 
 FORMAT = 1
@@ -118,12 +118,7 @@ class ViewFeatures:
     def _generator_json(self) -> dict[str, Any] | None:
         if self.augmenter is None:
             return None
-        describer = self.augmenter.describer_spec
-        return {
-            "n": self.generated,
-            "generator": self.augmenter.generator_spec.to_json(),
-            "describer": None if describer is None else describer.to_json(),
-        }
+        return {"n": self.generated, **self.augmenter.spec}
 
     def _encode(self, images: Sequence[ViewRequest]) -> Tensor:
         generated: list[list[Image]] = [[] for _ in images]

@@ -43,13 +43,13 @@ class Answer:
 
     Attributes:
         text: the decoded answer, without special tokens.
-        views: each view's scores before they were combined, the real image's first; empty where
+        seen: each image's scores before they were combined, the real one's first; empty where
             the tokenizer has no first token of its own for "yes" and "no".
         combined: the scores of the combined logits.
     """
 
     text: str
-    views: list[YesNo]
+    seen: list[YesNo]
     combined: YesNo | None
 
 

@@ -1,19 +1,23 @@
 """``--augment`` for lmms-eval, through its own plugin point, entry points ``lmms_eval.models``.
 
-    lmms-eval --tasks mme --augment hummingbird --augment_args views=4,seed=0
+    lmms-eval --tasks mme --augment hummingbird --augment_args n=4,seed=0
 
 ``manifests`` is the entry point's payload. lmms-eval calls it before it reads its command line,
 so it takes our flags out, and lets the chosen model's name lead to a subclass of that model's own
 class (backend.py). The name itself stays, since prompts and folders depend on it.
 
     command_line.py   our flags out of the command line, what lmms-eval needs into it
-    settings.py       what ``--augment`` and ``--augment_args`` mean
+    model_args.py     our settings' digest in lmms-eval's ``model_args``
     backend.py        any backend of lmms-eval, with its answers taken over all views
     requests.py       the images in a request, and the same request with others
     outcome.py        status 1 for a run without results
-    records.py        each view's scores, for the samples file and beside it
+    view_counts.py    each view's scores, for the samples file and beside it
+    folders.py        where lmms-eval and we put a run's files
+    results.py        those files → runs of records, for ``hb-tta report``
+    again.py          the command line that a run was started with
 
-This package imports neither torch nor lmms-eval until the flag is given.
+This package imports neither torch nor lmms-eval until the flag is given, and reads results without
+either.
 """
 
 from __future__ import annotations
@@ -60,7 +64,7 @@ def prepare(argv: list[str]) -> list[Any]:
     from hb_tta.errors import UserError
 
     if any(argument in _HELP for argument in argv[1:]):
-        print(command_line.HELP)
+        print(command_line.help_text())
         return []
     try:
         return command_line.prepare(argv)

@@ -9,6 +9,7 @@ and its views together.
 from __future__ import annotations
 
 import itertools
+import json
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -17,21 +18,24 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hb_tta.integrations.lmms_eval import records
 from hb_tta.integrations.lmms_eval.failure import AugmentationFailed
-from hb_tta.integrations.lmms_eval.memory import Parking
+from hb_tta.integrations.lmms_eval.folders import PLUGIN_FOLDER, SETTINGS_FILE, run_name
+from hb_tta.integrations.lmms_eval.model_args import without_ours
 from hb_tta.integrations.lmms_eval.quiet import quiet
 from hb_tta.integrations.lmms_eval.requests import Question
-from hb_tta.integrations.lmms_eval.settings import VOTE, AugmentSettings, without_ours
+from hb_tta.integrations.lmms_eval.view_counts import IDENTITY, ViewCounts, sidecar_line
+from hb_tta.integrations.parking import Parking
+from hb_tta.integrations.settings import VOTE, AugmentSettings
+from hb_tta.integrations.sidecar import Sidecar
 from lmms_eval.api.instance import GenerationResult, unwrap_generation_output
 from lmms_eval.models.registry_v2 import ModelManifest, ModelRegistryV2
 from loguru import logger
 from PIL.Image import Image
 from tqdm import tqdm
 
+from hb_tta.disk import write_aside
 from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.images import pixel_digest
-from hb_tta.report.folders import PLUGIN_FOLDER, run_name
 from hb_tta.tta.vote import vote
 
 CHUNK = 512  # questions whose images are in memory at a time
@@ -40,14 +44,14 @@ Chunk = tuple[list[Question], Iterator[Any]]
 # ── Which class a model's name leads to ──────────────────────────────────────────────────────────
 
 
-class Run(NamedTuple):
-    """What the flags of this process ask for."""
+class Flags(NamedTuple):
+    """What those of this process ask for."""
 
     settings: AugmentSettings
     output_path: Path | None
 
 
-_run: Run | None = None
+_flags: Flags | None = None
 _bases: dict[str, str] = {}  # a name in this module → the path of the backend's own class
 
 
@@ -61,8 +65,8 @@ def override(
     """
     import hb_tta.tta.decoding  # noqa: F401  before a backend can bind transformers' generate
 
-    global _run
-    _run = Run(settings, output_path)
+    global _flags
+    _flags = Flags(settings, output_path)
     registry, later = _registry()
     manifests = []
     for model in sorted(models):
@@ -138,39 +142,42 @@ class AugmentedBackend:
     rank: int
 
     hb_settings: AugmentSettings
-    hb_sidecar: records.Sidecar | None
+    hb_sidecar: Sidecar | None
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: Any = None) -> Any:
         """The backend, from its own arguments; ours are the flags' again."""
-        assert _run is not None
+        assert _flags is not None
         own, ours = without_ours(arg_string)
-        settings = _run.settings
+        settings = _flags.settings
         with _stopping():
-            if ours.get("spec") != settings.spec_hash:
+            if ours.get("spec") != settings.digest:
                 raise UserError("the weights changed since the command line was read: start again")
         model = super().create_from_arg_string(own, additional_config)  # type: ignore[misc]
         model.hb_settings = settings
         model.hb_sidecar = None
-        if _run.output_path is not None:
-            folder = _run.output_path / PLUGIN_FOLDER / run_name(arg_string)
+        if _flags.output_path is not None:
+            folder = _flags.output_path / PLUGIN_FOLDER / run_name(arg_string)
             model.hb_folder = folder
+            if model.rank == 0:
+                told = json.dumps(settings.to_json(), indent=1, ensure_ascii=False)
+                write_aside(folder / SETTINGS_FILE, told.encode())
         _let_warnings_through()
         return model
 
     def generate_until(self, requests: list[Any]) -> list[Any]:
         """Answers over all views, each with a record of what the views said."""
-        answer = self._hb_vote if self.hb_settings.combine == VOTE else self._hb_decode
+        answer = self._hb_vote if self.hb_settings.combining.combine == VOTE else self._hb_decode
         with _stopping():
             return self._hb_answers(requests, answer, super().generate_until)  # type: ignore[misc]
 
     def loglikelihood(self, requests: list[Any]) -> list[Any]:
         """The mean of the views' values; lmms-eval takes the least of a question's choices."""
         with _stopping():
-            if self.hb_settings.combine != "mean":
+            if self.hb_settings.combining.combine != "mean":
                 raise UserError(
-                    f"combine={self.hb_settings.combine} has no meaning for multiple-choice tasks "
-                    "that compare likelihoods: use combine=mean"
+                    f"combine={self.hb_settings.combining.combine} has no meaning for "
+                    "multiple-choice tasks that compare likelihoods: use combine=mean"
                 )
             return self._hb_answers(requests, self._hb_likelihood, super().loglikelihood)  # type: ignore[misc]
 
@@ -185,7 +192,7 @@ class AugmentedBackend:
     # The pass over the requests.
 
     def _hb_answers(self, requests: list[Any], answer: Callable, own: Callable) -> list[Any]:
-        name = f"Answering from 1 + {self.hb_settings.views} views"
+        name = f"Answering from 1 + {self.hb_settings.views.n} views"
         answers = []
         augmented = self._hb_augmented(requests)
         with quiet(type(self)), tqdm(total=len(requests), desc=name, disable=self.rank != 0) as bar:
@@ -222,8 +229,8 @@ class AugmentedBackend:
         contexts = [context for question in questions for context in question.contexts]
         if not contexts:
             return questions, iter(())
-        augmenter, settings = self.hb_settings.augmenter, self.hb_settings
-        number = {"n": settings.views, "seed": settings.seed}
+        augmenter, settings = self.hb_settings.augmenter, self.hb_settings.views
+        number = {"n": settings.n, "seed": settings.seed}
         if parking is not None and parking.has_something and _misses(augmenter, contexts, number):
             parking.park()
         hidden = None if self.rank == 0 else False
@@ -257,7 +264,7 @@ class AugmentedBackend:
         from hb_tta.tta.decoding import decode_jointly
 
         calls = [lambda request=request: own([request])[0] for request in requests]
-        decoded = decode_jointly(calls, self.hb_settings.combiner)
+        decoded = decode_jointly(calls, self.hb_settings.combining.combiner)
         text, counts = unwrap_generation_output(decoded.value)
         record: dict[str, Any] = {"answer": text, "mode": decoded.mode, "views": []}
         words = self._hb_yes_no_tokens()
@@ -270,7 +277,7 @@ class AugmentedBackend:
     def _hb_vote(self, requests: list[Any], own: Callable) -> tuple[Callable, dict[str, Any]]:
         found = [unwrap_generation_output(answer) for answer in own(requests)]
         texts = [text for text, _ in found]
-        chosen = vote(texts, self.hb_settings.real_weight)
+        chosen = vote(texts, self.hb_settings.combining.real_weight)
         text, counts = found[chosen]
         record = {"answer": text, "mode": VOTE, "views": [{"answer": text} for text in texts]}
         return lambda record: _with_record(text, counts, record), record
@@ -279,7 +286,8 @@ class AugmentedBackend:
         import torch
 
         values, greedy = zip(*own(requests), strict=True)
-        combined = self.hb_settings.combiner(torch.tensor(values, dtype=torch.float64)[:, None])
+        combine = self.hb_settings.combining.combiner
+        combined = combine(torch.tensor(values, dtype=torch.float64)[:, None])
         record = {"answer": combined.item(), "mode": "loglikelihood", "views": list(values)}
         return (combined.item(), all(greedy)), record
 
@@ -298,12 +306,14 @@ class AugmentedBackend:
         if not hasattr(self, "hb_folder") or request.metadata.get("__padding_only__"):
             return
         if self.hb_sidecar is None:
-            self.hb_sidecar = records.Sidecar(self.hb_folder, self.rank)
-        self.hb_sidecar.add(request, record, question.shown)
+            self.hb_sidecar = Sidecar(self.hb_folder, self.rank, IDENTITY)
+        digests = (about["pixels"] for about in record["images"])
+        shown = dict(zip(digests, question.shown, strict=True))
+        self.hb_sidecar.add(request.task_name, sidecar_line(request, record), shown)
 
 
 def _with_record(text: Any, counts: Any, record: dict[str, Any]) -> GenerationResult:
-    return GenerationResult(text, records.ViewCounts.of(counts, record))
+    return GenerationResult(text, ViewCounts.of(counts, record))
 
 
 def _about(image: Image, augmentation: Any) -> dict[str, Any]:

@@ -8,35 +8,36 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from hb_tta.integrations.lmms_eval.settings import VOTE, AugmentSettings
+from hb_tta.integrations.lmms_eval.model_args import model_args
+from hb_tta.integrations.settings import AugmentSettings, combinations
 
 from hb_tta.errors import UserError
 from hb_tta.generators import list_methods
-from hb_tta.tta.combine import rules_for
-from hb_tta.tta.rule import WORDS
+from hb_tta.settings import settings_table
 
 SUPPORTED = ((0, 7, 3), (0, 8))  # from … to before …
 TASKS = Path(__file__).parents[1] / "tasks"
 DEFAULT_MODEL = "llava_hf"
 
-CHOICES = (*rules_for(WORDS), VOTE)
-
-HELP = f"""\
+HELP = """\
 options of hb-tta:
   --augment NAME        show the model generated views beside each image and combine what it
-                        says: {", ".join(list_methods())}. Without --model this asks the
-                        family's own MLLM through {DEFAULT_MODEL}.
-  --augment_args key=value,…
-                        views=4         generated views an image
+                        says: {methods}. Without --model this asks
+                        the family's own MLLM through {model}.
+  --augment_args key=value,… or a JSON object or @file.json, for values with commas
+                        n=4             generated views of an image
                         family=sdxl     their models: sdxl (hub weights, GPU) or pocket (bundled)
                         seed=0          of the first view
-                        lora=, describer=   a folder or hub id; lora=none is the untuned generator
-                        steps=, guidance=   of the generator
-                        combine=mean    {", ".join(CHOICES)}; vote asks for an answer a view,
-                                        for backends that give no logits
-                        real_weight=1   the real image's weight beside 1 a view
+                        describer=      a folder or hub id of the MLLM that describes
+                        dtype=, batch_size=, cpu_offload=, device=   how the views are made
+                        store=DIR       where they are kept
+                        combine=mean    {rules}; vote asks for an answer from
+                                        each view, for backends that give no logits
+                        real_weight=1   the real image's weight beside 1 of a view
                         share=0.5       of the views that selection and zero keep
-                        store=DIR       where views are kept
+                        and the method's own:
+
+{settings}
 """
 
 # The shortest form of an option that lmms-eval's parser still understands.
@@ -75,6 +76,16 @@ def prepare(argv: list[str]) -> list[Any]:
     from hb_tta.integrations.lmms_eval import backend
 
     return backend.override(models, settings, _output_path(line, configs))
+
+
+def help_text() -> str:
+    """Our options, for those who ask lmms-eval for its own."""
+    return HELP.format(
+        methods=", ".join(list_methods()),
+        model=DEFAULT_MODEL,
+        rules=", ".join(combinations()),
+        settings=settings_table(),
+    )
 
 
 def check_version() -> None:
@@ -182,7 +193,7 @@ def _default_model_args(line: CommandLine, settings: AugmentSettings) -> str:
     from hb_tta.device import default_device
     from hb_tta.families import get_family
 
-    args = f"pretrained={get_family(settings.family).weights('mllm').location}"
+    args = f"pretrained={get_family(settings.views.family).weights('mllm').location}"
     device = line.value("--device")
     if device is None and default_device() == "cpu":
         line.set("--device", device := "cpu")
@@ -202,7 +213,7 @@ def _add_model_args(
             "split it into files with one each"
         )
     own = found.pop() if found else ""
-    line.set("--model_args", ",".join(filter(None, (own, settings.model_args()))))
+    line.set("--model_args", ",".join(filter(None, (own, model_args(settings)))))
 
 
 def _device(line: CommandLine) -> str | None:

@@ -1,17 +1,17 @@
-"""The images in a request of lmms-eval, and the same request with other images.
+"""A request of lmms-eval as a question about images, and the same request with other images.
 
 A request names a document and holds a function from the document to the model's input: a list of
-images for "simple" backends, chat messages for "chat" ones. Both are walked as plain nested lists
-and dictionaries, so nothing else about them is known here.
+images for "simple" backends, chat messages for "chat" ones.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hb_tta.integrations.questions import images, with_images
 from PIL.Image import Image
 
 from hb_tta.context import MultimodalContext
@@ -92,42 +92,6 @@ class Question:
     @property
     def _place(self) -> int:
         return _VISUALS[self.request.request_type, self.simple]
-
-
-def images(tree: Any) -> Iterator[Any]:
-    """The images of a model's input, in order: Pillow images, and what image parts point to."""
-    if isinstance(tree, Image):
-        yield tree
-    elif _is_image_file(tree):
-        yield tree["url"]
-    elif isinstance(tree, Mapping):
-        for value in tree.values():
-            yield from images(value)
-    elif isinstance(tree, list | tuple):
-        for value in tree:
-            yield from images(value)
-
-
-def with_images(tree: Any, others: Iterator[Image]) -> Any:
-    """A copy of a model's input with the next of ``others`` in each image's place."""
-    if isinstance(tree, Image):
-        return next(others)
-    if _is_image_file(tree):
-        return {**tree, "url": next(others)}
-    if isinstance(tree, Mapping):
-        return {key: with_images(value, others) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return type(tree)(with_images(value, others) for value in tree)
-    return tree
-
-
-def _is_image_file(tree: Any) -> bool:
-    """A chat message's part that names an image by its path."""
-    return (
-        isinstance(tree, Mapping)
-        and tree.get("type") == "image"
-        and isinstance(tree.get("url"), str | bytes)
-    )
 
 
 def _showing(visual: Callable[..., Any], others: Sequence[Image]) -> Callable[..., Any]:

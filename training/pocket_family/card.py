@@ -26,6 +26,8 @@ from hb_tta.disk import write_aside
 from hb_tta.metrics import Interval, bootstrap_interval
 from hb_tta.pocket.captions import ATTRIBUTES
 from hb_tta.pocket.tasks import CATEGORIES
+from hb_tta.report.cells import Cell, Table, written
+from hb_tta.report.renderers import markdown
 
 READ = ("scene", "shape", "colour", "count", "relation")
 MAX_MEGABYTES = 45
@@ -43,9 +45,8 @@ class Row:
 
     def cells(self) -> list[str]:
         """The line's cells."""
-        i = self.interval
-        figure = f"{i.estimate:.1f} [{i.low:.1f}, {i.high:.1f}] {self.unit}"
-        return [self.what, self.aim, figure, str(i.n), "yes" if self.met else "**no**"]
+        figure = written(Cell.of(self.interval, kind="number", unit=self.unit))
+        return [self.what, self.aim, figure, str(self.interval.n), "yes" if self.met else "**no**"]
 
 
 def write_card(run: Run) -> None:
@@ -176,13 +177,11 @@ def _ratio(drawn: np.ndarray, world: np.ndarray) -> Interval:
 
 
 def _table(header: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
-    shown = [header, ["---"] * len(header), *lines]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in shown)
+    return markdown(Table(header, [list(map(str, line)) for line in lines]))
 
 
 def _cell(values: np.ndarray, images: int = 1) -> str:
-    interval = percent(values, images)
-    return f"{interval.estimate:.1f} [{interval.low:.1f}, {interval.high:.1f}]"
+    return written(Cell.of(percent(values, images), kind="number"))
 
 
 def _questions(run: Run) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+from typing import Any
 
-from hb_tta.report.folders import SamplesFile
+from hb_tta.integrations.lmms_eval.folders import SamplesFile
+
+from hb_tta import spelling
 
 _OURS = re.compile(r"(?:^|,)hb_(\w+)=([^,]*)")
-_NOT_FLAGS = ("augment", "spec")
+_NOT_FLAGS = ("method", "augment", "spec")
 
 
 def augment_settings(model_args: str) -> dict[str, str]:
@@ -31,16 +34,17 @@ def making_again(file: SamplesFile, store: str | None) -> str | None:
     ours = augment_settings(arguments)
     if not ours:
         return None
-    settings = [f"{name}={value}" for name, value in ours.items() if name not in _NOT_FLAGS]
+    settings: dict[str, Any] = file.augment_settings or {"method": ours["augment"], **ours}
+    given = {name: it for name, it in settings.items() if name not in _NOT_FLAGS}
     if store is not None:
-        settings.append(f"store={store}")
+        given["store"] = store
     parts = ["lmms-eval", "--model", str(config.get("model")), "--tasks", file.task]
     if own := without_ours(arguments):
         parts += ["--model_args", own]
     for name in ("limit", "offset", "device"):
         if config.get(name):
             parts += [f"--{name}", _written(config[name])]
-    parts += ["--augment", ours["augment"], "--augment_args", ",".join(settings)]
+    parts += ["--augment", settings["method"], spelling.ARGS, spelling.written(given)]
     return shlex.join([*parts, "--log_samples", "--output_path", str(file.path.parent.parent)])
 
 

@@ -11,19 +11,20 @@ from torch import nn
 
 
 class Parking:
-    """While it is entered, a backend's weights can be moved into the host's memory and come back.
+    """While it is entered, a model's weights can be moved into the host's memory and come back.
 
     The storage of each tensor is moved, not the module: that also works for a model that
     accelerate has spread over devices, which refuses ``to``.
 
     Attributes:
         has_something: whether any weight is on an accelerator.
+
+    Args:
+        holder: the object whose attributes the modules are, as a harness's wrapper of a model.
     """
 
-    def __init__(self, backend: Any) -> None:
-        tensors = {
-            id(tensor): tensor for module in _modules(backend) for tensor in _tensors(module)
-        }
+    def __init__(self, holder: Any) -> None:
+        tensors = {id(tensor): tensor for module in _modules(holder) for tensor in _tensors(module)}
         self._away = [t for t in tensors.values() if t.device.type not in ("cpu", "meta")]
         self._homes = [tensor.device for tensor in self._away]
         self._parked = False
@@ -43,8 +44,8 @@ class Parking:
         self._parked = True
 
 
-def _modules(backend: Any) -> Iterator[nn.Module]:
-    return (value for value in vars(backend).values() if isinstance(value, nn.Module))
+def _modules(holder: Any) -> Iterator[nn.Module]:
+    return (value for value in vars(holder).values() if isinstance(value, nn.Module))
 
 
 def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:

@@ -1,6 +1,6 @@
 """The ablation of the paper's table 5 at pocket scale, and the fidelity of its table 12.
 
-    python benchmarks/ablation.py --out DIR [--split dev|sealed] [--set KEY=VALUE …]
+    python -m hb_tta.experiments.ablation --out DIR [--split dev|sealed] [--set KEY=VALUE …]
 
 Arms: no tuning, only the global reward, only the fine-grained one, both, and a control: an equal
 LoRA on the plain denoising loss with as much work. Every arm is trained from the same samples and
@@ -12,22 +12,19 @@ about the view as about the reference (fidelity), and how far the views of a con
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from hb_tta.training.frozen import family_of
-from hb_tta.training.pocket_family.evaluate_views import UNASKED, spread
-from hb_tta.training.recipes import Settings, get_recipe, with_changes
-from hb_tta.training.train import train
 
 from hb_tta.context import DescribedContext
-from hb_tta.disk import write_aside
+from hb_tta.errors import UserError
+from hb_tta.experiments.plan import PlannedRun, carry_out, kept, write_tables
 from hb_tta.families import Family
 from hb_tta.generators.hummingbird import HummingbirdSpec
 from hb_tta.metrics import bootstrap_interval, diversity, paired_test
@@ -36,7 +33,11 @@ from hb_tta.pocket.reader import Reader
 from hb_tta.pocket.reading import answer
 from hb_tta.pocket.tasks import CATEGORIES, SPLITS, question_pairs
 from hb_tta.pocket.world import Scene, render, sample_scenes
+from hb_tta.report.cells import NOTHING, Cell, Comparison, Table
 from hb_tta.rewards.pixels import pixels_of
+
+if TYPE_CHECKING:
+    from hb_tta.training.recipes import Settings
 
 SEEDS = 20  # views a context whose spread is measured, as in table 4
 ARMS: dict[str, list[str]] = {
@@ -47,34 +48,56 @@ ARMS: dict[str, list[str]] = {
 }
 
 
-def main() -> None:
-    """Trains and measures what is missing, and prints the table."""
-    options = _options()
-    torch.set_num_threads(options.threads)
-    base = with_changes(get_recipe("pocket"), [f"cache={options.out}/cache", *options.changes])
-    figures: dict[str, Any] = {}
-    for arm in ("none", *options.arms):
-        lora = None
-        if arm != "none":
-            lora = options.out / arm
-            train(settings_of(arm, base), lora)
-        figures[arm] = _kept_on_disk(
-            options.out / f"{arm}.{options.split}.json",
-            {
-                "split": options.split,
-                "images": options.images,
-                "contexts": options.contexts,
-                "lora_scale": None if lora is None else options.lora_scale,
-            },  # fmt: skip
-            lambda lora=lora: measure(base, lora, options),  # type: ignore[misc]
+def _check_recipe() -> None:
+    """Raises UserError where the pocket recipe, whose reading of spread is used, is not there."""
+    if find_spec("hb_tta.training.pocket_family") is None:
+        raise UserError(
+            "the spread of views is read by training/pocket_family, which no wheel holds: install "
+            "hb-tta from a checkout, with pip install -e ."
         )
-        text = table(figures)
-        write_aside(options.out / f"table.{options.split}.md", text.encode())
+
+
+def main() -> None:
+    """Trains and measures what is missing, and prints the tables."""
+    options = _options()
+    _check_recipe()
+    torch.set_num_threads(options.threads)
+    text = ""
+    for figures in carry_out(plan(options)):
+        text = write_tables(options.out / f"table.{options.split}.md", tables(figures))
     print(text)
+
+
+def plan(options: argparse.Namespace) -> Iterator[PlannedRun]:
+    """A run an arm: its training and its measurement."""
+    from hb_tta.training.recipes import get_recipe, with_changes
+
+    base = with_changes(get_recipe("pocket"), [f"cache={options.out}/cache", *options.changes])
+    for arm in ("none", *options.arms):
+        yield PlannedRun(arm, lambda arm=arm: train_and_measure(arm, base, options))  # type: ignore[misc]
+
+
+def train_and_measure(arm: str, base: Settings, options: argparse.Namespace) -> dict[str, Any]:
+    """What ``measure`` gives of an arm; only what is missing is done."""
+    from hb_tta.training.train import train
+
+    lora = None if arm == "none" else options.out / arm
+    if lora is not None:
+        train(settings_of(arm, base), lora)
+    decided_by = {
+        "split": options.split,
+        "images": options.images,
+        "contexts": options.contexts,
+        "lora_scale": None if lora is None else options.lora_scale,
+    }
+    path = options.out / f"{arm}.{options.split}.json"
+    return kept(path, decided_by, lambda: measure(base, lora, options))
 
 
 def settings_of(arm: str, base: Settings) -> Settings:
     """An arm's settings; the control's batches are larger, so that its work is equal."""
+    from hb_tta.training.recipes import with_changes
+
     settings = with_changes(base, ARMS[arm])
     if arm != "control":
         return settings
@@ -86,21 +109,13 @@ def settings_of(arm: str, base: Settings) -> Settings:
     return with_changes(settings, sizes)
 
 
-def _kept_on_disk(path: Path, key: dict[str, Any], make: Callable[[], dict]) -> dict[str, Any]:
-    if path.exists():
-        kept = json.loads(path.read_text())
-        if kept["key"] == key:
-            return kept["figures"]
-    figures = make()
-    write_aside(path, json.dumps({"key": key, "figures": figures}).encode())
-    return figures
-
-
 # ── Measuring ───────────────────────────────────────────────────────────────────────────────────
 
 
 def measure(settings: Settings, lora: Path | None, options: Any) -> dict[str, Any]:
     """Fidelity by category, 0/1 a question, two in a row of one image; diversity a context."""
+    from hb_tta.training.frozen import family_of
+
     family = family_of(settings)
     spec = HummingbirdSpec.from_family(family, lora=None if lora is None else str(lora))
     generator = replace(spec, lora_scale=options.lora_scale).load(batch_size=32)
@@ -134,6 +149,8 @@ def _diversity(
     generator: Any, reader: Reader, family: Family, options: Any
 ) -> dict[str, list[float]]:
     """Spread of ``SEEDS`` views of each of some contexts that leave the background unsaid."""
+    from hb_tta.training.pocket_family.evaluate_views import UNASKED, spread
+
     scenes = list(islice(_simple_scenes(SPLITS[options.split]), options.contexts))
     contexts = [DescribedContext(render(s), caption(s, Mention(background=False))) for s in scenes]
     made = generator.generate(contexts, [list(range(SEEDS))] * len(contexts))
@@ -143,7 +160,7 @@ def _diversity(
     return result | {name: [s[name] for s in spreads] for name in UNASKED}
 
 
-def _simple_scenes(seed: int):
+def _simple_scenes(seed: int) -> Iterator[Scene]:
     for scene in sample_scenes(seed):
         if _is_simple(scene):
             yield scene
@@ -165,79 +182,81 @@ def _clip_features(family: Family, images: Sequence[Any]) -> np.ndarray:
     return torch.cat(rows).double().numpy()
 
 
-# ── The table ───────────────────────────────────────────────────────────────────────────────────
+# ── The tables ──────────────────────────────────────────────────────────────────────────────────
 
 
-def table(figures: dict[str, Any]) -> str:
-    """In Markdown; every figure with its 95 % interval over images or contexts."""
+def tables(figures: dict[str, Any]) -> list[Table]:
+    """Fidelity and diversity; every figure with its 95 % interval over images or contexts."""
+    return [fidelity_table(figures), diversity_table(figures)]
+
+
+def fidelity_table(figures: dict[str, Any]) -> Table:
+    """A row an arm, a column a category."""
     base = figures["none"]
     images = len(next(iter(base["fidelity"].values()))) // 2
-    lines = [
+    title = (
         f"Fidelity, %: the reader's answer is the same for view and reference; {images} images a "
-        f"category. *Closed*: of the untuned generator's error.",
-        "",
-        "| tuned on | " + " | ".join(CATEGORIES) + " | average | closed, % |",
-        "| --- |" + " --- |" * (len(CATEGORIES) + 2),
+        "category. *Closed*: of the untuned generator's error."
+    )
+    rows: list[list[Cell | str]] = [
+        [
+            arm,
+            *(_share(np.array(found["fidelity"][name])) for name in CATEGORIES),
+            _share(_all(found)),
+            _closed(base, found),
+        ]
+        for arm, found in figures.items()
     ]
-    for arm, found in figures.items():
-        cells = [_percent(np.array(found["fidelity"][name])) for name in CATEGORIES]
-        lines.append(
-            f"| {arm} | " + " | ".join([*cells, _average(found), _closed(base, found)]) + " |"
-        )
-    names = list(base["diversity"])
-    lines += [
-        "",
-        f"Diversity over {SEEDS} seeds, % of the untuned generator's; "
-        f"{len(base['diversity']['clip'])} contexts.",
-        "",
-        "| tuned on | " + " | ".join(f"{name} " for name in names) + " |",
-        "| --- |" + " --- |" * len(names),
+    return Table(["tuned on", *CATEGORIES, "average", "closed, %"], rows, title)
+
+
+def diversity_table(figures: dict[str, Any]) -> Table:
+    """A row an arm, a column a measure."""
+    base = figures["none"]["diversity"]
+    title = (
+        f"Diversity over {SEEDS} seeds, % of the untuned generator's; {len(base['clip'])} contexts."
+    )
+    rows: list[list[Cell | str]] = [
+        [arm, *(_ratio(found["diversity"][name], base[name]) for name in base)]
+        for arm, found in figures.items()
     ]
-    for arm, found in figures.items():
-        cells = [_ratio(found["diversity"][name], base["diversity"][name]) for name in names]
-        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return Table(["tuned on", *base], rows, title)
 
 
 def _groups(values: np.ndarray) -> np.ndarray:
     return np.arange(len(values)) // 2
 
 
-def _percent(values: np.ndarray) -> str:
-    found = bootstrap_interval(values, groups=_groups(values))
-    return f"{100 * found.estimate:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+def _share(values: np.ndarray) -> Cell:
+    return Cell.of(bootstrap_interval(values, groups=_groups(values)))
 
 
 def _all(found: dict[str, Any]) -> np.ndarray:
     return np.concatenate([found["fidelity"][name] for name in CATEGORIES])
 
 
-def _average(found: dict[str, Any]) -> str:
-    return _percent(_all(found))
-
-
-def _closed(base: dict[str, Any], found: dict[str, Any]) -> str:
+def _closed(base: dict[str, Any], found: dict[str, Any]) -> Cell | str:
     """How much of the untuned error is gone, and whether that can be chance."""
     before, after = _all(base), _all(found)
     if base is found:
-        return "–"
+        return NOTHING
     test = paired_test(after, before, groups=_groups(after))
     error = 1 - before.mean()
-    low, middle, high = (100 * x / error for x in (test.low, test.difference, test.high))
-    return f"{middle:.1f} [{low:.1f}, {high:.1f}], p = {test.p_value:.3g}"
+    low, middle, high = (part / error for part in (test.low, test.difference, test.high))
+    return Cell(middle, low, high, test.n, Comparison(test.p_value, "none"))
 
 
-def _ratio(values: Sequence[float], base: Sequence[float]) -> str:
+def _ratio(values: Sequence[float], base: Sequence[float]) -> Cell | str:
     """Of the means over contexts, resampled together; contexts without a value are left out."""
     pairs = np.array([values, base], np.float64)
     pairs = pairs[:, np.isfinite(pairs).all(0)]
     if not pairs[1].any():
-        return "–"  # the base does not vary it
+        return NOTHING  # the base does not vary it
     draw = np.random.default_rng(0)
     picks = draw.integers(0, pairs.shape[1], (10_000, pairs.shape[1]))
     means = pairs[:, picks].mean(-1)
-    low, high = np.percentile(100 * means[0] / means[1], [2.5, 97.5])
-    return f"{100 * pairs[0].mean() / pairs[1].mean():.1f} [{low:.1f}, {high:.1f}]"
+    low, high = np.percentile(means[0] / means[1], [2.5, 97.5])
+    return Cell(float(pairs[0].mean() / pairs[1].mean()), float(low), float(high), pairs.shape[1])
 
 
 def _options() -> argparse.Namespace:

@@ -3,6 +3,7 @@
 <output_path>/<model>/<date>_samples_<task>.jsonl     a line a question (--log_samples)
 <output_path>/<model>/<date>_results.json             the run's settings; may be missing
 <output_path>/hb_tta/<run_name>/<task>.jsonl          what each view said; images/ beside it
+<output_path>/hb_tta/<run_name>/settings.json         what --augment and --augment_args were
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 from hb_tta.errors import UserError
 
 PLUGIN_FOLDER = "hb_tta"
+SETTINGS_FILE = "settings.json"
 _MARK = "_samples_"
 
 
@@ -71,6 +73,20 @@ class SamplesFile:
     def model(self) -> str | None:
         """The answering model's name."""
         return self.results.get("model_name_sanitized") or self.results.get("model_name")
+
+    @property
+    def augment_settings(self) -> dict[str, Any] | None:
+        """The method and its ``--augment_args``; None where they are not known."""
+        if not isinstance(self.config.get("model_args"), str):
+            return None
+        for folder in self.plugin_folders():
+            try:
+                found = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                continue
+            if isinstance(found, dict) and isinstance(found.get("method"), str):
+                return found
+        return None
 
     def plugin_folders(self) -> list[Path]:
         """The plugin's folders of this run; where its settings are not known, those of all runs."""

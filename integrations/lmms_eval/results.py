@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hb_tta.integrations.lmms_eval.again import augment_settings, making_again
+from hb_tta.integrations.lmms_eval.folders import SamplesFile, find_samples
+
 from hb_tta.errors import HbTtaWarning, UserError
-from hb_tta.report.command import augment_settings, making_again
-from hb_tta.report.folders import SamplesFile, find_samples
-from hb_tta.report.records import Picture, Record, Run, View
+from hb_tta.report.comparable import check_once, check_questions, named_apart
+from hb_tta.report.records import Picture, Record, Run, Seen
 
 SCORES = ("mme_perception_score", "mme_cognition_score")
 _SAME = ("limit", "offset", "random_seed", "numpy_seed", "torch_seed", "fewshot_seed")
@@ -48,8 +48,8 @@ def read_runs(
     files = _latest([(file, lines) for file, lines in files if file.task == name])
     runs = [_run(file, lines, store) for file, lines in files]
     _check_settings([file for file, _ in files], runs)
-    _check_questions(runs)
-    return name, _named_apart(sorted(runs, key=lambda run: not run.plain))
+    check_questions(runs)
+    return name, named_apart(sorted(runs, key=lambda run: not run.plain))
 
 
 # ── Which files ──────────────────────────────────────────────────────────────────────────────────
@@ -130,7 +130,7 @@ def _run(file: SamplesFile, lines: Lines, store: str | None) -> Run:
         _record(file, line, views, number)
         for number, (line, views) in enumerate(zip(lines, said, strict=True), 1)
     ]
-    _check_once(file, records)
+    check_once(records, file.path)
     settings = augment_settings(str(file.config.get("model_args") or ""))
     augmented = bool(settings) or any(said)
     folder = file.path.resolve().parent.parent.name
@@ -178,21 +178,21 @@ def _record(
     combined = (said or {}).get("combined")
     return Record(
         question=str(line["doc_id"]),
-        image=str(score["question_id"]),
+        group=str(score["question_id"]),
         category=str(score["category"]),
-        right=score["score"] == 1,
+        score=float(score["score"] == 1),
         text=str(line.get("input") or (document or {}).get("question") or ""),
         target=str(line.get("target", "")),
         answer=_text(line.get("filtered_resps", "")),
         description="\n".join(filter(None, (its.get("description") for its in about))) or None,
-        views=_views(file, said, about) if said else (),
-        combined=None if combined is None else View("combined", (), **_yes_no(combined)),
+        seen=_seen(file, said, about) if said else (),
+        combined=None if combined is None else Seen("combined", (), **_yes_no(combined)),
     )
 
 
-def _views(
+def _seen(
     file: SamplesFile, said: Mapping[str, Any], about: list[dict[str, Any]]
-) -> tuple[View, ...]:
+) -> tuple[Seen, ...]:
     real = [Picture(_real_image(file, its["pixels"])) for its in about]
     seeds = about[0]["seeds"] if about else []
     shown = [("real", real)]
@@ -201,7 +201,7 @@ def _views(
     scores = list(said.get("views") or [])
     scores += [{}] * (len(shown) - len(scores))
     return tuple(
-        View(label, tuple(pictures), **_yes_no(score))
+        Seen(label, tuple(pictures), **_yes_no(score))
         for (label, pictures), score in zip(shown, scores, strict=False)
     )
 
@@ -227,17 +227,6 @@ def _text(response: Any) -> str:
     return str(response)
 
 
-# ── Runs that can be compared ────────────────────────────────────────────────────────────────────
-
-
-def _check_once(file: SamplesFile, records: list[Record]) -> None:
-    often = [name for name, count in Counter(r.question for r in records).items() if count > 1]
-    if often:
-        raise UserError(
-            f"{file.path} has question {often[0]} more than once: evaluate once into a new folder"
-        )
-
-
 def _check_settings(files: list[SamplesFile], runs: list[Run]) -> None:
     known = [(file, run) for file, run in zip(files, runs, strict=True) if file.config]
     for file, run in known[1:]:
@@ -249,50 +238,3 @@ def _check_settings(files: list[SamplesFile], runs: list[Run]) -> None:
                     f"{first_run.name} ({first.path}) was run with {name} {one} and {run.name} "
                     f"({file.path}) with {name} {other}: evaluate both with the same"
                 )
-
-
-def _check_questions(runs: list[Run]) -> None:
-    first = {record.question: record for record in runs[0].records}
-    for run in runs[1:]:
-        other = {record.question: record for record in run.records}
-        for question in sorted(first.keys() ^ other.keys()):
-            has, lacks = (runs[0], run) if question in first else (run, runs[0])
-            raise UserError(
-                f"question {question} is in the run {has.name} and not in {lacks.name}: "
-                "evaluate both on the same questions (--limit)"
-            )
-        same = run.model == runs[0].model
-        for question, record in first.items():
-            if _asks(record, same) != _asks(other[question], same):
-                raise UserError(
-                    f"question {question} is another one in {runs[0].name} ({record.text!r:.80}) "
-                    f"than in {run.name} ({other[question].text!r:.80}): evaluate the same task"
-                )
-
-
-def _asks(record: Record, same_model: bool) -> tuple[str, ...]:
-    """What is the same in runs that can be compared; tasks word their prompts for the model."""
-    words = record.text if same_model else ""
-    return record.image, record.category, record.target, words
-
-
-def _named_apart(runs: list[Run]) -> list[Run]:
-    """The runs, with what tells them apart in names that were the same."""
-    named = [replace(run, name=" ".join([run.name, *_differing(run, runs)])) for run in runs]
-    total = Counter((run.name, run.model) for run in named)
-    so_far = Counter[tuple[str, str | None]]()
-    numbered = []
-    for run in named:
-        so_far[run.name, run.model] += 1
-        number = f" ({so_far[run.name, run.model]})" if total[run.name, run.model] > 1 else ""
-        numbered.append(replace(run, name=run.name + number))
-    return numbered
-
-
-def _differing(run: Run, runs: list[Run]) -> list[str]:
-    """The settings in which a run differs from others of its name; its weights if nothing else."""
-    twins = [other for other in runs if (other.name, other.model) == (run.name, run.model)]
-    names = sorted({name for twin in twins for name in twin.settings})
-    differing = [n for n in names if len({twin.settings.get(n) for twin in twins}) > 1]
-    told = [name for name in differing if name != "spec"] or differing
-    return [f"{name}={run.settings.get(name, 'default')}" for name in told]

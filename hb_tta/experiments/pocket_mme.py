@@ -1,0 +1,274 @@
+"""What generated views bring on pocket_mme, and what a gain means: methods beside their controls.
+
+    python -m hb_tta.experiments.pocket_mme --split dev --limit 20 --out results
+
+*plain* and the methods are answered by lmms-eval with our plugin, as a person would run it; the
+controls (pocket_controls.py) in this process, by ``hb_tta.answer`` from the same questions, and
+once more *plain*, which must agree. Writes report.json, report.md and report.html into the folder
+of ``--out``; the same command again goes on where it was stopped. On several cores run its parts
+side by side first, each with ``--only``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hb_tta.context import MultimodalContext
+from hb_tta.disk import write_aside
+from hb_tta.experiments.plan import PlannedRun, carry_out, run_command
+from hb_tta.experiments.pocket_answers import (
+    answer_controls,
+    control_runs,
+    keep_seconds,
+    seconds_folder,
+)
+from hb_tta.experiments.pocket_controls import prompt_of
+from hb_tta.families import get_family
+from hb_tta.metrics import PairedTest, paired_test
+from hb_tta.pocket.tasks import CATEGORIES, Sample
+from hb_tta.report import Run, page, renderers, score, table
+from hb_tta.report.cells import Cell, Table
+from hb_tta.report.scores import ALL, Scored
+from hb_tta.store import Store
+
+if TYPE_CHECKING:
+    from hb_tta.integrations.settings import AugmentSettings
+
+METHODS = ("hummingbird", "i2t2i", "randaugment")
+UNDER_TEST = METHODS[0]  # whose descriptions and views the controls borrow
+PARTS = ("plain", *METHODS, "controls")
+TASKS = {"dev": "pocket_mme_dev", "sealed": "pocket_mme"}
+# (a, b): is a better than b, beside each against plain
+COMPARISONS = (
+    (UNDER_TEST, "i2t2i"),
+    (UNDER_TEST, "randaugment"),
+    (UNDER_TEST, "text"),
+    (UNDER_TEST, "other"),
+    ("ceiling", UNDER_TEST),
+)
+
+
+def main() -> None:
+    """Evaluates, and writes the report."""
+    options = _options()
+    torch.set_num_threads(options.threads)
+    check_settings(options)
+    for _ in carry_out(plan(options)):
+        pass  # every part's results are files in its own folder
+    if options.only is None:
+        write_report(options)
+
+
+def plan(options: argparse.Namespace) -> Iterator[PlannedRun]:
+    """The parts that are asked for."""
+    for part in PARTS if options.only is None else (options.only,):
+        if part == "controls":
+            yield PlannedRun(part, lambda: answer_controls(options, augmented))
+        else:
+            yield PlannedRun(part, lambda part=part: evaluate(part, options))  # type: ignore[misc]
+
+
+# ── plain and the methods: lmms-eval ─────────────────────────────────────────────────────────────
+
+
+def settings_of(method: str, options: argparse.Namespace) -> AugmentSettings:
+    """The plugin's settings of a method."""
+    from hb_tta.integrations.settings import AugmentSettings
+
+    return AugmentSettings.parse(method, augment_args(options), device="cpu")
+
+
+def augment_args(options: argparse.Namespace) -> str:
+    """What stands behind ``--augment_args``."""
+    return f"family=pocket,n={options.views},seed={options.seed},store={store_of(options)}"
+
+
+def store_of(options: argparse.Namespace) -> str:
+    """The store's folder."""
+    return options.store or str(Path(options.out).resolve() / "store")
+
+
+def check_settings(options: argparse.Namespace) -> None:
+    """Ends the process if the folder has results of other weights or settings."""
+    settings = {
+        "split": options.split,
+        "images a category": options.limit,
+        "views": options.views,
+        "seed": options.seed,
+        "mllm": get_family("pocket").weights("mllm").fingerprint(),
+        **{method: settings_of(method, options).digest for method in METHODS},
+    }
+    path = Path(options.out) / "settings.json"
+    if path.exists() and (found := json.loads(path.read_text())) != settings:
+        other = sorted(k for k in settings | found if settings.get(k) != found.get(k))
+        sys.exit(f"{options.out} has results of another {', '.join(other)}: name another --out")
+    write_aside(path, json.dumps(settings, indent=2).encode())
+
+
+def evaluate(arm: str, options: argparse.Namespace) -> None:
+    """Run lmms-eval with the plugin, unless its results are there."""
+    folder = Path(options.out) / "lmms_eval" / arm
+    if is_complete(folder, options):
+        return
+    mllm = get_family("pocket").weights("mllm").location
+    command = [
+        *("lmms-eval", "--model", "llava_hf"),
+        *("--model_args", f"pretrained={mllm},device_map=cpu", "--device", "cpu"),
+        *("--tasks", TASKS[options.split], "--limit", str(number_of_questions(options))),
+        *("--log_samples", "--output_path", str(folder)),
+    ]
+    if arm != "plain":
+        command += ["--augment", arm, "--augment_args", augment_args(options)]
+    began, processor_began = time.perf_counter(), os.times().children_user
+    if run_command(*command) or not is_complete(folder, options):
+        sys.exit(f"lmms-eval gave no results for {arm}: its messages above say why")
+    processor = os.times().children_user - processor_began
+    seconds = time.perf_counter() - began
+    keep_seconds(arm, seconds, processor, number_of_questions(options), options)
+
+
+def is_complete(folder: Path, options: argparse.Namespace) -> bool:
+    """Whether lmms-eval has finished there; what a killed run left is taken away."""
+    samples = list(folder.glob("*/*_samples_*.jsonl"))
+    if any(len(path.read_bytes().splitlines()) == number_of_questions(options) for path in samples):
+        return True
+    for path in samples:
+        path.unlink()
+    return False
+
+
+def number_of_questions(options: argparse.Namespace) -> int:
+    """A yes and a no question an image."""
+    return options.limit * len(CATEGORIES) * 2
+
+
+def augmented(samples: Sequence[Sample], options: argparse.Namespace) -> list[Any]:
+    """The descriptions and views of the method under test; they are in the store already."""
+    augmenter = settings_of(UNDER_TEST, options).augmenter
+    contexts = [MultimodalContext(sample.image, prompt_of(sample)) for sample in samples]
+    return augmenter.augment(contexts, n=options.views, seed=options.seed)
+
+
+# ── The report ───────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the parts gave.
+
+    Attributes:
+        task: its name.
+        scored: every arm.
+        tests: between arms, each with what it is about.
+        agree: to how many questions lmms-eval and ``hb_tta.answer`` give the same plain answer.
+    """
+
+    task: str
+    scored: list[Scored]
+    tests: list[tuple[dict[str, str], PairedTest]]
+    agree: int
+
+
+def results_of(options: argparse.Namespace) -> Results:
+    """Read what the parts left in their folders."""
+    from hb_tta.integrations.lmms_eval.results import read_runs
+
+    folders = [str(Path(options.out) / "lmms_eval" / arm) for arm in ("plain", *METHODS)]
+    task, runs = read_runs(folders, store=store_of(options))
+    plain = runs[0]
+    here, *others = control_runs(options)
+    agree = sum(a.answer == b.answer for a, b in zip(plain.records, here.records, strict=True))
+    runs += [replace(run, model=plain.model) for run in others]
+    return Results(task, score(runs), comparisons({run.name: run for run in runs}), agree)
+
+
+def tables(results: Results) -> list[Table]:
+    """The arms by category, and the arms beside each other."""
+    return [table.table(results.scored), comparison_table(results.tests)]
+
+
+def write_report(options: argparse.Namespace) -> None:
+    """The tables, their figures as JSON, and the page."""
+    results, out = results_of(options), Path(options.out)
+    files = sorted(seconds_folder(options).glob("*.json"))
+    asked = len(results.scored[0].run.records)
+    report = {
+        **table.to_json(results.task, results.scored),
+        "comparisons": [{**about, **vars(test)} for about, test in results.tests],
+        "plain agrees": {"questions": asked, "same answer": results.agree},
+        "benchmark": json.loads((out / "settings.json").read_text()),
+        "seconds": {path.stem: json.loads(path.read_text()) for path in files},
+    }
+    arms, between = map(renderers.markdown, tables(results))
+    text = "\n\n".join(
+        [
+            f"# {results.task}: {options.limit} images a category, {options.views} views",
+            arms,
+            f"## Between the arms, ACC in points\n\n{between}",
+            f"lmms-eval and `hb_tta.answer` give the same plain answer to {results.agree} of "
+            f"{asked} questions.",
+        ]
+    )
+    made = page.render(results.task, results.scored, store=Store(store_of(options)))
+    write_aside(out / "report.json", json.dumps(report, indent=2).encode())
+    write_aside(out / "report.md", (text + "\n").encode())
+    write_aside(out / "report.html", made.html.encode())
+    print(text)
+
+
+def comparisons(runs: dict[str, Run]) -> list[tuple[dict[str, str], PairedTest]]:
+    """Paired tests over images between arms, for all questions and each category."""
+    found = []
+    for first, second in COMPARISONS:
+        for category in (ALL, *CATEGORIES):
+            a, b = (
+                [r for r in runs[name].records if category in (ALL, r.category)]
+                for name in (first, second)
+            )
+            about = {"first": first, "second": second, "category": category}
+            rights = [[record.score for record in records] for records in (a, b)]
+            found.append((about, paired_test(*rights, groups=[record.group for record in a])))
+    return found
+
+
+def comparison_table(tests: list[tuple[dict[str, str], PairedTest]]) -> Table:
+    """A row a pair of arms and a category."""
+    rows: list[list[Cell | str]] = [
+        [
+            f"{about['first']} − {about['second']}",
+            about["category"],
+            Cell.difference(test, about["second"]),
+        ]
+        for about, test in tests
+    ]
+    return Table(["first − second", "category", "difference"], rows, heads=2)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", required=True, help="a folder; the same again goes on")
+    parser.add_argument("--split", choices=TASKS, default="dev", help="sealed is for reporting")
+    parser.add_argument("--limit", type=int, default=20, help="images a category, 2 to 500")
+    parser.add_argument("--views", type=int, default=4, help="beside the real image")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--store", help="of the views (default: in the folder of --out)")
+    parser.add_argument("--only", choices=PARTS, help="do this part and write no report")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    if not 2 <= options.limit <= 500:
+        parser.error("--limit is the number of images a category, 2 to 500")
+    return options
+
+
+if __name__ == "__main__":
+    main()

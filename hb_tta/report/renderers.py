@@ -1,0 +1,201 @@
+"""A ``Table`` in a terminal, in Markdown and in HTML."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+from hb_tta.report import cells
+from hb_tta.report.cells import Cell, Table, columns_of, spelled_out, written
+from hb_tta.report.document import visible
+
+WIDTH = 100
+"""Characters a line where the terminal's width is not known, as in a pipe."""
+
+_GAP = "  "
+
+Row = Sequence[str]
+
+
+# ── Markdown ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def markdown(table: Table) -> str:
+    """The title as a line, the table, and each note as a paragraph."""
+    lines = [
+        _markdown_row(column.label for column in columns_of(table)),
+        _markdown_row("---" for _ in table.columns),
+        *(_markdown_row(map(written, row)) for row in table.rows),
+    ]
+    return "\n\n".join(filter(None, (table.title, "\n".join(lines), *table.notes)))
+
+
+def _markdown_row(values: Iterable[str]) -> str:
+    shown = (value.replace("|", "\\|").replace("\n", " ") for value in values)
+    return "| " + " | ".join(shown) + " |"
+
+
+# ── A terminal ───────────────────────────────────────────────────────────────────────────────────
+
+
+def text(table: Table, width: int | None = None) -> str:
+    """For a terminal: in columns where they fit, else each value behind its column's name.
+
+    Args:
+        width: characters that no line exceeds; None: the terminal's.
+    """
+    width = width or shutil.get_terminal_size((WIDTH, 24)).columns
+    first = table.heads - 1
+    names = [_on_one_line(column.label) for column in columns_of(table)][first:]
+    rows = [[_on_one_line(written(value)) for value in row] for row in table.rows]
+    header, blocks = _laid_out(names, [row[first:] for row in rows], width)
+    lines = textwrap.wrap(_on_one_line(table.title), width)
+    for heading, part in _sections(rows, blocks, table.heads):
+        lines += ["", *textwrap.wrap(heading, width)] if heading else []
+        lines += [*header, *part]
+    lines += [""] if table.notes else []
+    for note in table.notes:
+        lines += textwrap.wrap(_on_one_line(note), width)
+    return "\n".join(lines).strip("\n")
+
+
+def _sections(
+    rows: Sequence[Row], blocks: list[list[str]], heads: int
+) -> Iterator[tuple[str, Row]]:
+    """The rows' lines under each value of the first of two heads; under none where there is one."""
+    of_row = list(zip(rows, blocks, strict=True))
+    for heading, its in groupby(of_row, key=lambda both: both[0][0] if heads == 2 else ""):
+        yield heading, [line for _, block in its for line in block]
+
+
+def _laid_out(names: Row, rows: list[Row], width: int) -> tuple[list[str], list[list[str]]]:
+    """The lines above the rows, and each row's own."""
+    widths = [max(map(_length, column)) for column in zip(names, *rows, strict=True)]
+    if sum(widths) + len(_GAP) * len(widths) <= width:
+        header = [_spaced(names, widths)] if any(names) else []
+        return header, [[_spaced(row, widths)] for row in rows]
+    named = [
+        [
+            row[0],
+            *(f"{n} {v}".strip() if v else "" for n, v in zip(names[1:], row[1:], strict=True)),
+        ]
+        for row in rows
+    ]
+    widths = [max(map(_length, column)) for column in zip(*named, strict=True)]
+    return [], [_filled(values, widths, width) for values in named]
+
+
+def _spaced(values: Row, widths: list[int]) -> str:
+    padded = (_GAP + _padded(*both) for both in zip(values, widths, strict=True))
+    return "".join(padded).rstrip()
+
+
+def _filled(values: Row, widths: list[int], width: int) -> list[str]:
+    """As many values on a line as fit; the others on lines of their own, below the first value."""
+    indent = " " * (widths[0] + 2 * len(_GAP))
+    if len(indent) + max(widths[1:], default=0) > width:
+        indent = 2 * _GAP
+    lines = [_GAP + _padded(values[0], widths[0])]
+    for value, its_width in zip(values[1:], widths[1:], strict=True):
+        if _length(f"{lines[-1]}{_GAP}{value}".rstrip()) <= width:
+            lines[-1] += _GAP + _padded(value, its_width)
+        elif value:
+            lines.append(indent + _padded(value, its_width))
+    return [short for line in lines for short in _broken(line.rstrip(), width, indent)]
+
+
+def _broken(line: str, width: int, indent: str) -> list[str]:
+    if _length(line) <= width:
+        return [line]
+    return textwrap.wrap(line, width, subsequent_indent=indent)
+
+
+def _on_one_line(value: str) -> str:
+    return spelled_out(value).replace("\n", " ")
+
+
+def _padded(value: str, width: int) -> str:
+    return value + " " * (width - _length(value))
+
+
+def _length(value: str) -> int:
+    """Columns of a terminal that it takes: Chinese and Japanese signs take two, marks none."""
+    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in value)
+    return len(value) + wide - sum(unicodedata.combining(char) > 0 for char in value)
+
+
+# ── HTML ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def html(table: Table) -> str:
+    """A part of a page (document.py has its style): the title, the table, the notes."""
+    title = f"<h2>{visible(table.title)}</h2>\n" if table.title else ""
+    rows = "\n".join(_html_row(row, table) for row in table.rows)
+    notes = "".join(f"<p>{visible(note)}</p>" for note in table.notes)
+    return (
+        f'{title}<div class="wide"><table><thead>{_html_head(table)}</thead>\n'
+        f"<tbody>{rows}</tbody></table></div>\n"
+        + (f'<div class="notes">{notes}</div>\n' if notes else "")
+    )
+
+
+def _html_head(table: Table) -> str:
+    columns = columns_of(table)
+    if not any(column.group for column in columns):
+        return "<tr>" + "".join(f"<th>{visible(c.name)}</th>" for c in columns) + "</tr>"
+    above, below = "", ""
+    for (group, note), its in groupby(columns, key=lambda column: (column.group, column.note)):
+        names = [visible(column.name) for column in its]
+        if not group:
+            above += "".join(f'<th rowspan="2">{name}</th>' for name in names)
+            continue
+        small = f"<small>{visible(note)}</small>" if note else ""
+        above += f'<th colspan="{len(names)}" scope="colgroup">{visible(group)}{small}</th>'
+        below += f"<th class=first>{names[0]}</th>"
+        below += "".join(f"<th>{name}</th>" for name in names[1:])
+    return f"<tr>{above}</tr><tr>{below}</tr>"
+
+
+def _html_row(row: Sequence[Cell | str], table: Table) -> str:
+    columns = columns_of(table)
+    shown = []
+    for place, (value, column) in enumerate(zip(row, columns, strict=True)):
+        if place < table.heads:
+            shown.append(f"<th scope=row>{visible(written(value))}</th>")
+            continue
+        begins = column.group and column.group != columns[place - 1].group
+        shown.append(
+            f"<td{' class=first' if begins else ''}{_hint(value)}>{_html_cell(value)}</td>"
+        )
+    return f"<tr>{''.join(shown)}</tr>"
+
+
+def _html_cell(value: Cell | str) -> str:
+    if isinstance(value, str):
+        return visible(value)
+    unit = f" {visible(value.unit)}" if value.unit else ""
+    lines = [f"<b>{cells.figure(value.estimate, value.kind)}{unit}</b>"]
+    if ends := cells.interval(value):
+        lines.append(f"<small>{ends}</small>")
+    if value.test is not None and value.change is not None:
+        way = "up" if value.change > 0 else "down" if value.change < 0 else "same"
+        sure = " sure" if value.test.p_value < cells.CLEAR else ""
+        told = "" if value.test.difference is None else f"{cells.change(value)}<br>"
+        p = visible(cells.p_value(value.test.p_value))
+        lines.append(f'<small class="{way}{sure}">{told}{p}</small>')
+    if value.note:
+        lines.append(f"<small>{visible(value.note)}</small>")
+    return "".join(lines)
+
+
+def _hint(value: Cell | str) -> str:
+    """What is told of a cell that is pointed at: its samples, and what it was compared with."""
+    if isinstance(value, str):
+        return ""
+    told = [f"n = {value.n}"] if value.n is not None else []
+    if value.test is not None and value.test.against:
+        told.append(f"against {value.test.against}")
+    return f' title="{visible(", ".join(told))}"' if told else ""

@@ -1,0 +1,468 @@
+"""Which views: one value, spelled in one way at every door.
+
+    ViewSettings("hummingbird", {"lora": None}, n=8)                           # Python
+    hb-tta augment IMAGE --method hummingbird -n 8 --lora none                 # our commands
+    lmms-eval … --augment hummingbird --augment_args n=8,lora=none             # key=value,…
+    … --augment_args '{"n": 8, "lora": null}'      … --augment_args @views.json
+
+``ViewSettings.parse`` reads what a person wrote, ``augmenter()`` makes what they asked for, and
+``to_json()`` writes it down. A field of ``ViewSettings`` is an option at all of these doors: a new
+one is a line there, and its meaning. A method's own settings are the fields of its spec.
+
+Importing this module imports no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import textwrap
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from os import PathLike, fspath
+from types import MappingProxyType
+from typing import Any, NamedTuple, Self
+
+from hb_tta import spelling
+from hb_tta.augment import OFFERED, Augmenter
+from hb_tta.describe import DescriberSpec
+from hb_tta.device import DTYPES
+from hb_tta.errors import UserError
+from hb_tta.families import Family, get_family, list_families
+from hb_tta.generators import DEFAULT, Default, get_method, list_methods
+from hb_tta.generators.fields import ALIASES, Setting, method_settings
+from hb_tta.generators.settings import family_defaults, full_settings, used_settings
+from hb_tta.spelling import ARGS, Unfit
+from hb_tta.store import Store, content_key
+from hb_tta.weights import Weights
+
+# ── The fields ───────────────────────────────────────────────────────────────────────────────────
+
+
+class Option(NamedTuple):
+    """How a field of ``ViewSettings`` is read and spelled.
+
+    Attributes:
+        default: of the field.
+        read: text or JSON → the value; ``Unfit`` where it is none.
+        flag, metavar, help: of our commands; without a metavar the flag takes no value.
+        also: another name that means the same, in no help.
+        running: no view depends on it: it is in no key and no JSON.
+        in_spec: the augmenter's spec stands for it in the digest.
+    """
+
+    default: Any
+    read: Callable[[Any], Any]
+    flag: str
+    metavar: str | None
+    help: str
+    also: str | None = None
+    running: bool = False
+    in_spec: bool = False
+
+    def unsaid(self, value: Any) -> bool:
+        """Whether a value says nothing, and something else decides."""
+        return value is self.default and (value is None or value is DEFAULT)
+
+
+def _describer(value: Any) -> Any:
+    """A folder or hub id, "none", or the JSON of a ``DescriberSpec``."""
+    if value is None or value == "none":
+        return None
+    if not isinstance(value, Mapping):
+        return spelling.named(value)
+    try:
+        return DescriberSpec(**{**value, "mllm": _weights(value["mllm"])})
+    except (KeyError, TypeError):
+        names = ", ".join(one.name for one in fields(DescriberSpec))
+        raise Unfit(f"is no describer: give a folder, a hub id, or its {names}") from None
+
+
+def _option(default: Any, *rest: Any, **more: Any) -> Any:
+    return field(default=default, metadata={"option": Option(default, *rest, **more)})
+
+
+_FAMILY = (
+    "the models: sdxl, for photographs, wants a GPU and downloads its weights; pocket, bundled, "
+    "knows the pocket world alone (default: sdxl)"
+)
+_SEED = "of the first view; view i uses SEED + i (default: 0)"
+_DESCRIBER = "the MLLM that writes the descriptions (default: the family's)"
+_DTYPE = f"numbers to compute with, {', '.join(DTYPES)} (default: what suits the device)"
+_BATCH = "views made at once (default: what suits the device)"
+_OFFLOAD = "keep on the GPU only what works just now: slower, for small GPUs"
+_DEVICE = "where the models run, such as cpu or cuda:1 (default: a GPU if any)"
+_STORE = "where views are kept (default: $HB_TTA_STORE or ~/.cache/hb_tta/store)"
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """Everything that decides which views a question gets, and how they are made.
+
+    Attributes:
+        method: a name of ``list_methods()``.
+        settings: the method's own, by the names of its spec's fields (``method_settings``).
+        family: which models fill the roles; in Python a ``Family``, too.
+        n: views shown beside the real image, at least 1.
+        seed: view ``i`` uses ``seed + i``; at least 0.
+        describer: who writes the descriptions: a folder, a hub id or a ``DescriberSpec``;
+            ``DEFAULT``: the family's; ``None``: nobody.
+        dtype: of describer and generator; ``None``: float32 on a CPU, bfloat16 on a GPU.
+        batch_size, cpu_offload, device, store: see ``Augmenter``. No view depends on them.
+
+    Raises:
+        UserError: a name is unknown, or a value is not of its kind.
+    """
+
+    method: str = "hummingbird"
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    family: str | Family = _option(
+        "sdxl", spelling.named, "--family", "NAME", _FAMILY, in_spec=True
+    )
+    n: int = _option(
+        4, spelling.positive, "-n", "N", "generated views of an image (default: 4)", also="views"
+    )
+    seed: int = _option(0, spelling.whole, "--seed", "SEED", _SEED)
+    describer: str | PathLike[str] | Weights | DescriberSpec | Default | None = _option(
+        DEFAULT, _describer, "--describer", "DIR|ID", _DESCRIBER, in_spec=True
+    )
+    dtype: str | None = _option(None, spelling.dtype, "--dtype", "NAME", _DTYPE, in_spec=True)
+    batch_size: int | None = _option(
+        None, spelling.positive, "--batch-size", "N", _BATCH, running=True
+    )
+    cpu_offload: bool = _option(
+        False, spelling.yes_or_no, "--cpu-offload", None, _OFFLOAD, running=True
+    )
+    device: str | None = _option(None, spelling.device, "--device", "DEVICE", _DEVICE, running=True)
+    store: Store | str | PathLike[str] | bool | None = _option(
+        None, spelling.named, "--store", "DIR", _STORE, running=True
+    )
+
+    def __post_init__(self) -> None:
+        for name in OPTIONS:
+            object.__setattr__(self, name, read_option(name, getattr(self, name)))
+        if not 0 <= self.seed <= 2**63 - self.n:
+            raise UserError(f"seed={self.seed} is out of range: use 0 to 2**63 - n")
+        own = {name: _of_json(value) for name, value in self.settings.items()}
+        read = full_settings(get_method(self.method), own)
+        object.__setattr__(self, "settings", MappingProxyType(read))
+        get_family(self.family)
+
+    # ── Read ──
+
+    @classmethod
+    def parse(cls, method: str, given: str | Mapping[str, Any] = "") -> Self:
+        """What a person wrote behind ``--augment_args``, or a mapping of the same keys.
+
+        Args:
+            method: a name of ``list_methods()``.
+            given: ``key=value,…``, a JSON object, ``@file.json`` that holds one, or a mapping.
+
+        Raises:
+            UserError: a key is unknown or stands twice, or a value is not of its kind.
+        """
+        return cls.of(method, by_name(given))
+
+    @classmethod
+    def of(cls, method: str, asked: Mapping[str, Any], *, beside: Collection[str] = ()) -> Self:
+        """The settings of a method among what was asked for.
+
+        Args:
+            method: a name of ``list_methods()``.
+            asked: from ``by_name`` or ``by_arguments``.
+            beside: keys that the caller reads itself: they are among the choices that are told.
+
+        Raises:
+            UserError: a key is unknown, or a value is not of its kind. A setting that other
+                methods have and this one ignores gives a warning.
+        """
+        known = own_settings(method)
+        for key in asked:
+            if key not in OPTIONS and key not in known and key not in OFFERED:
+                raise UserError(_unknown(key, method, [*OPTIONS, *known, *beside]))
+        rest = {key: value for key, value in asked.items() if key not in OPTIONS}
+        options = {key: value for key, value in asked.items() if key in OPTIONS}
+        return cls(method, used_settings(get_method(method), rest), **options)
+
+    @classmethod
+    def from_json(cls, written: Mapping[str, Any]) -> Self:
+        """What ``to_json`` wrote."""
+        return cls.parse(written["method"], {k: v for k, v in written.items() if k != "method"})
+
+    # ── Written down ──
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON of all that decides the views: the method, and what ``parse`` takes.
+
+        Raises:
+            UserError: a role of the family is filled otherwise, which its name does not tell.
+        """
+        family = get_family(self.family)
+        if family != get_family(family.name):
+            raise UserError(
+                f"a family like {family.name!r} but with other weights has no name: name the "
+                "weights themselves, by base, image_encoder, lora and describer"
+            )
+        kept = {name: getattr(self, name) for name, one in OPTIONS.items() if not one.running}
+        said = {name: value for name, value in kept.items() if not OPTIONS[name].unsaid(value)}
+        return {"method": self.method, **_plain({**said, "family": family.name, **self.settings})}
+
+    def digest(self, spec: Mapping[str, Any]) -> str:
+        """16 hex digits, the same where the views are the same.
+
+        Args:
+            spec: of the augmenter that these settings make: it names weights by their content.
+        """
+        told = [n for n, option in OPTIONS.items() if not (option.running or option.in_spec)]
+        shown = {name: getattr(self, name) for name in told}
+        return content_key({"spec": spec, **_plain(shown)})[:16]
+
+    # ── Made ──
+
+    def augmenter(
+        self,
+        *,
+        store: Store | None = None,
+        device: str | None = None,
+        task: str = "vqa",
+        keep_loaded: bool | None = None,
+    ) -> Augmenter:
+        """What makes these views: ``augmenter.augment(contexts, settings.n, settings.seed)``.
+
+        Args:
+            store: an open one in place of the settings'.
+            device: where the models run if the settings do not say it.
+            task, keep_loaded: see ``Augmenter``.
+
+        Raises:
+            UserError: weights are missing, or a setting is out of range.
+        """
+        return Augmenter.from_pretrained(
+            self.method,
+            family=self.family,
+            describer=self.describer,
+            dtype=self.dtype,
+            device=self.device or device,
+            batch_size=self.batch_size,
+            cpu_offload=self.cpu_offload,
+            store=self.store if store is None else store,
+            task=task,
+            keep_loaded=keep_loaded,
+            **self.settings,
+        )
+
+
+OPTIONS: dict[str, Option] = {
+    one.name: one.metadata["option"] for one in fields(ViewSettings) if "option" in one.metadata
+}
+"""The fields that are options at every door, by name."""
+
+FLAGS: dict[str, tuple[str, Callable[[str], Any], str, str]] = {
+    "lora": ("--lora", str, "DIR|ID", "a LoRA, or 'none' for the untuned generator"),
+    "num_inference_steps": ("--steps", int, "N", "denoising steps"),
+    "guidance_scale": ("--guidance", float, "SCALE", "guidance scale"),
+    "base": ("--base", str, "DIR|ID", "the generator's pipeline"),
+}
+"""Of ``OFFERED`` those with a flag of their own: flag, type, metavar, help."""
+
+SYNONYMS = {**ALIASES, **{one.also: name for name, one in OPTIONS.items() if one.also}}
+
+
+def own_settings(method: str) -> dict[str, Setting]:
+    """A method's own settings by name: its spec's fields but for ``dtype``, which all have.
+
+    Raises:
+        UserError: one of them has the name of an option.
+    """
+    found = method_settings(get_method(method))
+    found.pop("dtype", None)
+    for name in found:
+        if name in OPTIONS or name in SYNONYMS:
+            raise UserError(
+                f"{method} has a setting of its own named {name!r}, which means something else for "
+                "every method: rename it in its package"
+            )
+    return found
+
+
+def each(methods: Iterable[str], asked: Mapping[str, Any]) -> dict[str, ViewSettings]:
+    """The settings of several methods: what some of them have alone goes to those.
+
+    Raises:
+        UserError: see ``ViewSettings.of``.
+    """
+    own = {method: own_settings(method) for method in methods}
+    anybodys = {name for its in own.values() for name in its}
+    for name in asked:
+        if not own and name not in OPTIONS and name not in OFFERED:
+            raise UserError(f"{name}= in {ARGS} is a method's, and none is named: leave it out")
+    return {
+        method: ViewSettings.of(
+            method, {k: v for k, v in asked.items() if k in its or k not in anybodys}
+        )
+        for method, its in own.items()
+    }
+
+
+def options_of(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Every option's value, for what goes on without a method.
+
+    Raises:
+        UserError: one is not of its kind.
+    """
+    return {name: read_option(name, asked.get(name, one.default)) for name, one in OPTIONS.items()}
+
+
+def read_option(name: str, value: Any) -> Any:
+    """The value of an option, out of text or JSON.
+
+    Raises:
+        UserError: it is none.
+    """
+    option = OPTIONS[name]
+    if option.unsaid(value):
+        return value
+    try:
+        return option.read(value)
+    except Unfit as error:
+        raise UserError(f"{name}={value!r} {error}") from None
+
+
+def _unknown(key: str, method: str, choices: list[str]) -> str:
+    close = difflib.get_close_matches(key, [*choices, *SYNONYMS], n=1)
+    meant = f", did you mean {SYNONYMS.get(close[0], close[0])}=?" if close else ":"
+    return f"{key}= in {ARGS} is not known to {method}{meant} choose from {', '.join(choices)}"
+
+
+# ── Plain JSON and back ──────────────────────────────────────────────────────────────────────────
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _json(value) for name, value in values.items()}
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, DescriberSpec):
+        return {**asdict(value), "mllm": _json(value.mllm)}
+    if isinstance(value, Weights):
+        said = {name: it for name, it in asdict(value).items() if it is not None}
+        return value.location if len(said) == 1 else said
+    return fspath(value) if isinstance(value, PathLike) else value
+
+
+def _of_json(value: Any) -> Any:
+    """A value of a method's own setting: of what is no plain value, weights alone can be told."""
+    return _weights(value) if isinstance(value, Mapping) else value
+
+
+def _weights(value: Any) -> Weights:
+    return Weights(**value) if isinstance(value, Mapping) else Weights(fspath(value))
+
+
+# ── What was asked for: proper names → values ────────────────────────────────────────────────────
+
+
+def by_name(given: str | Mapping[str, Any]) -> dict[str, Any]:
+    """What stands behind ``--augment_args``.
+
+    Raises:
+        UserError: it cannot be read, or a key stands twice.
+    """
+    found: dict[str, Any] = {}
+    for key, value in given.items() if isinstance(given, Mapping) else spelling.pairs(given):
+        name = SYNONYMS.get(key, key)
+        if name in found:
+            raise UserError(f"{key}= stands twice in {ARGS}: leave one out")
+        found[name] = value
+    return found
+
+
+def by_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the options of ``add_arguments`` were given.
+
+    Raises:
+        UserError: a setting stands twice, or ``--augment_args`` cannot be read.
+    """
+    flags = {
+        place.removeprefix(_DEST): value
+        for place, value in vars(arguments).items()
+        if place.startswith(_DEST) and value is not None
+    }
+    named = by_name(flags.pop("args", ""))
+    for name in named:
+        if name in flags:
+            raise UserError(f"{name} stands in {ARGS} and as an option of its own: leave one out")
+    return {**named, **flags}
+
+
+# ── The command line ─────────────────────────────────────────────────────────────────────────────
+
+_ARGS = (
+    "any setting by name, the method's own too (`hb-tta list` has them): key=value,…, a JSON "
+    "object, or @file.json"
+)
+_DEST = "view_"  # before an option's name in a parser's namespace, apart from the command's own
+
+
+def add_arguments(
+    parser: argparse._ActionsContainer,
+    *names: str,
+    flags: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Flags for options, and ``--augment_args`` for all of them; ``by_arguments`` reads both.
+
+    Args:
+        names: the options, and names of ``FLAGS``, that get a flag; none: all of them.
+        flags: name → its flag, where the usual one means something else in this command.
+    """
+    for name, one in OPTIONS.items():
+        if name in names or not names:
+            _add_option(parser, name, flags.get(name, one.flag))
+    for name, (flag, kind, metavar, help) in FLAGS.items():
+        if name in names or not names:
+            flag, help = flags.get(name, flag), f"{help} (default: the family's)"
+            parser.add_argument(flag, dest=_DEST + name, type=kind, metavar=metavar, help=help)
+    parser.add_argument(ARGS, dest=f"{_DEST}args", metavar="KEY=VALUE,…", help=_ARGS)
+    parser.add_argument(ARGS.replace("_", "-"), dest=f"{_DEST}args", help=argparse.SUPPRESS)
+
+
+def _add_option(parser: argparse._ActionsContainer, name: str, flag: str) -> None:
+    option, dest = OPTIONS[name], _DEST + name
+    if option.metavar is None:
+        parser.add_argument(flag, dest=dest, action="store_true", default=None, help=option.help)
+        return
+    reads: dict[str, Any] = {
+        "dest": dest,
+        "type": spelling.argument(option.read),
+        "metavar": option.metavar,
+    }
+    parser.add_argument(flag, help=option.help, **reads)
+    if option.also:
+        parser.add_argument(f"--{option.also}", help=argparse.SUPPRESS, **reads)
+
+
+def settings_table(width: int = 90) -> str:
+    """Each method's own settings with their defaults, for help texts."""
+    lines = []
+    for method in list_methods():
+        try:
+            told = "; ".join(spelled(method, one) for one in own_settings(method).values())
+        except UserError as error:  # another package's, which does not import
+            told = str(error)
+        text = f"{method}: {told or 'none'}"
+        lines += textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="    ")
+    return "\n".join([f"settings of the methods, by name in {ARGS}:", *lines])
+
+
+def spelled(method: str, setting: Setting) -> str:
+    """``name=default``, other families' defaults, and its short name where it has one."""
+    told = [] if setting.alias is None else [f"or {setting.alias}="]
+    if setting.role is not None:
+        told.append("the family's")
+    for name in list_families():
+        values = family_defaults(get_method(method), get_family(name))
+        if values.get(setting.name, setting.default) != setting.default:
+            told.append(f"{name}: {values[setting.name]}")
+    unsaid = setting.default is DEFAULT or setting.default is MISSING
+    value = "" if unsaid else str(setting.default).lower()
+    return f"{setting.name}={value}" + (f" ({', '.join(told)})" if told else "")
