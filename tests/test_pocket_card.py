@@ -12,6 +12,7 @@ import torch
 from hb_tta.training.pocket_family import card, measure
 from hb_tta.training.pocket_family.card import at_least, between, card_text, percent
 from hb_tta.training.pocket_family.curves import draw_curves, stage_logs
+from hb_tta.training.pocket_family.edits import SWAPS
 from hb_tta.training.pocket_family.evaluate import (
     FIVE,
     best_guidance,
@@ -22,14 +23,14 @@ from hb_tta.training.pocket_family.evaluate import (
 )
 from hb_tta.training.pocket_family.evaluate_views import UNASKED, spread
 from hb_tta.training.pocket_family.measure import MEASURES, Measure, measured
+from hb_tta.training.pocket_family.mllm_lessons import CATEGORIES
 from hb_tta.training.pocket_family.run import Run
 from hb_tta.training.pocket_family.sheets import RIGHT, WRONG, Cell, judged_cells, sheet, wrapped
 from PIL import Image, ImageFont
 
-from hb_tta.pocket.captions import ATTRIBUTES
+from hb_tta.pocket.captions import ATTRIBUTES, FORMS
 from hb_tta.pocket.reader import Reader
 from hb_tta.pocket.reading import Reading, reading_of
-from hb_tta.pocket.tasks import CATEGORIES
 from hb_tta.pocket.world import render_batch, sample_scenes
 
 SCENES = list(islice(sample_scenes(99), 40))
@@ -188,14 +189,21 @@ def _prepared(run: Run, monkeypatch) -> None:
         for name in (*FIVE, "bound", "average")
     ]
     read = [prefix + n for prefix in ("", "strict_") for n in card.READ]
-    questions = ("accuracy", "single_word", "blind", "blank", "description")
+    questions = ["accuracy", "single_word", "blind", "blank", "description", "text alone"]
+    questions += [f"{name}, {part}" for name in ("accuracy", "description") for part in card.PARTS]
+    mllm = {category: shares(questions) for category in CATEGORIES}
+    mllm["best_blind"] = shares(CATEGORIES)
+    forms = {form: shares(["all", "asked", "filling", *FIVE]) for form in FORMS}
+    forms["embedding alone"] = shares(["all", "asked", "filling", *FIVE])
     spreads = [prefix + name for prefix in ("", "world_") for name in UNASKED]
     figures = {
         "vae": {"psnr": rng.normal(35, 1, 40)},
         "clip": shares(["colour and shape"]),
-        "evaluator": shares(ATTRIBUTES),
-        "mllm": {category: shares(questions) for category in CATEGORIES}
-        | {"best_blind": shares(CATEGORIES)},
+        "evaluator": shares([*ATTRIBUTES, *SWAPS]),
+        "mllm": mllm,
+        "mllm_two": mllm,
+        "forms": forms,
+        "forms_held_out": forms,
         "guidance": {scale: shares(judged) for scale in ("1.0", "2.0")},
         "diversity": {name: rng.uniform(0.9, 1.0, 16) for name in spreads},
         **{name: shares(read) for name in MEASURES if name.startswith("reader")},
@@ -225,12 +233,13 @@ def test_the_card_holds_every_aim_model_and_stage(run: Run, monkeypatch) -> None
     lines = text.splitlines()
     aims = lines[lines.index("## Aims") + 4 :]
     aims = aims[: aims.index("")]
-    assert len(aims) == 5 + 5 + 1 + 1 + 5 + 2 + 1 + 5 + 5 + 5 + 1 + 3
+    asked = len(CATEGORIES)
+    assert len(aims) == 6 + 6 + 1 + 1 + 5 + 2 + 1 + (2 + 2 * len(FORMS)) + 6 * asked + 7 + 1 + 3
     for line in aims:
         assert line.count("|") == 6 and "nan" not in line, line
     assert "| VAE: round trips | 28 | 3" in text and " dB | 40 | yes |" in text
     assert "`reader`" in text and "| reader | 5 | 0.5 |" in text
-    for name in ("world", "round_trips", "seeds", "captions", "curves"):
+    for name in ("world", "worn", "round_trips", "seeds", "captions", "curves"):
         assert f"({name}.png)" in text
     assert card_text(run) == text
 

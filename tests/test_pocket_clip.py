@@ -1,5 +1,7 @@
 """The pocket CLIP: loaded by open_clip's own calls, trained in miniature."""
 
+from itertools import islice
+
 import numpy as np
 import open_clip
 import pytest
@@ -11,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import CLIPVisionModelWithProjection
 
-from hb_tta.pocket.world import render, render_batch
+from hb_tta.pocket.world import render, render_batch, sample_scenes
 
 SCALE = 0.005
 
@@ -90,6 +92,27 @@ def test_equal_texts_are_no_mistake():
     assert clip.contrastive_loss(mistaken, texts) > shared + 1
 
 
+def test_a_wrong_text_counts_against_its_own_picture_alone():
+    texts = ["a circle", "a square"]
+    plain = 20 * torch.eye(2)
+    wrong = torch.tensor([[20.0], [0.0]])  # as near to the first picture as its own text
+    with_wrong = torch.cat([plain, wrong], 1)
+    alone = clip.contrastive_loss(plain, texts)
+    assert clip.contrastive_loss(with_wrong, texts, [1]) < alone + 1e-4
+    assert clip.contrastive_loss(with_wrong, texts, [0]) > alone + 0.1
+
+
+def test_of_two_groups_most_pictures_have_a_wrong_text():
+    rng = np.random.default_rng(1)
+    scenes = [s for s in islice(sample_scenes(7), 300) if s.relation is not None]
+    texts, owners, wrong = clip.training_texts(scenes, rng)
+    assert len(texts) == len(scenes) and len(owners) == len(wrong)
+    assert 0.7 < len(owners) / len(scenes) < 0.9
+    assert all(texts[row] != text for row, text in zip(owners, wrong, strict=True))
+    singles = clip.single_objects(DEV_SEED, 20)
+    assert clip.training_texts(singles, rng)[1] == []
+
+
 def test_training_texts_are_true_and_mix_prompts_with_captions():
     rng = np.random.default_rng(0)
     scenes = clip.single_objects(DEV_SEED, 300)
@@ -106,7 +129,9 @@ def test_training_texts_are_true_and_mix_prompts_with_captions():
 
 def test_figures_are_samples_by_label_and_repeatable(run):
     figures = clip.evaluate_clip(run, DEV_SEED, 50)
-    assert {name: len(values) for name, values in figures.items()} == dict.fromkeys(clip.LABELS, 50)
+    assert set(figures) == {*clip.LABELS, "relation"}
+    assert {len(figures[name]) for name in clip.LABELS} == {50}
+    assert len(figures["relation"]) > 100  # up to three wrong captions a scene
     assert all(set(values) <= {0, 1} for values in figures.values())
     again = clip.evaluate_clip(run, DEV_SEED, 50)
     assert all(np.array_equal(figures[name], again[name]) for name in figures)

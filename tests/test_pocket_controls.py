@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
+from itertools import islice
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from hb_tta.experiments.pocket_controls import controls, draw_again, other_numbers, prompt_of
-from hb_tta.pocket.tasks import CATEGORIES, FOCUS, pocket_mme
+from hb_tta.experiments.pocket_controls import (
+    controls,
+    draw_again,
+    jittered,
+    other_numbers,
+    prompt_of,
+)
+from hb_tta.pocket.edition import THIRD
+from hb_tta.pocket.tasks import CATEGORIES, FOCUS, focus, pocket_mme, question_pairs
 from hb_tta.pocket.world import is_held_out
 
 # What each category's two questions are decided by.
@@ -20,6 +29,8 @@ FACTS = {
     "position": lambda scene: (scene.relation, [group.shape for group in scene.groups]),
     "color": lambda scene: [(group.shape, group.colour) for group in scene.groups],
     "scene": lambda scene: scene.background,
+    "style": lambda scene: [(group.shape, group.filling) for group in scene.groups],
+    "reasoning": lambda scene: [(group.shape, group.count) for group in scene.groups],
 }
 
 
@@ -32,13 +43,53 @@ def test_the_ceiling_keeps_what_is_asked_and_varies_the_rest(category):
     rng = np.random.default_rng(0)
     backgrounds = set()
     for sample in pocket_mme("dev", category=category, limit=20):
-        drawn = draw_again(sample.scene, FOCUS[category], rng)
+        drawn = draw_again(sample.scene, FOCUS[category], rng, style=category == "style")
         assert FACTS[category](drawn) == FACTS[category](sample.scene)
         assert drawn.things != sample.scene.things
-        assert not is_held_out(drawn)
+        assert not is_held_out(drawn) or is_held_out(sample.scene)
         backgrounds.add((sample.scene.background, drawn.background))
     changed = sum(old != new for old, new in backgrounds)
     assert changed == 0 if category == "scene" else changed > 4
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+@pytest.mark.parametrize("category", THIRD.categories)
+def test_the_ceiling_keeps_every_fact_of_the_third_edition(category, held_out):
+    rng = np.random.default_rng(1)
+    pairs = question_pairs(category, 5, held_out=held_out, edition=THIRD)
+    for pair in islice(pairs, 12):
+        drawn = draw_again(
+            pair.told, focus(category, THIRD), rng, style=category == "style", edition=THIRD
+        )
+        assert FACTS[category](drawn) == FACTS[category](pair.told)
+        assert drawn.relation == pair.told.relation
+        assert held_out or not is_held_out(drawn)
+
+
+def test_a_scene_that_the_world_never_draws_is_given_up():
+    scene = next(question_pairs("count", 5)).told
+    never = replace(scene, groups=tuple(replace(group, count=9) for group in scene.groups))
+    with pytest.raises(RuntimeError, match="count=9"):
+        draw_again(never, FOCUS["count"], np.random.default_rng(0))
+
+
+def test_jitter_moves_a_little_and_changes_no_size():
+    rng = np.random.default_rng(2)
+    image = next(pocket_mme("dev", category="count", limit=1)).image
+    moved = [jittered(image, rng) for _ in range(4)]
+    assert {view.size for view in moved} == {image.size}
+    assert len({view.tobytes() for view in (image, *moved)}) == 5
+    apart = [np.abs(np.subtract(view, image, dtype=float)).mean() for view in moved]
+    assert max(apart) < 60
+
+
+def test_the_perfect_judge_keeps_views_that_keep_the_answer():
+    samples = list(pocket_mme("dev", category="count", limit=2))
+    right, wrong = samples[0].image, next(pocket_mme("dev", category="scene", limit=1)).image
+    made = [SimpleNamespace(views=[wrong, right], keys=["a", "b"], description="") for _ in samples]
+    shown = controls(samples, made, "dev", 2)["perfect judge"](0)
+    assert list(shown.keys)[-1] == "b"
+    assert shown.views[-1] is right
 
 
 def test_other_views_are_of_the_next_image_with_the_same_answer():

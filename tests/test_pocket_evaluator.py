@@ -1,10 +1,12 @@
 """The pocket evaluator: its captions, its two scores, its weights on disk."""
 
+from itertools import islice
+
 import numpy as np
 import pytest
 import torch
 from hb_tta.training.pocket_family import evaluator, optimize
-from hb_tta.training.pocket_family.edits import draw_choice, wrong_words
+from hb_tta.training.pocket_family.edits import SWAPS, draw_choice, wrong_words
 from hb_tta.training.pocket_family.matching import (
     itc_loss,
     itc_scores,
@@ -210,10 +212,11 @@ def test_what_is_saved_is_what_was_trained(run, tmp_path):
 
 def test_figures_are_samples_by_attribute_and_repeatable(run):
     figures = evaluator.evaluate_evaluator(run, DEV_SEED, 40)
-    assert set(figures) == {f"{kind}{a}" for kind in ("", "itc_") for a in ATTRIBUTES}
-    for attribute in ATTRIBUTES:
+    judged = (*ATTRIBUTES, *SWAPS)
+    assert set(figures) == {f"{kind}{a}" for kind in ("", "itc_") for a in judged}
+    for attribute in judged:
         assert set(figures[attribute]) <= {0, 1}
-        assert len(figures[attribute]) == len(figures[f"itc_{attribute}"]) >= 10
+        assert len(figures[attribute]) == len(figures[f"itc_{attribute}"]) >= 8
     again = evaluator.evaluate_evaluator(run, DEV_SEED, 40)
     assert all(np.array_equal(figures[name], again[name]) for name in figures)
 
@@ -239,3 +242,28 @@ def test_a_killed_training_resumes_to_the_same_weights(run, tmp_path, monkeypatc
     evaluator.train_evaluator(killed)
     ours, theirs = (load_file(r.weights / "evaluator" / "model.safetensors") for r in (killed, run))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_swap_changes_no_word_and_is_false():
+    rng = np.random.default_rng(3)
+    seen = dict.fromkeys(SWAPS, 0)
+    for scene in islice(sample_scenes(6), 300):
+        choice = draw_choice(scene, rng, partial=0.0, attributes=SWAPS)
+        for what, text in choice.wrong.items():
+            seen[what] += 1
+            if scene.groups[0].count == scene.groups[1].count or what == "colours":
+                assert sorted(text.split()) == sorted(choice.right.split())
+            assert text != choice.right and any(wrong_words(choice.right, text))
+            assert scene.relation is not None
+        assert ("groups" in choice.wrong) == (scene.relation in DIRECTIONS)
+        assert ("colours" in choice.wrong) == (len(scene.groups) == 2)
+    assert min(seen.values()) > 60
+
+
+def test_half_of_the_wrong_captions_of_two_groups_are_swaps():
+    rng = np.random.default_rng(4)
+    scenes = [s for s in islice(sample_scenes(6), 300) if s.relation in DIRECTIONS]
+    batch = evaluator.CaptionBatch(scenes, rng)
+    faults = [evaluator.FAULTS[fault] for fault in batch.fault.tolist() if fault]
+    share = np.mean([fault in (*SWAPS, "relation") for fault in faults])
+    assert 0.4 < share < 0.6

@@ -23,12 +23,15 @@ from transformers import (
 from hb_tta.describe import DescriberSpec
 from hb_tta.describe.templates import evaluation_prompt
 from hb_tta.pocket.captions import NUMBERS
-from hb_tta.pocket.tasks import CATEGORIES, make_pair, pocket_mme
+from hb_tta.pocket.edition import FILLINGS
+from hb_tta.pocket.reading import answer as read_answer
+from hb_tta.pocket.reading import reading_of
+from hb_tta.pocket.tasks import PARTS, make_pair, pocket_mme
 from hb_tta.pocket.world import (
     BACKGROUNDS,
     COLOURS,
     CONTACTS,
-    INVERSE,
+    inverse,
     render,
     render_batch,
     sample_scenes,
@@ -36,8 +39,9 @@ from hb_tta.pocket.world import (
 from hb_tta.weights import Weights
 
 SCALE = 0.002
-VALUES = {*NUMBERS, *COLOURS, *BACKGROUNDS, "left", "right", "above", "below"}
-SCENES = list(islice(sample_scenes(99), 400))
+CATEGORIES, EDITION = lessons_of.CATEGORIES, lessons_of.EDITION
+VALUES = {*NUMBERS, *COLOURS, *BACKGROUNDS, *FILLINGS, "left", "right", "above", "below"}
+SCENES = list(islice(sample_scenes(99, edition=EDITION), 400))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +80,7 @@ def chat(question, image=None):
 
 def drawn(scene, category, rng):
     told = lessons_of.tell(scene, category, rng)
-    return None if told is None else make_pair(told, category, rng)
+    return None if told is None else make_pair(told, category, rng, edition=EDITION)
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
@@ -91,7 +95,7 @@ def test_the_value_that_is_asked_for_says_nothing_of_the_answer(category):
 
 
 def _value(question):
-    """The number, relation, background or colour that a question names; else its shape."""
+    """The number, relation, ground, colour or filling that a question names; else its shape."""
     words = question.rstrip("?").split()
     return next((word for word in words if word in VALUES), words[3])
 
@@ -109,7 +113,7 @@ def test_open_answers_are_true():
             told = lessons_of.tell(scene, category, rng)
             if told is None:
                 continue
-            question, answer = lessons_of.open_lesson(told, category, rng)
+            question, answer, _ = lessons_of.open_lesson(told, category, rng)
             group = told.groups[0]
             facts = {
                 "existence": [group.shape],
@@ -117,6 +121,8 @@ def test_open_answers_are_true():
                 "position": [group.shape, told.relation],
                 "color": [group.colour],
                 "scene": [scene.background],
+                "style": [group.filling],
+                "reasoning": [group.shape],
             }
             assert answer.lower() in facts[category], (question, answer, scene)
             seen[category] += 1
@@ -136,14 +142,14 @@ def holds(description, scene):
     if not told.relations:
         return True
     forward = [shape for *_, shape in told.groups] == [group.shape for group in scene.groups]
-    relation = scene.relation if forward else INVERSE[scene.relation]
-    return told.relations == [relation]
+    return told.relations == [scene.relation if forward else inverse(scene.relation)]
 
 
 def test_every_description_is_true_whatever_is_asked():
     rng = np.random.default_rng(2)
     for scene in SCENES * 2:
-        prompt, description = lessons_of.description_lesson(scene, rng)
+        prompt, description, _ = lessons_of.description_lesson(scene, rng)
+        assert " and " not in description
         assert holds(description, scene), (prompt, description, scene)
 
 
@@ -151,7 +157,7 @@ def test_interactions_are_described_with_the_relation_that_holds():
     rng = np.random.default_rng(3)
     scenes = [scene for scene in SCENES if scene.relation in CONTACTS]
     for scene in scenes:
-        prompt, description = lessons_of._interaction_lesson(scene, rng)
+        prompt, description, _ = lessons_of._interaction_lesson(scene, rng)
         assert "interaction" in prompt
         assert read_description(description).relations == [scene.relation]
 
@@ -159,10 +165,11 @@ def test_interactions_are_described_with_the_relation_that_holds():
 def test_descriptions_keep_what_is_asked_and_wrong_ones_are_told_apart():
     rng = np.random.default_rng(4)
     for category in CATEGORIES:
-        samples = list(pocket_mme("dev", category=category, limit=60))[::2]
+        samples = list(pocket_mme("dev", category=category, limit=60, edition=EDITION))[::2]
         described = []
         for sample in samples:
-            described.append(make_pair(sample.scene, category, rng).description)
+            pair = make_pair(sample.scene, category, rng, edition=EDITION)
+            described.append(pair.description)
             assert keeps(described[-1], sample)
             assert not keeps("", sample)
         wrong = [keeps(described[i - 1], sample) for i, sample in enumerate(samples)]
@@ -185,24 +192,43 @@ def test_descriptions_are_read(text, groups):
 def test_a_category_is_asked_while_it_is_failed():
     curriculum = mllm.Curriculum()
     assert curriculum.asked() == list(CATEGORIES)
-    curriculum.pass_on([0.5, 0.95, 0.84, 1.0, 0.7])
+    curriculum.pass_on([0.5, 0.95, 0.81, 1.0, 0.7, 0.9, 0.9])
     assert curriculum.asked() == ["existence", "position", "scene"]
-    curriculum.pass_on([0.5, 0.5, 1.0, 1.0, 1.0])
+    curriculum.pass_on([0.5, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0])
     assert curriculum.asked() == ["existence", "count"]
 
 
 def test_with_nothing_to_ask_descriptions_are_practised():
     rng = np.random.default_rng(5)
     lessons = [mllm._question_lessons(scene, [], rng)[0] for scene in SCENES[:50]]
-    assert sum("Describe" in text or "caption" in text for text, _ in lessons) > 35
+    assert sum("Describe" in lesson.text or "caption" in lesson.text for lesson in lessons) > 35
 
 
 def test_both_questions_of_a_pair_are_asked():
     rng = np.random.default_rng(8)
     lessons = lessons_of.yes_no_lessons(drawn(SCENES[0], "scene", rng), rng)
-    assert [answer for _, answer in lessons] == ["Yes", "No"]
+    assert [lesson.answer for lesson in lessons] == ["Yes", "No"]
     assert SCENES[0].background in lessons[0].text
     assert SCENES[0].background not in lessons[1].text
+
+
+def test_answers_from_words_are_true_of_the_words_without_and_of_the_picture_with_it():
+    rng = np.random.default_rng(9)
+    wrong, pictured = 0, 0
+    for scene in SCENES:
+        for category in CATEGORIES:
+            pair = drawn(scene, category, rng)
+            lesson = pair and lessons_of.worded_lesson(pair, rng)
+            if not lesson:
+                continue
+            words, question = lesson.text.split("\n")[:2]
+            question = question[: question.index("?") + 1]
+            right = read_answer(reading_of(pair.told), question)
+            assert lesson.answer == ("Yes" if right else "No")
+            true = holds(words, pair.told)
+            assert true or lesson.pictured
+            wrong, pictured = wrong + (not true), pictured + lesson.pictured
+    assert 0.1 < wrong / pictured < 0.3
 
 
 # The processor
@@ -252,7 +278,7 @@ def test_packed_logits_are_the_plain_ones(tmp_path, processor):
     pack = packer.pack(by_image)
     with torch.no_grad():
         features = mllm.tower_features(model, to_pixels(render_batch(scenes)))
-        packed = packed_logits(model, features, pack, packer.image_start)
+        packed = packed_logits(mllm.student_of(model), features, pack, packer.image_start)
         number = 0
         for scene, lessons in zip(scenes, by_image, strict=True):
             for lesson in lessons:
@@ -267,10 +293,14 @@ def test_packed_logits_are_the_plain_ones(tmp_path, processor):
     assert number == pack.lessons_A.max() + 1
 
 
+def words(text):
+    return [{"role": "user", "content": [{"type": "text", "text": text}]}]
+
+
 def plain_inputs(processor, scene, lesson):
     """A lesson as anyone would ask it, with its answer: the stock processor and template."""
     turns = [
-        *chat(lesson.text, render(scene)),
+        *(chat(lesson.text, render(scene)) if lesson.pictured else words(lesson.text)),
         {"role": "assistant", "content": [{"type": "text", "text": lesson.answer}]},
     ]
     return processor.apply_chat_template(
@@ -340,11 +370,16 @@ def test_the_describer_takes_it_as_it_is(run):
 
 
 def test_figures_are_samples_by_category(run):
-    figures = mllm_evaluate.evaluate_mllm(run, "dev", limit=2)
+    figures = mllm_evaluate.evaluate_mllm(run, "dev", limit=4)
     assert tuple(figures) == CATEGORIES
+    assert "text alone" in figures["count"] and "text alone" not in figures["style"]
     for by_name in figures.values():
-        assert set(by_name) == {"accuracy", "single_word", "blind", "blank", "description"}
-        assert all(v.shape == (4,) and set(v) <= {0, 1} for v in by_name.values())
+        whole = {"accuracy", "single_word", "blind", "blank", "description"}
+        parts = {f"{name}, {part}" for name in ("accuracy", "description") for part in PARTS}
+        assert set(by_name) - {"text alone"} == whole | parts
+        assert all(set(v) <= {0, 1} for v in by_name.values())
+        assert all(by_name[name].shape == (8,) for name in whole)
+        assert [len(by_name[f"accuracy, {part}"]) for part in PARTS] == [4, 2, 2]
 
 
 def test_a_killed_training_resumes_to_the_same_weights(run, tmp_path, monkeypatch):

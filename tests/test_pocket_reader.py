@@ -25,7 +25,8 @@ from PIL import Image
 
 from hb_tta.errors import UserError
 from hb_tta.pocket.captions import Mention
-from hb_tta.pocket.reader import HEADS, Reader
+from hb_tta.pocket.edition import FILLINGS
+from hb_tta.pocket.reader import FILLING_HEADS, HEADS, Reader
 from hb_tta.pocket.reading import (
     Place,
     Reading,
@@ -231,10 +232,11 @@ def test_a_damaged_reader_is_one_clear_sentence(tmp_path: Path, damage: str) -> 
 def test_labels_tell_the_record_and_are_silent_where_margins_are_small() -> None:
     scenes = draw_scenes(np.random.default_rng(3), 300)
     labels = reading_labels(scenes)
-    assert set(labels) == set(HEADS)
+    assert set(labels) == {*HEADS, *FILLING_HEADS}
     for row, scene in enumerate(scenes):
         for group in scene.groups:
             assert labels[f"count_{group.shape}"][row] == group.count
+            assert FILLINGS[labels[f"filling_{group.shape}"][row] - 1] == group.filling
         counts = sum(int(labels[name][row]) for name in HEADS if name.startswith("count"))
         assert counts == len(scene.things)
         if len(scene.groups) != 2:

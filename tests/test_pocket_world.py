@@ -45,6 +45,7 @@ from hb_tta.pocket.world import (
     SIZE,
     UNSEEN_PAIRS,
     agent_scene,
+    ground_colour,
     is_held_out,
     render,
     render_batch,
@@ -163,7 +164,7 @@ def test_a_picture_shows_background_and_colours_of_its_record() -> None:
         pixels = np.asarray(render(scene))
         assert pixels.shape == (SIZE, SIZE, 3) and pixels.dtype == np.uint8
         present = {tuple(int(v) for v in pixel) for pixel in pixels.reshape(-1, 3)}
-        assert BACKGROUNDS[scene.background] in present
+        assert ground_colour(scene) in present
         assert {COLOURS[group.colour] for group in scene.groups} <= present
         absent = set(COLOURS.values()) - {COLOURS[group.colour] for group in scene.groups}
         assert not absent & present
@@ -175,7 +176,8 @@ def test_a_picture_shows_background_and_colours_of_its_record() -> None:
 def test_a_full_caption_tells_the_whole_record() -> None:
     texts: dict[str, tuple] = {}
     for scene in SCENES:
-        record = (scene.background, scene.groups, scene.relation)
+        told = [(group.shape, group.colour, group.count) for group in scene.groups]
+        record = (scene.background, told, scene.relation)
         assert texts.setdefault(caption(scene), record) == record
     scene = next(s for s in SCENES if s.relation == "left of" and s.groups[0].count == 2)
     first, second = scene.groups
@@ -187,7 +189,7 @@ def test_a_full_caption_tells_the_whole_record() -> None:
 
 
 @pytest.mark.parametrize(
-    "part", [field.name for field in fields(Mention) if field.name != "groups"]
+    "part", [field.name for field in fields(Mention) if field.name not in ("groups", "without")]
 )
 def test_a_caption_leaves_out_what_is_not_mentioned(part: str) -> None:
     words = {
@@ -308,6 +310,8 @@ def test_descriptions_keep_what_is_asked(category: str) -> None:
             "position": str(pair.told.relation),
             "color": group.colour,
             "scene": pair.told.background,
+            "style": group.shape,  # a filling has no words
+            "reasoning": NUMBERS[group.count - 1],
         }[category]
         assert kept in text
 

@@ -267,7 +267,7 @@ def test_images_come_when_a_question_is_opened(opened):
 def test_what_a_person_sees(opened, tmp_path):
     """A screenshot, for people to look at; the views of an opened question are in it."""
     opened.run("document.querySelectorAll('.question summary')[3].click()")
-    opened.run("document.getElementById('filters').scrollIntoSeen()")
+    opened.run("document.getElementById('filters').scrollIntoView()")
     opened.run("new Promise(done => setTimeout(done, 300))")
     opened.screenshot(tmp_path / "page.png")
     seen = load_image(tmp_path / "page.png")

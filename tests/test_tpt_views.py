@@ -14,9 +14,8 @@ from hb_tta.cli import main
 from hb_tta.datasets import load_tasks
 from hb_tta.errors import UserError
 from hb_tta.families import get_family
-from hb_tta.store import Store
+from hb_tta.store import MemoryStore, Store
 from hb_tta.store.features import image_identities
-from hb_tta.store.fill import MemoryStore
 from hb_tta.tpt import evaluate, select_views, table
 from hb_tta.tpt.evaluate import TptSettings, evaluate_classification, evaluate_few_shot
 from hb_tta.tpt.filters import view_entropy

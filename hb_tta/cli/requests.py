@@ -10,7 +10,7 @@ from typing import Any
 from hb_tta.context import MultimodalContext
 from hb_tta.datasets.jsonl import image_and_task, lines_of, parsed, text_of
 from hb_tta.errors import UserError
-from hb_tta.images import load_image
+from hb_tta.images import PixelDigests
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Request:
     question: str
     task: str
 
-    def check_image(self) -> None:
-        """Raises UserError where there is no sound image in the file."""
-        load_image(self.image)
+    def context(self, digests: PixelDigests) -> MultimodalContext:
+        """What the augmenter takes; the pixels are read again when a model needs them.
 
-    def context(self) -> MultimodalContext:
-        """What the augmenter takes; it reads the file when it needs the pixels."""
-        image: Any = self.image
+        Raises:
+            UserError: there is no sound image in the file.
+        """
+        image: Any = digests.known(self.image)
         return MultimodalContext(image, self.question, self.task)
 
 

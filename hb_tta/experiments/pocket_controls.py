@@ -1,26 +1,45 @@
 """The controls of pocket_mme.py: what a question is answered with in place of its own views.
 
-    text      the description in the prompt before the question, and no views. The pocket MLLM was
-              trained on no such prompts: what it loses by them tells nothing of the description
-    other     the views that were made for another image's question
-    ceiling   views that the world draws anew from the scene's record: the asked fact is kept
-              (``hb_tta.pocket.tasks.FOCUS``) and everything else varies as in the world
+    text           the description in the prompt before the question, and no views
+    other          the views that were made for another image's question
+    jitter         the image itself, moved and zoomed a little: views without a generator
+    box filter     the image, each pixel the mean of its neighbourhood
+    median filter  the image, each pixel the median of its neighbourhood
+    perfect judge  of the question's own views those that keep the answer, by the reader
+    ceiling        views that the world draws anew from the scene's record: the asked fact is kept
+                   (``hb_tta.pocket.tasks.focus``) and everything else varies as in the world
 
-The ceiling reads the ground truth, which no method may: it tells what perfect views would bring.
+The ceiling and the judge read the ground truth, which no method may: they tell what perfect views
+and perfect selection would bring.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
-from PIL.Image import Image
+from PIL import ImageFilter
+from PIL.Image import Image, Resampling
+from PIL.Image import fromarray as from_array
 
+from hb_tta.families import get_family
 from hb_tta.pocket.captions import Mention, from_second
-from hb_tta.pocket.tasks import CATEGORIES, FOCUS, SPLITS, SUFFIX, Sample
-from hb_tta.pocket.world import CONTACTS, Scene, is_held_out, render, sample_scene
+from hb_tta.pocket.edition import BUNDLED, THIRD, Edition
+from hb_tta.pocket.reader import Reader
+from hb_tta.pocket.reading import answer as read_answer
+from hb_tta.pocket.tasks import SPLITS, SUFFIX, Sample, focus
+from hb_tta.pocket.world import (
+    AROUND,
+    CONTACTS,
+    Scene,
+    is_held_out,
+    render,
+    sample_scene,
+    with_unnamed,
+)
 
 ANSWER_FORMAT = "\nAnswer the question using a single word or phrase."  # of lmms-eval's mme
 
@@ -73,13 +92,74 @@ def controls(
         made = augmentations[others[number]]
         return Shown(prompt_of(samples[number]), made.views, made.keys, made.description)
 
+    def seeded(number: int) -> np.random.Generator:
+        category = THIRD.categories.index(samples[number].category)
+        return np.random.default_rng([SPLITS[split], category, number])
+
     def ceiling(number: int) -> Shown:
-        sample = samples[number]
-        rng = np.random.default_rng([SPLITS[split], CATEGORIES.index(sample.category), number])
-        drawn = [draw_again(sample.scene, FOCUS[sample.category], rng) for _ in range(views)]
+        sample, rng = samples[number], seeded(number)
+        drawn = [
+            draw_again(sample.scene, focus(sample.category), rng, style=sample.category == "style")
+            for _ in range(views)
+        ]
         return Shown(prompt_of(sample), [render(scene) for scene in drawn])
 
-    return {"plain here": plain, "text": text, "other": other, "ceiling": ceiling}
+    def jitter(number: int) -> Shown:
+        sample, rng = samples[number], seeded(number)
+        return Shown(prompt_of(sample), [jittered(sample.image, rng) for _ in range(views)])
+
+    def filtered(how: ImageFilter.Filter) -> Callable[[int], Shown]:
+        return lambda number: Shown(prompt_of(samples[number]), [samples[number].image.filter(how)])
+
+    def judged(number: int) -> Shown:
+        sample, made = samples[number], augmentations[number]
+        readings = _reader().read(list(made.views))
+        kept = [
+            read_answer(reading, sample.question) == (sample.answer == "Yes")
+            for reading in readings
+        ]
+        rows = [row for row, keep in enumerate(kept) if keep]
+        return Shown(
+            prompt_of(sample),
+            [made.views[row] for row in rows],
+            [made.keys[row] for row in rows],
+            made.description,
+        )
+
+    return {
+        "plain here": plain,
+        "text": text,
+        "other": other,
+        "jitter": jitter,
+        "box filter": filtered(ImageFilter.BoxBlur(1)),
+        "median filter": filtered(ImageFilter.MedianFilter(3)),
+        "perfect judge": judged,
+        "ceiling": ceiling,
+    }
+
+
+@cache
+def _reader() -> Reader:
+    return Reader.from_pretrained(get_family("pocket").weights("reader"))
+
+
+MOVED, ZOOMED = 4 / 64, 0.08  # of the image's side: what changes no answer
+
+
+def jittered(image: Image, rng: np.random.Generator) -> Image:
+    """The image, moved by up to ``MOVED`` and zoomed in by up to ``ZOOMED``; its borders repeat."""
+    width, height = image.size
+    room = round(MOVED * max(width, height)) + 1
+    padded = np.pad(np.asarray(image), ((room, room), (room, room), (0, 0)), "edge")
+    dx, dy = rng.uniform(-MOVED, MOVED, 2) * (width, height)
+    inset = 0.5 * rng.uniform(0, ZOOMED) * np.array([width, height])
+    box = (
+        room + dx + inset[0],
+        room + dy + inset[1],
+        room + dx + width - inset[0],
+        room + dy + height - inset[1],
+    )
+    return from_array(padded).resize((width, height), Resampling.BICUBIC, box=box)
 
 
 def other_numbers(samples: Sequence[Sample]) -> list[int]:
@@ -97,29 +177,52 @@ def other_numbers(samples: Sequence[Sample]) -> list[int]:
     return [following[number] for number in range(len(samples))]
 
 
-def draw_again(scene: Scene, keep: Mention, rng: np.random.Generator) -> Scene:
+TRIES = 20_000  # a scene that fits turns up in some hundreds
+
+
+def draw_again(
+    scene: Scene,
+    keep: Mention,
+    rng: np.random.Generator,
+    *,
+    style: bool = False,
+    edition: Edition = BUNDLED,
+) -> Scene:
     """Another scene of the world of which the same can be said as far as ``keep`` goes.
 
-    Shapes and colours stay; places, sizes and what ``keep`` leaves out are drawn anew.
+    Shapes and colours stay; places, sizes and what ``keep`` leaves out are drawn anew. A scene of
+    a held-out combination may be drawn again with one, any other is not.
+
+    Args:
+        style: whether the fillings stay too.
+
+    Raises:
+        RuntimeError: no scene that fits was found.
     """
-    while True:
+    for _ in range(TRIES):
         drawn = sample_scene(rng)
         tellings = [drawn] if len(drawn.groups) == 1 else [drawn, from_second(drawn)]
         for told in tellings:
             found = _dressed(told, scene, keep)
-            if found is not None and not is_held_out(found):
-                return found
+            if found is None or (is_held_out(found) and not is_held_out(scene)):
+                continue
+            fresh = with_unnamed(found, rng, edition)
+            return replace(fresh, groups=found.groups) if style else fresh
+    raise RuntimeError(f"no scene of which the same can be said in {TRIES} draws: {scene}")
 
 
 def _dressed(drawn: Scene, scene: Scene, keep: Mention) -> Scene | None:
     """``drawn`` with the shapes and colours of ``scene``; None where it does not fit."""
-    if drawn.relation in CONTACTS or len(drawn.groups) != len(scene.groups):
-        return None  # a contact says which shape its agent has
-    if len(drawn.groups) == 2 and drawn.relation is None:
-        return None  # a contact, told from its object
-    if keep.relation and drawn.relation != scene.relation:
+    if len(drawn.groups) != len(scene.groups):
         return None
     pairs = list(zip(scene.groups, drawn.groups, strict=True))
+    if drawn.relation in (*CONTACTS, AROUND):
+        # A contact says which shapes it has; it is drawn again only where it is to be kept.
+        same = all(old.shape == new.shape for old, new in pairs)
+        if not (keep.relation and same):
+            return None
+    if keep.relation and drawn.relation != scene.relation:
+        return None
     if keep.count and any(old.count != new.count for old, new in pairs):
         return None
     return replace(

@@ -8,7 +8,8 @@ The variants play the parts of ImageNet's:
 * ``pocket_objects_r``: renditions: turned, and painted in stripes, dots or shades.
 * ``pocket_objects_sketch``: outlines in coloured pencil on paper.
 
-All are drawn from scenes of the pocket world. Choices are made on the dev split, figures reported
+All are drawn from scenes of the pocket world with plain things, whichever edition is bundled: a
+rendition is another filling. Choices are made on the dev split, figures reported
 on the sealed one.
 """
 
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from .edition import SECOND
 from .world import BACKGROUNDS, COLOURS, SHAPES, SIZE, Scene, Thing, render, sample_scenes
 
 CLASSES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
@@ -73,7 +75,8 @@ def _sample(scene: Scene, draw: _Draw, rng: np.random.Generator) -> ObjectSample
 
 
 def _single_things(seed: int, *, held_out: bool) -> Iterator[Scene]:
-    return (s for s in sample_scenes(seed, held_out=held_out) if len(s.things) == 1)
+    scenes = sample_scenes(seed, held_out=held_out, edition=SECOND)
+    return (scene for scene in scenes if len(scene.things) == 1)
 
 
 # ── Variants: (scene, random numbers) → (scene as drawn, pixels) ─────────────────────────────────

@@ -1,4 +1,4 @@
-"""The reader: a small network of its own that reads count, shape, colour, scene and relation.
+"""The reader: a small network of its own that reads count, shape, colour, filling, scene, relation.
 
 It judges pictures and trains nothing. It has its own tower and has seen no generated picture, so
 what it says of a generator owes nothing to that generator.
@@ -7,7 +7,7 @@ what it says of a generator owes nothing to that generator.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Self
@@ -24,6 +24,7 @@ from hb_tta.disk import write_aside
 from hb_tta.errors import UserError
 from hb_tta.weights import Weights
 
+from .edition import FILLINGS, PLAIN
 from .reading import Reading, both_ways
 from .world import BACKGROUNDS, COLOURS, MAX_THINGS, RELATIONS, SHAPES, SIZE, Group
 
@@ -35,6 +36,8 @@ HEADS = {
     **{f"colour_{shape}": len(COLOURS) + 1 for shape in SHAPES},  # 0: the shape is not there
     "relation": len(RELATIONS),
 }
+# Of the third family on. A reader without these heads takes every filling for plain.
+FILLING_HEADS = {f"filling_{shape}": len(FILLINGS) + 1 for shape in SHAPES}
 BATCH = 64
 
 
@@ -44,11 +47,17 @@ class Reader(nn.Module):
     Args:
         widths: channels at 16×16 and at 8×8.
         hidden: width of the layer that the heads share.
+        heads: the number of values of every head, by name.
     """
 
-    def __init__(self, widths: Sequence[int] = (48, 96), hidden: int = 256):
+    def __init__(
+        self,
+        widths: Sequence[int] = (48, 96),
+        hidden: int = 256,
+        heads: Mapping[str, int] = HEADS,
+    ):
         super().__init__()
-        self.config = {"widths": list(widths), "hidden": hidden}
+        self.config = {"widths": list(widths), "hidden": hidden, "heads": dict(heads)}
         fine, coarse = widths
         self.tower = nn.Sequential(
             _convolution(3, fine // 2, stride=2),
@@ -62,7 +71,7 @@ class Reader(nn.Module):
         self.shared = nn.Sequential(
             nn.Linear(2 * coarse + 16 * (SIZE // 8) ** 2, hidden), nn.GELU(), nn.LayerNorm(hidden)
         )
-        self.heads = nn.ModuleDict({name: nn.Linear(hidden, n) for name, n in HEADS.items()})
+        self.heads = nn.ModuleDict({name: nn.Linear(hidden, n) for name, n in heads.items()})
 
     @classmethod
     def from_pretrained(cls, source: str | PathLike[str] | Weights) -> Self:
@@ -164,7 +173,12 @@ def _reading(chances: dict[str, np.ndarray]) -> Reading:
         sure *= float(counts.max())
         if count := int(counts.argmax()):
             sure *= float(colours.max() / colours.sum())
-            groups.append(Group(shape, tuple(COLOURS)[int(colours.argmax())], count))
+            colour, filling = tuple(COLOURS)[int(colours.argmax())], PLAIN
+            if f"filling_{shape}" in chances:
+                fillings = chances[f"filling_{shape}"][1:]
+                sure *= float(fillings.max() / fillings.sum())
+                filling = FILLINGS[int(fillings.argmax())]
+            groups.append(Group(shape, colour, count, filling))
     triples: set[tuple[int, str, int]] = set()
     if len(groups) == 2:
         held = chances["relation"]

@@ -16,11 +16,20 @@ from itertools import permutations
 from typing import NamedTuple
 
 from .captions import FULL, NUMBERS, Mention
+from .edition import FILLINGS
 from .tasks import SUFFIX
-from .world import BACKGROUNDS, COLOURS, CONTACTS, INVERSE, RELATIONS, SHAPES, Group, Scene
-
-JUDGED = ("scene", "colour", "existence", "count", "position", "bound")
-SYMMETRIC = ("touching", "apart from")
+from .world import (
+    AROUND,
+    BACKGROUNDS,
+    COLOURS,
+    CONTACTS,
+    INVERSE,
+    RELATIONS,
+    SHAPES,
+    SYMMETRIC,
+    Group,
+    Scene,
+)
 
 
 class Place(NamedTuple):
@@ -69,6 +78,8 @@ class Reading:
 
     def holds(self, first: Iterable[int], relation: str, second: Iterable[int]) -> bool:
         """Whether the relation holds between any of the first and any of the second groups."""
+        if relation == AROUND:
+            return self.holds(second, "inside", first)
         second = tuple(second)
         return any((i, relation, j) in self.relations for i in first for j in second)
 
@@ -174,31 +185,45 @@ def judge(reading: Reading, scene: Scene, mention: Mention = FULL) -> dict[str, 
         colour, as far as named) there is the named number. ``position``: the named relation holds
         between the named groups. ``bound``: every named shape has its named colour.
     """
-    named = [scene.groups[i] for i in mention.groups if i < len(scene.groups)]
+    named = [i for i in mention.groups if i < len(scene.groups)]
+    groups = [scene.groups[i] for i in named]
+    looks = [_named_look(scene, i, mention) for i in named]
+    coloured = [i for i in named if mention.names("colour", i)]
+    counted = [row for row, i in enumerate(named) if mention.names("count", i)]
     verdict: dict[str, bool] = {}
     if mention.background:
         verdict["scene"] = reading.background == scene.background
-    if named and mention.colour:
-        verdict["colour"] = all(reading.count(colour=group.colour) > 0 for group in named)
+    if coloured:
+        verdict["colour"] = all(reading.count(colour=scene.groups[i].colour) > 0 for i in coloured)
     if named and mention.shape:
-        verdict["existence"] = all(reading.count(shape=group.shape) > 0 for group in named)
-    looks = [_named_look(group, mention) for group in named]
-    if named and mention.count:
-        verdict["count"] = all(
-            reading.count(**look) == group.count for look, group in zip(looks, named, strict=True)
-        )
+        verdict["existence"] = all(reading.count(shape=group.shape) > 0 for group in groups)
+    if counted:
+        verdict["count"] = all(reading.count(**looks[row]) == groups[row].count for row in counted)
     if len(named) == 2 and mention.relation and scene.relation:
         first, second = (reading.find(**look) for look in looks)
         verdict["position"] = reading.holds(first, scene.relation, second)
-    if named and mention.colour and mention.shape:
+    if coloured and mention.shape:
         verdict["bound"] = all(reading.count(**look) > 0 for look in looks)
     return verdict
 
 
-def _named_look(group: Group, mention: Mention) -> dict[str, str | None]:
+def fillings_kept(reading: Reading, scene: Scene) -> bool:
+    """Whether the scene's shapes, where they are in the picture, are filled as in the scene.
+
+    No caption names a filling: it can only come from a picture.
+    """
+    return all(
+        reading.groups[i].filling == group.filling
+        for group in scene.groups
+        for i in reading.find(shape=group.shape)
+    )
+
+
+def _named_look(scene: Scene, index: int, mention: Mention) -> dict[str, str | None]:
+    group = scene.groups[index]
     return {
         "shape": group.shape if mention.shape else None,
-        "colour": group.colour if mention.colour else None,
+        "colour": group.colour if mention.names("colour", index) else None,
     }
 
 
@@ -212,6 +237,8 @@ _QUESTIONS = {
     "existence": re.compile(rf"is there an? {_SHAPE} in this image\?"),
     "count": re.compile(rf"(?:is|are) there ({'|'.join(NUMBERS)}) {_SHAPE} in this image\?"),
     "color": re.compile(rf"(?:is|are) the {_SHAPE} ({'|'.join(COLOURS)})\?"),
+    "style": re.compile(rf"(?:is|are) the {_SHAPE} ({'|'.join(FILLINGS)})\?"),
+    "reasoning": re.compile(rf"are there more {_SHAPE} than {_SHAPE}\?"),
     "scene": re.compile(rf"is this image on ({'|'.join(BACKGROUNDS)})\?"),
     "position": re.compile(rf"(?:is|are) the {_SHAPE} ({'|'.join(RELATIONS)}) the {_SHAPE}\?"),
 }
@@ -243,7 +270,12 @@ def _answer(reading: Reading, category: str, words: Sequence[str]) -> bool | Non
     if category == "scene":
         return reading.background == words[0]
     first = reading.find(shape=words[0])
+    if category == "style":
+        return words[1] in {reading.groups[i].filling for i in first} if first else None
     if category == "color":
         return words[1] in {reading.groups[i].colour for i in first} if first else None
-    second = reading.find(shape=words[2])
+    second = reading.find(shape=words[-1])
+    if category == "reasoning":
+        more = reading.count(shape=words[0]) > reading.count(shape=words[1])
+        return more if first and second else None
     return reading.holds(first, words[1], second) if first and second else None

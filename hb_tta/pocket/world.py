@@ -5,16 +5,21 @@ colour); two groups differ in shape and in colour and stand in one relation. Fou
 directions (of groups of any size); three more survive a mirror and hold between one agent (a
 cross) and one object. Relations exclude each other by construction.
 
+A group has a filling, and a ground may lean towards its neighbour: what no caption names. Both are
+drawn from generators of their own, so the rest of a scene is the same in every edition.
+
 Sizes and places are in pixels, x to the right and y downwards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from .edition import BUNDLED, PLAIN, Edition
 
 SIZE = 64
 SHAPES = ("circle", "square", "triangle", "cross")
@@ -33,12 +38,17 @@ BACKGROUNDS = {
     "sand": (205, 164, 116),
     "dusk": (122, 86, 152),
 }
+# The ground that each is most easily taken for.
+NEIGHBOURS = {"grass": "sea", "sea": "grass", "sand": "dusk", "dusk": "sand"}
 DIRECTIONS = ("left of", "right of", "above", "below")
 CONTACTS = ("inside", "touching", "apart from")
 RELATIONS = DIRECTIONS + CONTACTS
 # Few-shot tasks flip their views, so they ask only for what a mirror keeps.
 MIRROR_RELATIONS = ("inside", "above", "below", "touching", "apart from")
 INVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+SYMMETRIC = ("touching", "apart from")
+# "inside", told from the object; captions have no word for it and tell it from the agent.
+AROUND = "around"
 MAX_THINGS = 4
 # Across a direction, all things of one group lie at most so many pixels to one side of the other's:
 # a direction is told from 10 px on (``reading.DIRECTION_GAP``).
@@ -68,6 +78,7 @@ class Group:
     shape: str
     colour: str
     count: int
+    filling: str = PLAIN
 
 
 @dataclass(frozen=True)
@@ -82,16 +93,29 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """A scene record. ``relation`` is that of the first group to the second; None for one group."""
+    """A scene record.
+
+    Attributes:
+        relation: of the first group to the second; None for one group.
+        lean: in [0, 0.5): how far the ground's colour is on its way to its neighbour's.
+    """
 
     background: str
     groups: tuple[Group, ...]
     relation: str | None
     things: tuple[Thing, ...]
+    lean: float = 0.0
 
     def group_of(self, shape: str) -> Group | None:
         """The group of this shape, or None: shapes differ between groups."""
         return next((group for group in self.groups if group.shape == shape), None)
+
+
+def inverse(relation: str | None) -> str | None:
+    """The relation as it is told from the second group; None of None."""
+    if relation in ("inside", AROUND):
+        return AROUND if relation == "inside" else "inside"
+    return relation if relation in SYMMETRIC else INVERSE.get(relation or "")
 
 
 def is_held_out(scene: Scene) -> bool:
@@ -106,18 +130,36 @@ def _agent_pair(scene: Scene) -> tuple[str, str] | None:
     return scene.relation, scene.groups[1].shape
 
 
-def sample_scenes(seed: int, *, held_out: bool = False) -> Iterator[Scene]:
+def sample_scenes(
+    seed: int, *, held_out: bool | None = False, edition: Edition = BUNDLED
+) -> Iterator[Scene]:
     """An endless stream of scenes of one seed.
 
     Args:
         seed: streams of different seeds share no scene (places are continuous).
-        held_out: yield only scenes with a held-out combination; by default only scenes without.
+        held_out: yield only scenes with a held-out combination; by default only scenes without;
+            None for both.
+        edition: whose fillings and leaning grounds there are; all else is the same in every one.
     """
     rng = np.random.default_rng([seed, 0x5CE7E])
+    unnamed = np.random.default_rng([seed, 0xF111])
     while True:
         scene = sample_scene(rng)
-        if is_held_out(scene) == held_out:
-            yield scene
+        if held_out is None or is_held_out(scene) == held_out:
+            yield with_unnamed(scene, unnamed, edition)
+
+
+def with_unnamed(scene: Scene, rng: np.random.Generator, edition: Edition = BUNDLED) -> Scene:
+    """The scene with fillings and a leaning ground drawn anew: what no caption names.
+
+    Half of the grounds lean by less than a quarter of the most that the edition has.
+    """
+    fillings = rng.choice(edition.fillings, len(scene.groups))
+    groups = tuple(
+        replace(group, filling=str(filling))
+        for group, filling in zip(scene.groups, fillings, strict=True)
+    )
+    return replace(scene, groups=groups, lean=edition.lean * float(rng.random()) ** 2)
 
 
 def sample_scene(rng: np.random.Generator) -> Scene:
@@ -272,31 +314,78 @@ def drawing_order(scene: Scene) -> list[Thing]:
     return sorted(scene.things, key=lambda thing: SHAPES.index(scene.groups[thing.group].shape))
 
 
+def ground_colour(scene: Scene) -> tuple[int, int, int]:
+    """The ground's colour, RGB: the palette's, or on its way to the neighbour's."""
+    own, other = BACKGROUNDS[scene.background], BACKGROUNDS[NEIGHBOURS[scene.background]]
+    red, green, blue = (
+        round((1 - scene.lean) * a + scene.lean * b) for a, b in zip(own, other, strict=True)
+    )
+    return red, green, blue
+
+
 def render(scene: Scene) -> Image.Image:
     """Draw a scene: RGB, 64×64, anti-aliased (drawn four times as large, box-averaged)."""
     scale = _OVERSAMPLING
-    image = Image.new("RGB", (SIZE * scale, SIZE * scale), BACKGROUNDS[scene.background])
-    draw = ImageDraw.Draw(image)
+    image = Image.new("RGB", (SIZE * scale, SIZE * scale), ground_colour(scene))
     for thing in drawing_order(scene):
         group = scene.groups[thing.group]
         x, y, radius = thing.x * scale, thing.y * scale, thing.radius * scale
-        _draw_shape(draw, group.shape, x, y, radius, COLOURS[group.colour])
+        _draw_thing(image, group, x, y, radius)
     return image.reduce(scale)
 
 
-def _draw_shape(draw: ImageDraw.ImageDraw, shape: str, x, y, r, fill) -> None:
+BAND = 0.45  # height of a stripe, of the radius
+PALE = 0.35  # how much of the thing's colour a pale stripe has
+RIM = 0.22  # width of a hollow thing's outline, of the radius
+
+
+def _draw_thing(image: Image.Image, group: Group, x: float, y: float, r: float) -> None:
+    """Paint one thing; what is behind shows through pale stripes and hollow middles."""
+    colour = COLOURS[group.colour]
+    if group.filling == PLAIN:
+        _draw_shape(ImageDraw.Draw(image), group.shape, x, y, r, colour)
+        return
+    left, top, side = int(x - 1.1 * r) - 1, int(y - 1.1 * r) - 1, int(2.2 * r) + 4
+    mask = Image.new("L", (side, side))
+    pen = ImageDraw.Draw(mask)
+    _draw_shape(pen, group.shape, x - left, y - top, r, 255)
+    if group.filling == "hollow":
+        _draw_shape(pen, group.shape, x - left, y - top, r, 0, inset=RIM * r)
+    else:
+        assert group.filling == "striped", group.filling
+        mask = _with_pale_stripes(mask, y - top, BAND * r)
+    image.paste(colour, (left, top), mask)
+
+
+def _with_pale_stripes(mask: Image.Image, y: float, band: float) -> Image.Image:
+    """The mask with every second band of rows thinned; the band around ``y`` is whole."""
+    cover = np.array(mask, np.float32)
+    bands = np.floor((np.arange(mask.height) + 0.5 - y) / band + 0.5).astype(int)
+    cover[bands % 2 == 1] *= PALE
+    return Image.fromarray(cover.astype(np.uint8))
+
+
+def _draw_shape(draw: ImageDraw.ImageDraw, shape: str, x, y, r, fill, *, inset=0.0) -> None:
+    """Draw a shape whose outline is moved inwards by ``inset``."""
     if shape == "circle":
+        r -= inset
         draw.ellipse((x - r, y - r, x + r, y + r), fill=fill)
     elif shape == "square":
-        half = 0.88 * r
+        half = 0.88 * r - inset
         draw.rectangle((x - half, y - half, x + half, y + half), fill=fill)
     elif shape == "triangle":
+        middle = y + 0.2306 * r  # of the inscribed circle, whose radius is 0.6194 r
+        r *= 1 - inset / (0.6194 * r)
         draw.polygon(
-            [(x, y - 1.05 * r), (x + 1.05 * r, y + 0.85 * r), (x - 1.05 * r, y + 0.85 * r)],
+            [
+                (x, middle - 1.2806 * r),
+                (x + 1.05 * r, middle + 0.6194 * r),
+                (x - 1.05 * r, middle + 0.6194 * r),
+            ],
             fill=fill,
         )
     else:
-        arm = 0.36 * r
+        arm, r = 0.36 * r - inset, r - inset
         draw.rectangle((x - r, y - arm, x + r, y + arm), fill=fill)
         draw.rectangle((x - arm, y - r, x + arm, y + r), fill=fill)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from hb_tta.training.pocket_family.run import Run, forget_places
+from hb_tta.training.pocket_family.stages import restore_stages
 
 # In the order of their needs: a stage reads what earlier ones left in the run's folders.
 STAGES = {
@@ -21,6 +22,7 @@ STAGES = {
     "unet": "unet:train_unet",
     "reader": "reader:train_reader",
     "mllm": "mllm:train_mllm",
+    "mllm_two": "idefics2:train_mllm_two",
     "evaluator": "evaluator:train_evaluator",
     "clip": "clip:train_clip",
     "card": "card:write_card",
@@ -30,7 +32,7 @@ STAGES = {
 def run_stage(run: Run, stage: str) -> None:
     """Run one stage, unless this run has finished it before."""
     marker = run.work / f"{stage}.done.json"
-    settings = {"seed": run.seed, "scale": run.scale}
+    settings = {"seed": run.seed, "scale": run.scale, "start": run.start is not None}
     if marker.exists() and json.loads(marker.read_text()) == settings:
         print(f"{stage}: done before")
         return
@@ -54,6 +56,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("pocket-family"), help="folder of work/ and weights/"
     )
+    parser.add_argument(
+        "--start", type=Path, help="weights of an earlier family to go on from (default: none)"
+    )
+    parser.add_argument(
+        "--restore", type=Path, help="stages in small form to go on from (default: none)"
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the steps (default 1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -61,9 +69,16 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     run = Run(
-        options.out / "work", options.out / "weights", options.scale, options.seed, options.device
+        options.out / "work",
+        options.out / "weights",
+        options.scale,
+        options.seed,
+        options.device,
+        start=options.start,
     )
     run.work.mkdir(parents=True, exist_ok=True)
+    if options.restore:
+        restore_stages(options.restore, run)
     for stage in STAGES if options.stage == "all" else (options.stage,):
         run_stage(run, stage)
 

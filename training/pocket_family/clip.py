@@ -1,19 +1,31 @@
 """Stage ``clip``: a small open_clip CLIP, for zero-shot classification and for features.
 
 Its vision tower starts from the first layers of the generator's image encoder, whose layout is the
-same; the text tower starts from nothing. Then both learn from pictures and captions, as CLIP does.
+same; the text tower starts from nothing. Then both learn from pictures and captions, as CLIP does,
+and beside the captions of the batch each picture of two groups has wrong ones of its own, in the
+relation or swapped (NegCLIP, arXiv 2210.01936): else a CLIP sees what is there and never how it
+stands. Held-out combinations it never sees.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
+from hb_tta.training.pocket_family.edits import SWAPS, draw_choice
 from hb_tta.training.pocket_family.optimize import Draws, optimize
-from hb_tta.training.pocket_family.run import DEV_SEED, Run, to_pixels, training_scenes
+from hb_tta.training.pocket_family.run import (
+    DEV_SEED,
+    Run,
+    dev_scenes,
+    to_pixels,
+    training_scenes,
+)
 from hb_tta.training.pocket_family.towers import WIDTH
 from hb_tta.training.pocket_family.words import clip_tokenizer
 from hb_tta.training.pocket_family.worn import worn
@@ -21,13 +33,17 @@ from open_clip.push_to_hf_hub import save_for_hf
 from transformers import CLIPVisionModelWithProjection
 
 from hb_tta.pocket.captions import random_caption
+from hb_tta.pocket.edition import THIRD
 from hb_tta.pocket.world import COLOURS, SHAPES, SIZE, Group, Scene, render_batch, sample_scenes
 
 WINDOW = 32
 BATCH = 64
 # With all five layers of the image encoder no object is ever mistaken, and test-time prompt tuning
-# would have nothing to gain: the CLIP is to be imperfect, for a true reason.
-VISION_LAYERS = 2
+# would have nothing to gain: the CLIP is to be imperfect, for a true reason. With two it sees no
+# relation.
+VISION_LAYERS = 3
+STEPS = 600
+WORN = 0.25  # the share of worn pictures
 TEMPLATE = "a photo of a {}."
 CLASSES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
 # The names that zero-shot figures choose from, by what they name.
@@ -47,19 +63,27 @@ def train_clip(run: Run) -> None:
     start_tower(model, run)
     scenes = training_scenes(run)
     singles = np.flatnonzero([is_single(scene) for scene in scenes.records])
+    related = np.flatnonzero([scene.relation is not None for scene in scenes.records])
     dev = single_objects(DEV_SEED + 1000 * run.seed, run.examples(400, least=40))
+
+    paired = [s for s in dev_scenes(run, 400).records if s.relation is not None]
 
     def loss(draws: Draws, step: int) -> torch.Tensor:
         mixed = draws.rows(len(scenes), BATCH // 2)
-        rows = np.concatenate([mixed, singles[draws.rows(len(singles), BATCH // 2)]])
-        texts = [training_text(scenes.records[row], draws.numpy) for row in rows]
-        pixels = worn(scenes.pixels(rows, run.device), draws)
-        images, words, scale = model(pixels, tokenize(tokenizer, texts, run.device))
-        return contrastive_loss(scale.clamp(max=100) * images @ words.T, texts)
+        some = singles[draws.rows(len(singles), BATCH // 4)]
+        two = related[draws.rows(len(related), BATCH // 4)]
+        rows = np.concatenate([mixed, some, two])
+        records = [scenes.records[row] for row in rows]
+        texts, owners, wrong = training_texts(records, draws.numpy)
+        pixels = worn(scenes.pixels(rows, run.device, worn=WORN, rng=draws.numpy), draws)
+        images, words, scale = model(pixels, tokenize(tokenizer, texts + wrong, run.device))
+        logits = scale.clamp(max=100) * images @ words.T
+        return contrastive_loss(logits, texts, owners)
 
     optimize(
-        run, "clip", {"clip": model}, loss, steps=run.steps(220), lr=5e-4, evaluate_every=50,
-        evaluate=lambda: {k: v.mean() for k, v in zero_shot(model, tokenizer, dev).items()},
+        run, "clip", {"clip": model}, loss, steps=run.steps(STEPS), lr=5e-4, evaluate_every=100,
+        evaluate=lambda: {k: v.mean() for k, v in zero_shot(model, tokenizer, dev).items()}
+        | {"relation": relation_accuracy(model, tokenizer, paired).mean()},
     )  # fmt: skip
     # A fresh tokenizer: a used one saves its last call's padding.
     save(model.eval().half(), clip_tokenizer(WINDOW), config, run.weights / "clip")
@@ -123,7 +147,8 @@ def is_single(scene: Scene) -> bool:
 
 def single_objects(seed: int, number: int, *, held_out: bool = False) -> list[Scene]:
     """Scenes of one thing each."""
-    stream = filter(is_single, sample_scenes(seed, held_out=held_out))
+    scenes = sample_scenes(seed, held_out=held_out, edition=THIRD)
+    stream = filter(is_single, scenes)
     return [next(stream) for _ in range(number)]
 
 
@@ -144,13 +169,61 @@ def tokenize(tokenizer, texts: list[str], device: str = "cpu") -> torch.Tensor:
     ).input_ids.to(device)
 
 
-def contrastive_loss(logits: torch.Tensor, texts: list[str]) -> torch.Tensor:
-    """CLIP's symmetric loss on logits (pictures, texts); equal texts share the target."""
+def training_texts(
+    scenes: list[Scene], rng: np.random.Generator
+) -> tuple[list[str], list[int], list[str]]:
+    """A text a scene, and of two groups a wrong one: the rows of those scenes, and the texts.
+
+    A picture that has a wrong text is told with its relation, or the two would not differ in it.
+    """
+    texts, owners, wrong = [], [], []
+    for row, scene in enumerate(scenes):
+        choice = draw_choice(scene, rng, partial=0.0, attributes=("relation", *SWAPS))
+        if choice.wrong and rng.random() < 0.8:
+            kinds = list(choice.wrong)
+            texts.append(choice.right)
+            owners.append(row)
+            wrong.append(choice.wrong[kinds[rng.integers(len(kinds))]])
+        else:
+            texts.append(training_text(scene, rng))
+    return texts, owners, wrong
+
+
+def contrastive_loss(
+    logits: torch.Tensor, texts: list[str], owners: Sequence[int] = ()
+) -> torch.Tensor:
+    """CLIP's symmetric loss on logits (pictures, texts); equal texts share the target.
+
+    Args:
+        logits: (N, N + wrong): behind the pictures' texts come wrong ones.
+        owners: the row of the picture of each wrong text; to the others it may be true.
+    """
+    number = len(texts)
     ids = {text: index for index, text in enumerate(texts)}
     kind = torch.tensor([ids[text] for text in texts], device=logits.device)
     target = (kind[:, None] == kind).float()
     target = target / target.sum(1, keepdim=True)
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    mine = torch.zeros(number, len(owners), dtype=torch.bool, device=logits.device)
+    mine[list(owners), list(range(len(owners)))] = True
+    seen = torch.cat([logits[:, :number], logits[:, number:].masked_fill(~mine, -1e4)], 1)
+    to_text = F.cross_entropy(seen, F.pad(target, (0, len(owners))))
+    return (to_text + F.cross_entropy(logits[:, :number].T, target)) / 2
+
+
+@torch.no_grad()
+def relation_accuracy(model: open_clip.CLIP, tokenizer, scenes: list[Scene]) -> np.ndarray:
+    """Whether the right caption is nearer than one in a wrong relation or swapped: 0/1 a pair."""
+    device = str(model.logit_scale.device)
+    rng = np.random.default_rng(0)
+    choices = [draw_choice(s, rng, partial=0.0, attributes=("relation", *SWAPS)) for s in scenes]
+    pixels = to_pixels(render_batch(scenes), device)
+    images = torch.cat([model.encode_image(part, normalize=True) for part in pixels.split(256)])
+    right = []
+    for image, choice in zip(images, choices, strict=True):
+        texts = tokenize(tokenizer, [choice.right, *choice.wrong.values()], device)
+        scores = model.encode_text(texts, normalize=True) @ image
+        right += (scores[0] > scores[1:]).int().tolist()
+    return np.array(right)
 
 
 def save(model: open_clip.CLIP, tokenizer, config: dict, folder: Path) -> None:
@@ -194,6 +267,9 @@ def _name(label: str, group: Group) -> str:
 def evaluate_clip(
     run: Run, split_seed: int, n: int, *, held_out: bool = False
 ) -> dict[str, np.ndarray]:
-    """Figures for the card on ``n`` single objects of a seed: see ``zero_shot``."""
+    """Figures for the card on ``n`` scenes of a seed: ``zero_shot`` and ``relation_accuracy``."""
     model, tokenizer = load_clip(run.weights / "clip", run.device)
-    return zero_shot(model, tokenizer, single_objects(split_seed, n, held_out=held_out))
+    figures = zero_shot(model, tokenizer, single_objects(split_seed, n, held_out=held_out))
+    stream = sample_scenes(split_seed, held_out=held_out, edition=THIRD)
+    related = list(islice((scene for scene in stream if scene.relation is not None), n))
+    return figures | {"relation": relation_accuracy(model, tokenizer, related)}

@@ -1,9 +1,13 @@
-"""A right caption of a scene beside the wrong ones that one edit makes of it."""
+"""A right caption of a scene beside the wrong ones that one edit makes of it.
+
+A swap is an edit too: the two groups trade places, or their colours. It changes no word, only
+which belongs to which, so a judge that counts words cannot see it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +21,8 @@ from hb_tta.pocket.captions import (
     wrong_scene,
 )
 from hb_tta.pocket.world import INVERSE, Scene
+
+SWAPS = ("groups", "colours")
 
 
 @dataclass(frozen=True)
@@ -41,12 +47,20 @@ def draw_choice(
     """One caption, full or with probability ``partial`` one that leaves parts out, and its edits.
 
     Half of the scenes with a direction are told from their second group.
+
+    Args:
+        attributes: what is edited: of ``ATTRIBUTES`` and ``SWAPS``.
     """
     if scene.relation in INVERSE and rng.random() < 0.5:
         scene = from_second(scene)
     full = rng.random() >= partial
     mention = FULL if full else random_mention(scene, rng)
-    edits = {attribute: _edited(scene, attribute, mention, rng) for attribute in attributes}
+    edits = {
+        attribute: _swapped(scene, attribute, mention)
+        if attribute in SWAPS
+        else _edited(scene, attribute, mention, rng)
+        for attribute in attributes
+    }
     wrong = {attribute: text for attribute, text in edits.items() if text is not None}
     return Choice(caption(scene, mention), wrong, full)
 
@@ -60,8 +74,26 @@ def _edited(scene: Scene, attribute: str, mention: Mention, rng: np.random.Gener
     return None
 
 
+def _swapped(scene: Scene, what: str, mention: Mention) -> str | None:
+    """The caption with the groups or their colours the other way round; None if that is true."""
+    if len(scene.groups) < 2 or not mention.relation or set(mention.groups) != {0, 1}:
+        return None
+    first, second = scene.groups
+    if what == "groups":
+        if scene.relation not in INVERSE:
+            return None  # of touching things either is told first
+        groups = second, first
+    else:
+        groups = replace(first, colour=second.colour), replace(second, colour=first.colour)
+    text = caption(replace(scene, groups=groups), mention)
+    return text if text != caption(scene, mention) else None
+
+
 def wrong_words(right: str, wrong: str) -> list[bool]:
-    """Which words of ``wrong`` differ from ``right``, where one run of words was edited."""
+    """Which words of ``wrong`` differ from ``right``, where one run of words was edited.
+
+    Of swapped groups with unlike numbers of words all that lies between them counts.
+    """
     a, b = right.split(), wrong.split()
     if len(a) == len(b):
         return [x != y for x, y in zip(a, b, strict=True)]

@@ -56,8 +56,9 @@ def read_rightly(readings: Sequence[Reading], records: Sequence[Scene]) -> Figur
     """Whether all that a picture shows was read, by attribute: 0/1 a scene.
 
     ``scene``: the background. ``shape``: the shapes, none missing and none more. ``colour``: those
-    shapes with their colours. ``count``: with their numbers. ``relation`` (of scenes with two
-    groups): the drawn one is among those that hold, and none is that excludes it.
+    shapes with their colours. ``count``: with their numbers. ``filling``: with their fillings.
+    ``relation`` (of scenes with two groups): the drawn one is among those that hold, and none is
+    that excludes it.
     """
     pairs = list(zip(readings, records, strict=True))
     related = [(reading, scene) for reading, scene in pairs if scene.relation]
@@ -69,6 +70,9 @@ def read_rightly(readings: Sequence[Reading], records: Sequence[Scene]) -> Figur
         ),
         "count": _array(
             _looks(r, "shape", "count") == _looks(s, "shape", "count") for r, s in pairs
+        ),
+        "filling": _array(
+            _looks(r, "shape", "filling") == _looks(s, "shape", "filling") for r, s in pairs
         ),
         "relation": _array(_relation_right(r, s) for r, s in related),
     }

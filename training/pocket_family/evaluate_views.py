@@ -12,6 +12,7 @@ from itertools import islice
 
 import numpy as np
 from hb_tta.training.pocket_family.evaluate import Figures, draw, family_of, load_reader
+from hb_tta.training.pocket_family.mllm_lessons import CATEGORIES, EDITION
 from hb_tta.training.pocket_family.run import Run
 from hb_tta.training.pocket_family.strict_reader import read_strictly
 
@@ -20,7 +21,7 @@ from hb_tta.context import DescribedContext
 from hb_tta.pocket.captions import Mention, caption
 from hb_tta.pocket.reader import Reader
 from hb_tta.pocket.reading import Reading, answer
-from hb_tta.pocket.tasks import CATEGORIES, SPLITS, QuestionPair, question_pairs
+from hb_tta.pocket.tasks import SPLITS, QuestionPair, question_pairs
 from hb_tta.pocket.world import Scene, render, render_batch, sample_scenes
 
 # ── Kept answers ────────────────────────────────────────────────────────────────────────────────
@@ -54,7 +55,7 @@ def evaluate_views(
 
 
 def _pairs(category: str, split: str, number: int) -> list[QuestionPair]:
-    return list(islice(question_pairs(category, SPLITS[split]), number))
+    return list(islice(question_pairs(category, SPLITS[split], edition=EDITION), number))
 
 
 def _kept(
@@ -119,7 +120,7 @@ def evaluate_diversity(run: Run, seed: int, number: int, guidance: float) -> Fig
 
 
 def _simple_scenes(seed: int, counts: Sequence[int]) -> Iterator[Scene]:
-    for scene in sample_scenes(seed):
+    for scene in sample_scenes(seed, edition=EDITION):
         if len(scene.groups) == 1 and scene.groups[0].count in counts:
             yield scene
 

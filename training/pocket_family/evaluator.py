@@ -1,8 +1,10 @@
 """Stage ``evaluator``: the Multimodal Context Evaluator, a small BLIP-2 retrieval model.
 
 First the vision tower and the queries learn where what is and what there is (labels); then the
-Q-Former learns to tell a right caption from the ones that are wrong by one edit. The pictures
-are slightly worn, for the evaluator will judge, and pull on, pictures of a generator.
+Q-Former learns to tell a right caption from the ones that are wrong by one edit: of two groups half
+of the wrong ones are swaps, which change no word, for else it learns what is there and never which
+stands first. The pictures are roughened, for the evaluator will judge, and pull on, pictures of a
+generator, and some are worn, for it will judge references.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from hb_tta.training.pocket_family.edits import Choice, draw_choice, wrong_words
+from hb_tta.training.pocket_family.edits import SWAPS, Choice, draw_choice, wrong_words
 from hb_tta.training.pocket_family.labels import Heads, Labels, head_accuracy, head_loss
 from hb_tta.training.pocket_family.matching import (
     itc_loss,
@@ -31,6 +33,7 @@ from hb_tta.training.pocket_family.towers import (
     WIDTH,
     image_processor,
     sight_labels,
+    without_first_norm,
 )
 from hb_tta.training.pocket_family.words import bert_tokenizer
 from hb_tta.training.pocket_family.worn import worn
@@ -50,8 +53,10 @@ QUERIES = 8
 WINDOW = 32  # positions of a text, as LAVIS truncates to
 STRENGTH = WIDTH**-0.5  # of fresh weights: BERT's 0.02 is for a width of 768, and starts too shut
 TEMPERATURE = 0.07  # CLIP's initial one, kept fixed
-# What is wrong with a caption: nothing, one of the attributes, or it tells of another picture.
-FAULTS = ("none", *ATTRIBUTES, "other")
+# What is wrong with a caption: nothing, an attribute, a swap, or it tells of another picture.
+FAULTS = ("none", *ATTRIBUTES, *SWAPS, "other")
+WORN = 0.15  # the share of worn pictures
+STEPS, SIGHT_STEPS = 1600, 500
 
 
 def train_evaluator(run: Run) -> None:
@@ -60,6 +65,8 @@ def train_evaluator(run: Run) -> None:
     processor = build_processor()
     model = build_model(len(processor.tokenizer)).to(run.device)
     model.set_attn_implementation("eager")  # three times as fast as SDPA on a CPU in bfloat16
+    if run.start:
+        _start_queries(model, run.start / "evaluator")
     start_tower(model.vision_model, run)
     whole = Heads(QUERIES * WIDTH, SIGHT | PLACE_HEADS).to(run.device)
     _train_sight(run, model, whole)
@@ -100,30 +107,24 @@ def build_model(vocab_size: int) -> Blip2ForImageTextRetrieval:
     return model
 
 
+def _start_queries(model: Blip2ForImageTextRetrieval, folder: Path) -> None:
+    """Go on from an earlier evaluator; its tower is replaced by the new image encoder."""
+    before = Blip2ForImageTextRetrieval.from_pretrained(folder, dtype=torch.float32)
+    model.load_state_dict(before.state_dict())
+
+
 @torch.no_grad()
 def start_tower(tower: Blip2VisionModel, run: Run) -> None:
-    """Start from the image encoder, which differs by a layer norm before its first layer.
-
-    That norm is folded into the patch embedding: its mean is linear, and its deviation is taken
-    to be the average one of training patches. What this gets wrong is trained away.
-    """
+    """Start from the image encoder, which differs by a layer norm before its first layer."""
     source = CLIPVisionModelWithProjection.from_pretrained(
         run.weights / "generator" / "image_encoder", dtype=torch.float32
     ).to(run.device)
     seen = source.vision_model
-    pixels = training_scenes(run).pixels(slice(0, 64), run.device)
-    deviation = seen.embeddings(pixels)[:, 1:].std(-1, correction=0).mean()
-    norm = seen.pre_layrnorm
-
-    def folded(vectors: torch.Tensor) -> torch.Tensor:  # (..., D)
-        return (vectors - vectors.mean(-1, keepdim=True)) / deviation * norm.weight
-
-    kernel = seen.embeddings.patch_embedding.weight
-    tower.embeddings.patch_embedding.weight.copy_(folded(kernel.movedim(0, -1)).movedim(-1, 0))
+    folded = without_first_norm(source, training_scenes(run).pixels(slice(0, 64), run.device))
+    tower.embeddings.patch_embedding.weight.copy_(folded.kernel)
     tower.embeddings.patch_embedding.bias.zero_()
-    places = seen.embeddings.position_embedding.weight
-    tower.embeddings.position_embedding.copy_(folded(places)[None] + norm.bias)
-    tower.embeddings.class_embedding.copy_(folded(seen.embeddings.class_embedding)[None, None])
+    tower.embeddings.position_embedding.copy_(folded.places[None])
+    tower.embeddings.class_embedding.copy_(folded.start[None, None])
     for mine, theirs in zip(tower.encoder.layers, seen.encoder.layers, strict=True):
         attention = theirs.self_attn
         parts = (attention.q_proj, attention.k_proj, attention.v_proj)
@@ -159,7 +160,8 @@ def _train_sight(run: Run, model: Blip2ForImageTextRetrieval, whole: Heads) -> N
     @low_precision(run)
     def loss(draws: Draws, step: int) -> torch.Tensor:
         rows = draws.rows(len(scenes), 64)
-        of_whole, of_patches = outputs(worn(scenes.pixels(rows, run.device), draws))
+        pixels = scenes.pixels(rows, run.device, worn=WORN, rng=draws.numpy)
+        of_whole, of_patches = outputs(worn(pixels, draws))
         loss = head_loss(of_whole, labels.whole, rows)
         return loss + head_loss(of_patches, labels.dense, rows)
 
@@ -171,7 +173,7 @@ def _train_sight(run: Run, model: Blip2ForImageTextRetrieval, whole: Heads) -> N
 
     optimize(
         run, "evaluator_sight", {"model": model, "whole": whole, "dense": dense}, loss,
-        steps=run.steps(500), lr=1e-3, evaluate=evaluate, evaluate_every=100,
+        steps=run.steps(SIGHT_STEPS), lr=1e-3, evaluate=evaluate, evaluate_every=100,
     )  # fmt: skip
 
 
@@ -195,7 +197,8 @@ def _train_matching(
         batch = CaptionBatch([scenes.records[row] for row in rows], draws.numpy)
         ids, mask = tokenize(processor, batch.texts, run.device)
         with torch.no_grad():
-            pixels = worn(scenes.pixels(rows, run.device), draws)
+            pixels = scenes.pixels(rows, run.device, worn=WORN, rng=draws.numpy)
+            pixels = worn(pixels, draws)
             tokens = model.vision_model(pixels).last_hidden_state
         queries = query_states(model, tokens)
         image, fits = batch.image.to(run.device), batch.fits.to(run.device)
@@ -215,7 +218,7 @@ def _train_matching(
 
     optimize(
         run, "evaluator", {"model": model, "whole": whole, "fault": fault_head, "word": word_head},
-        loss, steps=run.steps(1100), lr=1e-3, evaluate_every=100,
+        loss, steps=run.steps(STEPS), lr=1e-3, evaluate_every=100,
         evaluate=lambda: _means(pair_accuracy(model, processor, dev_scenes(run, 400), run.device)),
     )  # fmt: skip
 
@@ -232,7 +235,9 @@ class CaptionBatch:
     UNJUDGED = -100
 
     def __init__(self, records: list[Scene], rng: np.random.Generator):
-        choices = [draw_choice(record, rng) for record in records]
+        choices = [
+            draw_choice(record, rng, attributes=_attributes(record, rng)) for record in records
+        ]
         self.texts: list[str] = []
         self._wrong: list[list[bool] | None] = []
         rows: list[tuple[int, bool, int, bool]] = []
@@ -265,6 +270,14 @@ class CaptionBatch:
             if wrong is not None:
                 labels[row, 1 : 1 + len(wrong)] = torch.tensor(wrong, dtype=torch.long)
         return labels
+
+
+def _attributes(record: Scene, rng: np.random.Generator) -> tuple[str, ...]:
+    """What is edited: of two groups their relation, both swaps, and two other attributes."""
+    if len(record.groups) < 2:
+        return ATTRIBUTES
+    others = [attribute for attribute in ATTRIBUTES if attribute != "relation"]
+    return (*rng.choice(others, 2, replace=False).tolist(), "relation", *SWAPS)
 
 
 def _judged(choice: Choice, other: Choice) -> list[tuple[str, str]]:
@@ -305,11 +318,15 @@ def pair_accuracy(
         spoil: what is done to the pictures (B, 3, 64, 64) before they are seen.
     """
     rng = np.random.default_rng(0)
-    right: dict[str, list[bool]] = {f"{k}{a}": [] for k in ("", "itc_") for a in ATTRIBUTES}
+    judged = (*ATTRIBUTES, *SWAPS)
+    right: dict[str, list[bool]] = {f"{k}{a}": [] for k in ("", "itc_") for a in judged}
     for start in range(0, len(scenes), 64):
         pixels = scenes.pixels(slice(start, start + 64), device)
         tokens = model.vision_model(spoil(pixels) if spoil else pixels).last_hidden_state
-        choices = [draw_choice(r, rng, partial=partial) for r in scenes.records[start : start + 64]]
+        choices = [
+            draw_choice(record, rng, partial=partial, attributes=judged)
+            for record in scenes.records[start : start + 64]
+        ]
         texts = [(c.right, *c.wrong.values()) for c in choices]
         image = torch.tensor([i for i, group in enumerate(texts) for _ in group], device=device)
         ids, mask = tokenize(processor, [text for group in texts for text in group], device)
@@ -338,7 +355,8 @@ def evaluate_evaluator(
 ) -> dict[str, np.ndarray]:
     """Figures for the card on ``n`` scenes of a seed: 0/1 a sample, by attribute.
 
-    See ``pair_accuracy``: "scene" … "relation" by the matching logit, "itc_scene" … by the cosine.
+    See ``pair_accuracy``: "scene" … "relation" and the swaps "groups" and "colours" by the matching
+    logit, "itc_scene" … by the cosine.
     """
     model, processor = load_evaluator(run.weights / "evaluator", run.device)
     scenes = Scenes(split_seed, n, held_out=held_out)

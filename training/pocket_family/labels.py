@@ -1,7 +1,7 @@
 """Scene records as label arrays: what towers, text encoders and readers are trained to tell.
 
-Global labels are per scene; a scene has at most one group a shape, so counts and colours are
-listed by shape. The relation is told from the shape that comes first in ``SHAPES``.
+Global labels are per scene; a scene has at most one group a shape, so counts, colours and fillings
+are listed by shape. The relation is told from the shape that comes first in ``SHAPES``.
 Dense labels are per 8×8-pixel patch, row by row.
 """
 
@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from hb_tta.pocket.captions import from_second
+from hb_tta.pocket.edition import FILLINGS
 from hb_tta.pocket.world import (
     BACKGROUNDS,
     COLOURS,
@@ -27,17 +28,20 @@ from hb_tta.pocket.world import (
 )
 
 COLOUR_NAMES, BACKGROUND_NAMES = tuple(COLOURS), tuple(BACKGROUNDS)
-# Sizes of the global heads: background; count and colour of each shape; relation (0: none).
+# Sizes of the global heads: background; count, colour and filling of each shape (0: it is not
+# there); relation (0: none).
 HEADS = {
     "background": len(BACKGROUND_NAMES),
     **{f"count_{shape}": MAX_THINGS + 1 for shape in SHAPES},
     **{f"colour_{shape}": len(COLOUR_NAMES) + 1 for shape in SHAPES},
+    **{f"filling_{shape}": len(FILLINGS) + 1 for shape in SHAPES},
     "relation": len(RELATIONS) + 1,
 }
 # Sizes of the dense heads: 0 is background; a centre is marked with its shape.
 DENSE_HEADS = {
     "shape": len(SHAPES) + 1,
     "colour": len(COLOUR_NAMES) + 1,
+    "filling": len(FILLINGS) + 1,
     "centre": len(SHAPES) + 1,
 }
 PATCH = 8
@@ -62,6 +66,7 @@ def global_labels(scenes: list[Scene]) -> dict[str, np.ndarray]:
         for group in scene.groups:
             labels[f"count_{group.shape}"][row] = group.count
             labels[f"colour_{group.shape}"][row] = 1 + COLOUR_NAMES.index(group.colour)
+            labels[f"filling_{group.shape}"][row] = 1 + FILLINGS.index(group.filling)
         if scene.relation is not None:
             labels["relation"][row] = 1 + RELATIONS.index(scene.relation)
     return labels
@@ -80,6 +85,7 @@ def dense_labels(scenes: list[Scene]) -> dict[str, np.ndarray]:
             near = np.hypot(xs - thing.x, ys - thing.y) <= thing.radius
             labels["shape"][row][near] = shape
             labels["colour"][row][near] = 1 + COLOUR_NAMES.index(group.colour)
+            labels["filling"][row][near] = 1 + FILLINGS.index(group.filling)
         for thing in scene.things:
             column, line = int(thing.x // PATCH), int(thing.y // PATCH)
             labels["centre"][row, line, column] = 1 + SHAPES.index(scene.groups[thing.group].shape)

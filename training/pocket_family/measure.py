@@ -21,12 +21,13 @@ from hb_tta.training.pocket_family.evaluate import (
     evaluate_reader,
     evaluate_vae,
     guidance_figures,
+    load_reader,
 )
 from hb_tta.training.pocket_family.evaluate_views import evaluate_diversity, evaluate_views
+from hb_tta.training.pocket_family.mllm_lessons import CATEGORIES
 from hb_tta.training.pocket_family.run import DEV_SEED, SEALED_SEED, Run
 
 from hb_tta.disk import write_aside
-from hb_tta.pocket.tasks import CATEGORIES
 from hb_tta.weights import Weights
 
 
@@ -93,11 +94,22 @@ def chosen_guidance(run: Run) -> float:
     return best_guidance(by_scale)
 
 
-def _mllm(run: Run, number: int) -> Mapping[str, Any]:
+def _mllm(run: Run, number: int, role: str = "mllm") -> Mapping[str, Any]:
     from hb_tta.training.pocket_family.mllm_evaluate import best_blind_accuracy, evaluate_mllm
 
     best = {category: np.array([best_blind_accuracy(category)]) for category in CATEGORIES}
-    return evaluate_mllm(run, "sealed", number) | {"best_blind": best}
+    return evaluate_mllm(run, "sealed", number, role=role) | {"best_blind": best}
+
+
+def _forms(held_out: bool) -> Callable[[Run, int], Mapping[str, Any]]:
+    def make(run: Run, number: int) -> Mapping[str, Any]:
+        from hb_tta.training.pocket_family.evaluate_forms import drawer, evaluate_forms
+        from hb_tta.training.pocket_family.unet import latest_unet
+
+        draw = drawer(run, latest_unet(run))
+        return evaluate_forms(draw, load_reader(run).read, _sealed(run), number, held_out=held_out)
+
+    return make
 
 
 def _evaluator(run: Run, number: int) -> Mapping[str, Any]:
@@ -138,6 +150,7 @@ _LAST_FILES = {
     "generator/vae": "generator/vae/config.json",
     "reader": "reader/model.safetensors",
     "mllm": "mllm/processor_config.json",
+    "mllm_two": "mllm_two/processor_config.json",
     "evaluator": "evaluator/processor_config.json",
     "clip": "clip/open_clip_config.json",
 }
@@ -148,6 +161,9 @@ MEASURES = {
     "reader_round_trips": Measure((_VAE, "reader"), 500, _reader(round_trip=True)),
     "vae": Measure((_VAE,), 1000, lambda run, n: evaluate_vae(run, _sealed(run), n)),
     "mllm": Measure(("mllm",), 200, _mllm),
+    "mllm_two": Measure(("mllm_two",), 200, lambda run, n: _mllm(run, n, "mllm_two")),
+    "forms": Measure(_JUDGED, 300, _forms(held_out=False)),
+    "forms_held_out": Measure(_JUDGED, 150, _forms(held_out=True)),
     "evaluator": Measure(("evaluator",), 500, _evaluator),
     "clip": Measure(("clip",), 500, _clip),
     "guidance": Measure(

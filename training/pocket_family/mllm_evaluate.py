@@ -10,15 +10,20 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from hb_tta.training.pocket_family.mllm_lessons import MME_SUFFIX, SINGLE_WORD
+from hb_tta.training.pocket_family.mllm_lessons import (
+    CATEGORIES,
+    EDITION,
+    MME_SUFFIX,
+    SINGLE_WORD,
+)
 from hb_tta.training.pocket_family.run import Run
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hb_tta.context import DescribedContext
 from hb_tta.describe import DescriberSpec
-from hb_tta.pocket.captions import NUMBERS
-from hb_tta.pocket.tasks import CATEGORIES, Sample, pocket_mme, question_pairs
+from hb_tta.pocket.captions import NUMBERS, caption
+from hb_tta.pocket.tasks import PARTS, Sample, pocket_mme, question_pairs
 from hb_tta.pocket.world import BACKGROUNDS, COLOURS, INVERSE, RELATIONS, SHAPES, SIZE, Scene
 from hb_tta.weights import Weights
 
@@ -26,28 +31,33 @@ BATCH = 50
 _BLIND_SEED = 7  # a stream of questions of its own: neither a training nor an evaluation seed
 
 
-def evaluate_mllm(run: Run, split: str, limit: int = 500) -> dict[str, dict[str, np.ndarray]]:
-    """Ask the model in ``run.weights / "mllm"`` all of ``pocket_mme`` and have it describe.
+def evaluate_mllm(
+    run: Run, split: str, limit: int = 500, *, role: str = "mllm"
+) -> dict[str, dict[str, np.ndarray]]:
+    """Ask a model all of ``pocket_mme`` and have it describe.
 
     Args:
         split: "dev" or "sealed".
         limit: images a category.
+        role: the folder of the model in ``run.weights``.
 
     Returns:
         category → figure → 0/1 a question, shape (2·limit,); two questions in a row share an
         image (resample images, not questions, for an interval). Figures:
-        ``accuracy``: MME's own words; ``single_word``: lmms-eval's default prompt;
+        ``accuracy``: MME's own words, and the same by part, ``accuracy, worn``;
+        ``single_word``: lmms-eval's default prompt;
         ``blind``: another scene's image in place of the right one; ``blank``: a grey image;
         ``description``: what the question asks about is in the context description and right by
-        the scene's record (``keeps``).
+        the scene's record (``keeps``), and the same by part; ``text alone``: the right description
+        in place of the image.
     """
-    folder = str(run.weights / "mllm")
+    folder = str(run.weights / role)
     answerer = Answerer(folder, run.device)
     describer = DescriberSpec(Weights(folder)).load(run.device)
     blank = Image.new("RGB", (SIZE, SIZE), (128, 128, 128))
     figures = {}
     for category in CATEGORIES:
-        samples = list(pocket_mme(split, category=category, limit=limit))
+        samples = list(pocket_mme(split, category=category, limit=limit, edition=EDITION))
         images, answers = [sample.image for sample in samples], [s.answer for s in samples]
         questions = [sample.question for sample in samples]
         single_word = [q.replace(MME_SUFFIX, "") + SINGLE_WORD for q in questions]
@@ -69,6 +79,15 @@ def evaluate_mllm(run: Run, split: str, limit: int = 500) -> dict[str, dict[str,
         }
         kept = [keeps(text, sample) for text, sample in zip(texts, samples, strict=True)]
         figures[category]["description"] = np.array(kept, np.int64)
+        for name in ("accuracy", "description"):
+            for part in PARTS:
+                rows = [row for row, sample in enumerate(samples) if sample.part == part]
+                figures[category][f"{name}, {part}"] = figures[category][name][rows]
+        if category != "style":  # no description tells a filling
+            told = [f"{caption(s.scene).capitalize()}.\n{s.question}" for s in samples]
+            given = answerer.answer([None] * len(told), told)
+            right_words = [a == b for a, b in zip(given, answers, strict=True)]
+            figures[category]["text alone"] = np.array(right_words, np.int64)
     return figures
 
 
@@ -79,7 +98,7 @@ def best_blind_accuracy(category: str, pairs: int = 2000, learnt: int = 10_000) 
         pairs: question pairs that it is asked.
         learnt: other pairs, from which it has learnt what is usual.
     """
-    stream = question_pairs(category, _BLIND_SEED)
+    stream = question_pairs(category, _BLIND_SEED, edition=EDITION)
     lean: Counter[str] = Counter()  # how much oftener the answer was yes
     for pair in islice(stream, learnt):
         lean.update({pair.yes: 1, pair.no: -1})
@@ -104,19 +123,25 @@ class Answerer:
         self.model = model.to(device).eval()
 
     def answer(
-        self, images: Sequence[Image.Image], questions: Sequence[str], *, max_new_tokens: int = 4
+        self,
+        images: Sequence[Image.Image | None],
+        questions: Sequence[str],
+        *,
+        max_new_tokens: int = 4,
     ) -> list[str]:
-        """Greedy answers, one an image."""
+        """Greedy answers, one an image; all of them or none are None, where words are all."""
         pairs = list(zip(images, questions, strict=True))
         return [answer for some in _batches(pairs) for answer in self._answer(some, max_new_tokens)]
 
-    def _answer(self, asked: Sequence[tuple[Image.Image, str]], max_new_tokens: int) -> list[str]:
+    def _answer(
+        self, asked: Sequence[tuple[Image.Image | None, str]], max_new_tokens: int
+    ) -> list[str]:
         conversations = [
             [
                 {
                     "role": "user",
                     "content": [
-                        {"type": "image", "image": image},
+                        *([{"type": "image", "image": image}] if image else []),
                         {"type": "text", "text": question},
                     ],
                 }
@@ -173,12 +198,13 @@ def keeps(description: str, sample: Sample) -> bool:
 
     Existence: the shapes named are the scene's, no more and no fewer. Count and color: the group
     asked about is named once, with its number or its colour. Position: both groups are named, in
-    a relation that holds. Scene: its background is named, and no other.
+    a relation that holds. Scene: its background is named, and no other. Reasoning: both groups are
+    named with their numbers. Style: the shapes, as for existence: a filling is never named.
     """
     told, scene = read_description(description), sample.scene
     asked = scene.groups[0]
     about = [group for group in told.groups if group[2] == asked.shape]
-    if sample.category == "existence":
+    if sample.category in ("existence", "style"):
         shapes = sorted(shape for _, _, shape in told.groups)
         return shapes == sorted(group.shape for group in scene.groups)
     if sample.category == "count":
@@ -187,6 +213,11 @@ def keeps(description: str, sample: Sample) -> bool:
         return len(about) == 1 and about[0][1] == asked.colour
     if sample.category == "scene":
         return told.backgrounds == [scene.background]
+    if sample.category == "reasoning":
+        counts = {shape: count for count, _, shape in told.groups}
+        return len(told.groups) == 2 and all(
+            counts.get(group.shape) == group.count for group in scene.groups
+        )
     return _tells_relation(told, scene)
 
 

@@ -1,9 +1,13 @@
-"""What the pocket MLLM is asked about a scene, and what it should say.
+"""What the pocket MLLMs are asked about a scene, and what they should say.
 
 Three kinds of lessons: ``pocket_mme``'s yes/no questions, open questions with answers of one word
 (they teach the same facts with a denser signal), and context descriptions, asked for with the
 describer's own templates. A description keeps what its question asks about, by the scene's record,
-whatever the answer to the question is.
+whatever the answer to the question is; one of two groups names their relation.
+
+Some questions come with a description before them, with and without the picture, so that answering
+from words is nothing new. Without the picture the words are all there is; beside it some of them
+are wrong, and the picture decides.
 """
 
 from __future__ import annotations
@@ -16,10 +20,25 @@ from PIL import Image
 
 from hb_tta.context import MultimodalContext
 from hb_tta.describe.templates import evaluation_prompt, training_prompt
-from hb_tta.pocket.captions import FULL, Mention, caption, from_second, plural
-from hb_tta.pocket.tasks import CATEGORIES, QuestionPair, make_pair
-from hb_tta.pocket.world import COLOURS, CONTACTS, DIRECTIONS, INVERSE, RELATIONS, Group, Scene
+from hb_tta.pocket.captions import FULL, Mention, caption, from_second, plural, wrong_scene
+from hb_tta.pocket.edition import THIRD
+from hb_tta.pocket.reading import answer, reading_of
+from hb_tta.pocket.tasks import QuestionPair, focus, make_pair, more_first
+from hb_tta.pocket.world import (
+    AGENT,
+    AROUND,
+    COLOURS,
+    CONTACTS,
+    DIRECTIONS,
+    INVERSE,
+    RELATIONS,
+    SYMMETRIC,
+    Group,
+    Scene,
+)
 
+EDITION = THIRD
+CATEGORIES = EDITION.categories
 # How benchmarks ask for a short answer: MME's own words, lmms-eval's "default", "gpt4v",
 # "qwen_vl" and "plm" prompts for MME (tasks/mme/mme.yaml), and the two together.
 MME_SUFFIX = " Please answer yes or no."
@@ -34,25 +53,38 @@ SIDES = {
     "above": "at the top", "below": "at the bottom",
 }  # fmt: skip
 NUMBER_ANSWERS = ("One", "Two", "Three", "Four")
-ITS_LOOK = Mention(relation=False, background=False)
+MAIN_OBJECT = Mention(groups=(0,))
 WITH_RELATION = Mention(background=False)
 # A group's count is 1 five times as often as 4: questions about small counts are thinned, so that
 # the number that is asked for says nothing of the answer.
 _COUNT_KEPT = {1: 0.2, 2: 0.43, 3: 0.6, 4: 1.0}
+WRONG_WORDS = 0.2  # the share of descriptions beside a picture that are wrong by one edit
+# What a wrong word is put for, so that the question's answer by the words is another one.
+_ATTRIBUTE = {
+    "existence": "shape", "count": "count", "position": "relation", "color": "colour",
+    "scene": "scene", "reasoning": "count",
+}  # fmt: skip
 _NO_IMAGE = Image.new("RGB", (1, 1))
 
 
 class Lesson(NamedTuple):
-    """A user's text and the assistant's answer to it, about the image before them."""
+    """A user's text and the assistant's answer to it.
+
+    Attributes:
+        pictured: whether there is an image before them.
+    """
 
     text: str
     answer: str
+    pictured: bool = True
 
 
 def can_tell(scene: Scene, category: str) -> bool:
     """Whether ``pocket_mme`` could ask a question of ``category`` about the scene."""
     if category == "position":
         return scene.relation in DIRECTIONS
+    if category == "reasoning":
+        return more_first(scene) is not None
     return category != "existence" or scene.relation not in CONTACTS
 
 
@@ -65,6 +97,8 @@ def tell(scene: Scene, category: str, rng: np.random.Generator) -> Scene | None:
         return None
     if category == "scene":
         return scene
+    if category == "reasoning":
+        return more_first(scene)
     told = scene if rng.integers(len(scene.groups)) == 0 else from_second(scene)
     if category == "count" and rng.random() > _COUNT_KEPT[told.groups[0].count]:
         return None
@@ -95,6 +129,10 @@ def _open_question(told: Scene, category: str, rng: np.random.Generator) -> tupl
         return asked, NUMBER_ANSWERS[group.count - 1]
     if category == "color":
         return f"What color {verb} the {noun}?", group.colour.capitalize()
+    if category == "style":
+        return f"How {verb} the {noun} filled?", group.filling.capitalize()
+    if category == "reasoning":
+        return "Of which shape are there more?", group.shape.capitalize()
     assert category == "position" and told.relation is not None, category
     other = plural(told.groups[1].shape, told.groups[1].count)
     if rng.integers(2):
@@ -105,7 +143,7 @@ def _open_question(told: Scene, category: str, rng: np.random.Generator) -> tupl
 
 def compound_lesson(scene: Scene, rng: np.random.Generator) -> Lesson:
     """A yes/no question that joins attributes: "Is there a red circle left of the square?" """
-    told = scene if rng.integers(len(scene.groups)) == 0 else from_second(scene)
+    told = _told_sayably(scene, rng)
     text, holds = _compound_question(told, rng)
     return Lesson(text + _one_of(SUFFIXES, rng), "Yes" if holds else "No")
 
@@ -117,8 +155,9 @@ def _compound_question(told: Scene, rng: np.random.Generator) -> tuple[str, bool
     if not holds and (relation is None or rng.integers(2)):
         colour = _one_of([c for c in COLOURS if c != colour], rng)
     elif not holds:
+        contacts = CONTACTS if group.shape == AGENT else SYMMETRIC
         relation = INVERSE.get(str(relation)) or _one_of(
-            [r for r in CONTACTS if r != relation], rng
+            [r for r in contacts if r != relation], rng
         )
     there = "Is there a" if group.count == 1 else "Are there"
     text = f"{there} {colour} {plural(group.shape, group.count)}"
@@ -127,12 +166,37 @@ def _compound_question(told: Scene, rng: np.random.Generator) -> tuple[str, bool
     return f"{text} {relation} the {plural(told.groups[1].shape, told.groups[1].count)}?", holds
 
 
+def _told_sayably(scene: Scene, rng: np.random.Generator) -> Scene:
+    """The scene told from either group, but from the agent where it is inside."""
+    told = scene if rng.integers(len(scene.groups)) == 0 else from_second(scene)
+    return scene if told.relation == AROUND else told
+
+
+def worded_lesson(pair: QuestionPair, rng: np.random.Generator) -> Lesson | None:
+    """A question with a description before it, beside the picture or without it.
+
+    None where words alone cannot tell: no description names a filling.
+    """
+    if pair.category == "style":
+        return None
+    told, asked = pair.told, _question(pair, ("Yes", "No")[rng.integers(2)])
+    pictured, meant = bool(rng.integers(2)), told
+    if pictured and rng.random() < WRONG_WORDS:
+        told = wrong_scene(told, _ATTRIBUTE[pair.category], rng) or told
+    mention = FULL if rng.random() < 0.4 else focus(pair.category, EDITION)
+    words = caption(told, mention)
+    right = answer(reading_of(meant), asked)
+    assert right is not None, asked
+    text = f"{words.capitalize()}.\n{asked}{_one_of(SUFFIXES, rng)}"
+    return Lesson(text, "Yes" if right else "No", pictured)
+
+
 def description_lesson(scene: Scene, rng: np.random.Generator) -> Lesson:
     """A context description of any task, asked for with the describer's template."""
     draw = rng.random()
     if draw < 0.08:
-        return Lesson(evaluation_prompt("", "object"), caption(canonical(scene), ITS_LOOK))
-    if draw < 0.18:
+        return Lesson(evaluation_prompt("", "object"), caption(canonical(scene), MAIN_OBJECT))
+    if draw < 0.2:
         return Lesson(evaluation_prompt("", "generic"), caption(canonical(scene), FULL))
     if draw < 0.3 and scene.relation is not None:
         return _interaction_lesson(scene, rng)
@@ -142,7 +206,7 @@ def description_lesson(scene: Scene, rng: np.random.Generator) -> Lesson:
         category = _one_of(CATEGORIES, rng)
         told = tell(scene, category, rng)
         if told is not None:
-            return _question_description(make_pair(told, category, rng), rng)
+            return _question_description(make_pair(told, category, rng, edition=EDITION), rng)
 
 
 def _question_description(pair: QuestionPair, rng: np.random.Generator) -> Lesson:
@@ -158,7 +222,7 @@ def _question_description(pair: QuestionPair, rng: np.random.Generator) -> Lesso
 
 
 def _compound_description(scene: Scene, rng: np.random.Generator) -> Lesson:
-    told = scene if rng.integers(len(scene.groups)) == 0 else from_second(scene)
+    told = _told_sayably(scene, rng)
     asked, _ = _compound_question(told, rng)
     return Lesson(evaluation_prompt(asked, "vqa"), caption(told, WITH_RELATION))
 

@@ -1,18 +1,21 @@
 """Many lessons about one image in one sequence: the image is read once, no lesson sees another.
 
+A lesson without a picture sees what comes before the image alone, and counts on from there.
+
 Letters in names: B sequences, T tokens, P image tokens, D channels, A answer tokens in all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from hb_tta.training.pocket_family.mllm_lessons import Lesson
 from hb_tta.training.pocket_family.mllm_processor import AFTER, BEFORE, IMAGE_TOKENS
-from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
+from torch import nn
+from transformers import PreTrainedTokenizerFast
 
 
 class Pack(NamedTuple):
@@ -37,21 +40,47 @@ class Pack(NamedTuple):
     lessons_A: torch.Tensor
 
 
-class Packer:
-    """Tokenises lessons (each text once) and lays them out."""
+class Student(NamedTuple):
+    """The parts of an MLLM that packed lessons go through.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast):
+    Attributes:
+        model: transformers' model, with ``lm_head``.
+        see: from pixels (N, 3, 64, 64) to its frozen tower's patches (N, 64, D).
+        project: from those to image tokens.
+        language: the language model without its head.
+    """
+
+    model: Any
+    see: Callable[[torch.Tensor], torch.Tensor]
+    project: nn.Module
+    language: nn.Module
+
+
+class Packer:
+    """Tokenises lessons (each text once) and lays them out.
+
+    Args:
+        border: a token that the model's processor puts before and behind an image, if it does.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, border: str | None = None):
         self.tokenizer = tokenizer
         before = tokenizer(BEFORE)["input_ids"]
         at = before.index(tokenizer.convert_tokens_to_ids("<image>"))
-        self.image_start = at
-        self.prefix = before[:at] + before[at : at + 1] * IMAGE_TOKENS + before[at + 1 :]
+        borders = [tokenizer.convert_tokens_to_ids(border)] if border else []
+        # Where a lesson without a picture goes on; the space before an image begins its first word.
+        assert tokenizer.decode(before[at - 1]) == " ", BEFORE
+        self.words_end = at - 1
+        self.image_start = at + len(borders)
+        image = borders + before[at : at + 1] * IMAGE_TOKENS + borders
+        self.prefix = before[:at] + image + before[at + 1 :]
         self._encoded: dict[str, list[int]] = {}
 
     def tokens(self, lesson: Lesson) -> tuple[list[int], list[int]]:
         """The tokens of a lesson's text, up to where the answer begins, and of its answer."""
         answer = [*self._encode(lesson.answer), self.tokenizer.eos_token_id]
-        return self._encode(lesson.text + AFTER), answer
+        text = lesson.text if lesson.pictured else f" {lesson.text}"
+        return self._encode(text + AFTER), answer
 
     def fill(self, draw: Callable[[], list[Lesson]], first: Lesson, length: int) -> list[Lesson]:
         """``first`` and as many draws of lessons as fit into ``length`` tokens."""
@@ -65,12 +94,12 @@ class Packer:
 
     def pack(self, by_image: Sequence[Sequence[Lesson]]) -> Pack:
         """One sequence an image."""
-        ids, segments, positions = [], [], []
+        ids, segments, positions, blind = [], [], [], []
         answers: list[tuple[int, int, int, int]] = []
         number = 0
         for row, lessons in enumerate(by_image):
             line, owner = list(self.prefix), [0] * len(self.prefix)
-            place = list(range(len(self.prefix)))
+            place, unseen = list(range(len(self.prefix))), [False] * len(self.prefix)
             for segment, lesson in enumerate(lessons, start=1):
                 text, answer = self.tokens(lesson)
                 first = len(line) + len(text) - 1
@@ -78,15 +107,19 @@ class Packer:
                 size = len(text) + len(answer) - 1  # nothing is predicted from the EOS
                 line += text + answer[:-1]
                 owner += [segment] * size
-                place += range(len(self.prefix), len(self.prefix) + size)
+                begin = len(self.prefix) if lesson.pictured else self.words_end
+                place += range(begin, begin + size)
+                unseen += [not lesson.pictured] * size
                 number += 1
             ids.append(line)
             segments.append(owner)
             positions.append(place)
+            blind.append(unseen)
         rows, columns, targets, of_lesson = torch.tensor(answers).T
         segments_BT = _padded(segments, -1)
         return Pack(
-            _padded(ids, self.tokenizer.pad_token_id), _block_mask(segments_BT),
+            _padded(ids, self.tokenizer.pad_token_id),
+            _block_mask(segments_BT, _padded(blind, 0).bool(), self.words_end),
             _padded(positions, 0), rows, columns, targets, of_lesson,
         )  # fmt: skip
 
@@ -107,27 +140,26 @@ def _padded(lines: list[list[int]], value: int) -> torch.Tensor:
     return torch.from_numpy(array)
 
 
-def _block_mask(segments_BT: torch.Tensor) -> torch.Tensor:
+def _block_mask(segments_BT: torch.Tensor, blind_BT: torch.Tensor, words_end: int) -> torch.Tensor:
     own = segments_BT[:, :, None] == segments_BT[:, None, :]
-    seen_BTT = (own | (segments_BT == 0)[:, None, :]).tril()
+    shared = (segments_BT == 0)[:, None, :].expand_as(own).clone()
+    shared[:, :, words_end:] &= ~blind_BT[:, :, None]
+    seen_BTT = (own | shared).tril()
     return torch.where(seen_BTT, 0.0, torch.finfo(torch.float32).min)[:, None]
 
 
 def packed_logits(
-    model: LlavaForConditionalGeneration,
-    features_BPD: torch.Tensor,
-    pack: Pack,
-    image_start: int,
+    student: Student, features_BPD: torch.Tensor, pack: Pack, image_start: int
 ) -> torch.Tensor:
     """Logits of every answer token (A, vocabulary), from the vision tower's features."""
     device = features_BPD.device
-    embedded = model.get_input_embeddings()(pack.ids_BT.to(device))
-    image = model.model.multi_modal_projector(features_BPD)
+    embedded = student.model.get_input_embeddings()(pack.ids_BT.to(device))
+    image = student.project(features_BPD)
     after = image_start + image.shape[1]
-    hidden = model.model.language_model(
+    hidden = student.language(
         inputs_embeds=torch.cat([embedded[:, :image_start], image, embedded[:, after:]], 1),
         attention_mask=pack.mask_B1TT.to(device),
         position_ids=pack.positions_BT.to(device),
         use_cache=False,
     ).last_hidden_state
-    return model.lm_head(hidden[pack.rows_A.to(device), pack.columns_A.to(device)])
+    return student.model.lm_head(hidden[pack.rows_A.to(device), pack.columns_A.to(device)])

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 from hb_tta.training.pocket_family.mllm_lessons import (
+    CATEGORIES,
+    EDITION,
     Lesson,
     compound_lesson,
     description_lesson,
     open_lesson,
     tell,
+    worded_lesson,
     yes_no_lessons,
 )
 from hb_tta.training.pocket_family.run import TRAIN_SEED
@@ -18,7 +22,7 @@ from hb_tta.training.pocket_family.towers import image_processor
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlavaProcessor, PreTrainedTokenizerFast
 
-from hb_tta.pocket.tasks import CATEGORIES, make_pair
+from hb_tta.pocket.tasks import make_pair
 from hb_tta.pocket.world import SIZE, sample_scenes
 
 PATCH = 8
@@ -44,14 +48,18 @@ CHAT_TEMPLATE = (
 )
 
 
-def make_processor() -> LlavaProcessor:
+def make_processor(before: Path | None = None) -> LlavaProcessor:
     """The processor; its vocabulary comes from the lessons and the templates, the same each time.
 
     Any text tokenises: what is not in the lessons falls back to bytes.
+
+    Args:
+        before: the folder of an earlier model, to read and write as it does.
     """
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(before) if before else make_tokenizer()
     return LlavaProcessor(
         image_processor=image_processor(),
-        tokenizer=_make_tokenizer(),
+        tokenizer=tokenizer,
         patch_size=PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
@@ -59,13 +67,18 @@ def make_processor() -> LlavaProcessor:
     )
 
 
-def _make_tokenizer() -> PreTrainedTokenizerFast:
+def make_tokenizer(boundary: str | None = None) -> PreTrainedTokenizerFast:
+    """The byte-level BPE of the lessons.
+
+    Args:
+        boundary: a token that stands around images, for processors that want one.
+    """
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
-        special_tokens=[PAD, BOS, EOS, IMAGE],
+        special_tokens=[PAD, BOS, EOS, IMAGE, *([boundary] if boundary else [])],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
@@ -76,7 +89,9 @@ def _make_tokenizer() -> PreTrainedTokenizerFast:
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe, pad_token=PAD, bos_token=BOS, eos_token=EOS, padding_side="left",
-        extra_special_tokens={"image_token": IMAGE}, model_max_length=1024,
+        extra_special_tokens={"image_token": IMAGE}
+        | ({"image_boundary_token": boundary} if boundary else {}),
+        model_max_length=1024,
         clean_up_tokenization_spaces=False,
     )  # fmt: skip
 
@@ -85,7 +100,7 @@ def _corpus(scenes: int = 400) -> list[str]:
     rng = np.random.default_rng(TRAIN_SEED)
     return [
         BEFORE.replace(IMAGE, "") + lesson.text + AFTER + lesson.answer
-        for scene in itertools.islice(sample_scenes(TRAIN_SEED), scenes)
+        for scene in itertools.islice(sample_scenes(TRAIN_SEED, edition=EDITION), scenes)
         for lesson in _lessons_of_each_kind(scene, rng)
     ]
 
@@ -95,6 +110,8 @@ def _lessons_of_each_kind(scene, rng: np.random.Generator) -> list[Lesson]:
     for category in CATEGORIES:
         told = tell(scene, category, rng)
         if told is not None:
-            lessons += yes_no_lessons(make_pair(told, category, rng), rng)
+            pair = make_pair(told, category, rng, edition=EDITION)
+            lessons += yes_no_lessons(pair, rng)
             lessons.append(open_lesson(told, category, rng))
+            lessons += filter(None, [worded_lesson(pair, rng)])
     return lessons

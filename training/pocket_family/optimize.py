@@ -1,7 +1,8 @@
 """A resumable optimisation: the same weights, bit for bit, however often it was killed.
 
 Every step draws from generators seeded by (seed, stage, step), so a checkpoint holds tensors and
-a step number and no generator's state.
+a step number and no generator's state. A checkpoint in small form (``stages``) holds no optimizer's
+state either: the training then warms up again and goes on.
 """
 
 from __future__ import annotations
@@ -63,17 +64,27 @@ def optimize(
             during ``evaluate``).
         evaluate: figures for the log, every ``evaluate_every`` steps and at the end.
     """
-    parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
+    named = {
+        f"{name}.{key}": parameter
+        for name, module in modules.items()
+        for key, parameter in module.named_parameters()
+        if parameter.requires_grad
+    }
+    parameters = list(named.values())
     optimizer = torch.optim.AdamW(parameters, lr=lr, betas=betas, weight_decay=weight_decay)
     averages = [p.detach().clone() for p in parameters] if ema else None
-    checkpoint = _Checkpoint(run.work / f"{stage}.safetensors", modules, optimizer, averages)
+    checkpoint = _Checkpoint(
+        run.work / f"{stage}.safetensors", modules, optimizer, averages, list(named)
+    )
     log = _Log(run.work / f"{stage}.jsonl")
     step, seconds = checkpoint.load()
+    afresh = 0 if checkpoint.whole else step  # where the optimizer began
     log.truncate(step)
     started, saved, losses = time.monotonic() - seconds, time.monotonic(), []
     while step < steps:
         for group in optimizer.param_groups:
-            group["lr"] = lr * _schedule(step, steps, min(warmup, steps // 2))
+            warm = min(1.0, (step - afresh + 1) / max(1, min(warmup, steps // 2)))
+            group["lr"] = lr * warm * _schedule(step, steps, min(warmup, steps // 2))
         value = loss(Draws(run.seed, stage, step), step)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
@@ -99,8 +110,9 @@ def optimize(
 
 
 def _schedule(step: int, steps: int, warmup: int) -> float:
+    """The cosine behind the warm-up, in [0.02, 1]."""
     if step < warmup:
-        return (step + 1) / warmup
+        return 1.0
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
@@ -127,9 +139,10 @@ def _swap(parameters, averages) -> None:
 class _Checkpoint:
     """Modules, optimizer and averages in one safetensors file, written aside and renamed."""
 
-    def __init__(self, path: Path, modules, optimizer, averages):
+    def __init__(self, path: Path, modules, optimizer, averages, names: list[str]):
         self.path, self.modules = path, modules
-        self.optimizer, self.averages = optimizer, averages
+        self.optimizer, self.averages, self.names = optimizer, averages, names
+        self.whole = True  # whether what was loaded had the optimizer's state
 
     def save(self, step: int, seconds: float) -> None:
         tensors = {
@@ -146,7 +159,11 @@ class _Checkpoint:
         save_file(
             {key: value.detach().cpu().clone() for key, value in tensors.items()},
             aside,
-            metadata={"step": str(step), "seconds": repr(seconds)},
+            metadata={
+                "step": str(step),
+                "seconds": repr(seconds),
+                "averaged": " ".join(self.names if self.averages is not None else ()),
+            },
         )
         os.replace(aside, self.path)
 
@@ -165,9 +182,14 @@ class _Checkpoint:
             if key.startswith("optimizer."):
                 _, index, name = key.split(".")
                 states.setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict({"state": states, "param_groups": state["param_groups"]})
-        for number, average in enumerate(self.averages or ()):
-            average.copy_(tensors[f"average.{number}"])
+        self.whole = bool(states)
+        if self.whole:
+            self.optimizer.load_state_dict({"state": states, "param_groups": state["param_groups"]})
+        for number, (average, name) in enumerate(
+            zip(self.averages or (), self.names, strict=False)
+        ):
+            kept = tensors.get(f"average.{number}")
+            average.copy_(tensors[f"module.{name}"] if kept is None else kept)
         with safe_open(self.path, "pt") as file:
             metadata = file.metadata()
         return int(metadata["step"]), float(metadata["seconds"])

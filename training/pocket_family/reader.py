@@ -2,7 +2,8 @@
 
 It learns from rendered scenes alone, roughened as a decoder may roughen them (blur, noise, bent
 edges, shifted colours), never from a generator's pictures. Half of its scenes are scattered: up to
-three groups anywhere, so that it reads what is there and not what the world would have drawn.
+three groups anywhere, so that it reads what is there and not what the world would have drawn. Some
+are worn, for a reference may be.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from hb_tta.training.pocket_family.optimize import Draws, optimize
 from hb_tta.training.pocket_family.run import Run, dev_scenes, to_pixels
 from torch import nn
 
-from hb_tta.pocket.reader import HEADS, Reader
-from hb_tta.pocket.reading import judge, places_of, relations_between
+from hb_tta.pocket.edition import FILLINGS, THIRD
+from hb_tta.pocket.reader import FILLING_HEADS, HEADS, Reader
+from hb_tta.pocket.reading import fillings_kept, judge, places_of, relations_between
 from hb_tta.pocket.world import (
     BACKGROUNDS,
     COLOURS,
@@ -28,16 +30,20 @@ from hb_tta.pocket.world import (
     Thing,
     render_batch,
     sample_scene,
+    with_unnamed,
 )
+from hb_tta.pocket.worn import wear_some
 
 BATCH = 64
+WORN = 0.15  # the share of worn pictures
+STEPS, GO_ON_STEPS = 2000, 1200
 UNSURE = -1.0  # a relation whose margin is too small to be taught
 
 
 def train_reader(run: Run) -> Reader:
     """Train the reader on fresh scenes every step and save it."""
     torch.manual_seed(run.seed)
-    reader = Reader().to(run.device)
+    reader = _start(run).to(run.device)
     width = reader.places.in_channels
     dense = nn.ModuleDict({name: nn.Conv2d(width, n, 1) for name, n in DENSE_HEADS.items()})
     dense.to(run.device)
@@ -45,26 +51,35 @@ def train_reader(run: Run) -> Reader:
 
     def loss(draws: Draws, step: int) -> torch.Tensor:
         scenes = draw_scenes(draws.numpy, BATCH)
-        pixels = roughen(to_pixels(render_batch(scenes), run.device), draws)
+        pictures = wear_some(render_batch(scenes), draws.numpy, WORN)
+        pixels = roughen(to_pixels(pictures, run.device), draws)
         maps = reader.features(pixels)
         whole = reading_loss(reader.read_features(maps), reading_labels(scenes))
         return whole + 0.5 * _dense_loss(dense, maps, scenes)
 
     def evaluate() -> dict[str, float]:
         reader.eval()
-        verdicts = [
-            judge(reading, scene)
-            for reading, scene in zip(reader.read(dev.pictures), dev.records, strict=True)
-        ]
+        pairs = list(zip(reader.read(dev.pictures), dev.records, strict=True))
+        verdicts = [judge(*pair) | {"filling": fillings_kept(*pair)} for pair in pairs]
         reader.train()
-        names = ("scene", "colour", "existence", "count", "position")
+        names = ("scene", "colour", "existence", "count", "position", "filling")
         return {n: float(np.mean([v[n] for v in verdicts if n in v])) for n in names}
 
     optimize(
         run, "reader", {"reader": reader, "dense": dense}, loss,
-        steps=run.steps(1500), lr=2e-3, weight_decay=0.02, evaluate=evaluate, evaluate_every=250,
+        steps=run.steps(GO_ON_STEPS if run.start else STEPS), lr=2e-3, weight_decay=0.02,
+        evaluate=evaluate, evaluate_every=250,
     )  # fmt: skip
     reader.eval().half().save_pretrained(run.weights / "reader")
+    return reader
+
+
+def _start(run: Run) -> Reader:
+    """An untrained reader, or an earlier family's with heads for what it did not know."""
+    reader = Reader(heads=HEADS | FILLING_HEADS)
+    if run.start:
+        before = Reader.from_pretrained(run.start / "reader")
+        reader.load_state_dict(before.state_dict(), strict=False)
     return reader
 
 
@@ -79,13 +94,15 @@ def reading_labels(scenes: list[Scene]) -> dict[str, torch.Tensor]:
     A relation is 1 where it holds, 0 where it does not, and ``UNSURE`` where its margin is small
     or where there are not two groups.
     """
-    labels = {name: np.zeros(len(scenes), np.int64) for name in HEADS if name != "relation"}
+    heads = HEADS | FILLING_HEADS
+    labels = {name: np.zeros(len(scenes), np.int64) for name in heads if name != "relation"}
     relation = np.full((len(scenes), len(RELATIONS)), UNSURE, np.float32)
     for row, scene in enumerate(scenes):
         labels["background"][row] = list(BACKGROUNDS).index(scene.background)
         for group in scene.groups:
             labels[f"count_{group.shape}"][row] = group.count
             labels[f"colour_{group.shape}"][row] = 1 + list(COLOURS).index(group.colour)
+            labels[f"filling_{group.shape}"][row] = 1 + FILLINGS.index(group.filling)
         if len(scene.groups) == 2:
             relation[row] = _relation_targets(scene)
     targets = {name: torch.from_numpy(values) for name, values in labels.items()}
@@ -128,7 +145,7 @@ def draw_scenes(rng: np.random.Generator, number: int) -> list[Scene]:
     while len(scenes) < number:
         scene = sample_scene(rng) if len(scenes) % 2 else scattered_scene(rng)
         if scene is not None:
-            scenes.append(scene)
+            scenes.append(with_unnamed(scene, rng, THIRD))
     return scenes
 
 

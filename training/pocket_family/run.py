@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 from hb_tta.disk import write_aside
+from hb_tta.pocket.edition import THIRD, Edition
 from hb_tta.pocket.world import Scene, render_batch, sample_scenes
+from hb_tta.pocket.worn import wear_some
 
 # Streams of scenes: training, validation (plateaus, guidance), and what the card reports.
 TRAIN_SEED, DEV_SEED, SEALED_SEED = 1, 2, 3
@@ -26,6 +28,8 @@ class Run:
         weights: where the finished models go, a folder a role, laid out as on the hub.
         scale: multiplies every stage's number of steps (1 is the shipped family).
         seed: every draw of every stage follows from it.
+        start: the weights of an earlier family, laid out as ``weights``; stages that can go on
+            from them do. None: all from nothing.
     """
 
     work: Path
@@ -33,7 +37,8 @@ class Run:
     scale: float = 1.0
     seed: int = 0
     device: str = "cpu"
-    save_seconds: float = 120.0
+    save_seconds: float = 300.0
+    start: Path | None = None
     cache: dict = field(default_factory=dict, compare=False, repr=False)
 
     def steps(self, full: int) -> int:
@@ -63,19 +68,41 @@ def _without_places(config: Any) -> Any:
 
 
 class Scenes:
-    """A fixed set of scenes with their pictures in memory: uint8 (N, 64, 64, 3)."""
+    """A fixed set of scenes with their pictures in memory: uint8 (N, 64, 64, 3).
 
-    def __init__(self, seed: int, number: int, *, held_out: bool = False):
-        stream = sample_scenes(seed, held_out=held_out)
+    Args:
+        held_out: scenes with a held-out combination; by default those without; None: both.
+        edition: the world that is drawn.
+    """
+
+    def __init__(
+        self, seed: int, number: int, *, held_out: bool | None = False, edition: Edition = THIRD
+    ):
+        stream = sample_scenes(seed, held_out=held_out, edition=edition)
         self.records: list[Scene] = [next(stream) for _ in range(number)]
         self.pictures = render_batch(self.records)
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def pixels(self, rows: np.ndarray | slice, device: str = "cpu") -> torch.Tensor:
-        """Pictures as float (n, 3, 64, 64) in [-1, 1]."""
-        return to_pixels(self.pictures[rows], device)
+    def pixels(
+        self,
+        rows: np.ndarray | slice,
+        device: str = "cpu",
+        *,
+        worn: float = 0.0,
+        rng: np.random.Generator | None = None,
+    ) -> torch.Tensor:
+        """Pictures as float (n, 3, 64, 64) in [-1, 1].
+
+        Args:
+            worn: the share of them that is worn (``hb_tta.pocket.worn``), drawn from ``rng``.
+        """
+        pictures = self.pictures[rows]
+        if worn:
+            assert rng is not None
+            pictures = wear_some(pictures, rng, worn)
+        return to_pixels(pictures, device)
 
 
 def to_pixels(pictures: np.ndarray, device: str = "cpu") -> torch.Tensor:
@@ -89,14 +116,20 @@ def from_pixels(pixels: torch.Tensor) -> np.ndarray:
     return clipped.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
-def training_scenes(run: Run, number: int = 60_000) -> Scenes:
-    """The training scenes, rendered once a process."""
-    count = run.examples(number, least=256)
-    if ("train", count) not in run.cache:
-        run.cache["train", count] = Scenes(TRAIN_SEED + 1000 * run.seed, count)
-    return run.cache["train", count]
+def training_scenes(run: Run, number: int = 40_000, *, everything: bool = False) -> Scenes:
+    """The training scenes, rendered once a process.
+
+    Args:
+        everything: with the combinations that are held out from what answers and describes: what
+            draws and what judges pictures has seen them all, as a large generator has.
+    """
+    key = ("train", run.examples(number, least=256), everything)
+    if key not in run.cache:
+        seed = TRAIN_SEED + 1000 * run.seed
+        run.cache[key] = Scenes(seed, key[1], held_out=None if everything else False)
+    return run.cache[key]
 
 
-def dev_scenes(run: Run, number: int = 1000, *, held_out: bool = False) -> Scenes:
+def dev_scenes(run: Run, number: int = 1000, *, held_out: bool | None = False) -> Scenes:
     """Validation scenes: for every choice that is made."""
     return Scenes(DEV_SEED + 1000 * run.seed, run.examples(number, least=32), held_out=held_out)

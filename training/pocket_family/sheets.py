@@ -17,8 +17,10 @@ from PIL import Image, ImageDraw, ImageFont
 from hb_tta.context import DescribedContext
 from hb_tta.disk import write_aside
 from hb_tta.pocket.captions import caption
-from hb_tta.pocket.reading import Reading, matches
-from hb_tta.pocket.world import CONTACTS, SIZE, Scene, render, sample_scenes
+from hb_tta.pocket.edition import THIRD
+from hb_tta.pocket.reading import Reading, fillings_kept, matches
+from hb_tta.pocket.world import CONTACTS, NEIGHBOURS, SIZE, Scene, render, sample_scenes
+from hb_tta.pocket.worn import KINDS, STRENGTHS, wear
 
 COLUMNS, NUMBER = 4, 16
 ZOOM, FRAME, GAP, LINE = 3, 4, 14, 13
@@ -35,12 +37,13 @@ class Cell:
 
 
 def draw_sheets(run: Run, folder: Path) -> None:
-    """world.png, round_trips.png, seeds.png and captions.png, on the sealed seed.
+    """world.png, worn.png, round_trips.png, seeds.png and captions.png, on the sealed seed.
 
     Those of models that the run has not made yet are left out.
     """
     seed = SEALED_SEED + 1000 * run.seed
     _save(sheet(_world_cells(seed)), folder / "world.png")
+    _save(sheet(_worn_cells(seed)), folder / "worn.png")
     if not missing(run, "reader_round_trips"):
         _save(sheet(_round_trip_cells(run, seed)), folder / "round_trips.png")
     if not missing(run, "captions"):
@@ -49,10 +52,28 @@ def draw_sheets(run: Run, folder: Path) -> None:
 
 
 def _world_cells(seed: int) -> list[Cell]:
-    stream = sample_scenes(seed)
+    stream = sample_scenes(seed, edition=THIRD)
     scenes = list(islice(stream, NUMBER - len(CONTACTS)))
     scenes += [next(s for s in stream if s.relation == contact) for contact in CONTACTS]
-    return [Cell([render(scene)], [caption(scene)]) for scene in scenes]
+    return [Cell([render(scene)], [caption(scene), _unnamed(scene)]) for scene in scenes]
+
+
+def _unnamed(scene: Scene) -> str:
+    """What the caption does not say."""
+    fillings = ", ".join(group.filling for group in scene.groups)
+    return f"({fillings}; {100 * scene.lean:.0f} % {NEIGHBOURS[scene.background]})"
+
+
+def _worn_cells(seed: int) -> list[Cell]:
+    """One scene a kind, clean and in every strength."""
+    rng, cells = np.random.default_rng(seed), []
+    for kind, scene in zip(KINDS, sample_scenes(seed, edition=THIRD), strict=False):
+        picture = np.asarray(render(scene))
+        cells.append(Cell([Image.fromarray(picture)], [caption(scene)]))
+        for strength in STRENGTHS:
+            worn = Image.fromarray(wear(picture, kind, strength, rng))
+            cells.append(Cell([worn], [f"{kind}, strength {strength}"]))
+    return cells
 
 
 def _round_trip_cells(run: Run, seed: int) -> list[Cell]:
@@ -63,7 +84,7 @@ def _round_trip_cells(run: Run, seed: int) -> list[Cell]:
         Cell(
             [Image.fromarray(before), Image.fromarray(after)],
             [f"{decibel:.1f} dB", str(reading)],
-            matches(reading, scene),
+            matches(reading, scene) and fillings_kept(reading, scene),
         )
         for before, after, decibel, reading, scene in zip(
             scenes.pictures, decoded, psnr, readings, scenes.records, strict=True

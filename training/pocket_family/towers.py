@@ -3,10 +3,14 @@
 It learns dense labels at the layer that a LLaVA reads, and global labels from the projected
 embedding, which is what the generator is conditioned on. Contrastive training alone leaves so
 small a tower blind to shapes, and labels of what a patch shows alone let it forget where it is.
+A third of the pictures are worn. Held-out combinations it never sees: the MLLM reads it.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
 import torch
 from hb_tta.training.pocket_family.labels import (
     DENSE_HEADS,
@@ -31,6 +35,8 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 from hb_tta.pocket.world import SIZE, Scene
 
 WIDTH = 128
+WORN = 0.35  # the share of worn pictures
+STEPS, GO_ON_STEPS = 2400, 1300
 # What a tower is asked: of the whole picture, and of every patch.
 SIGHT = HEADS | BEARING_HEADS
 PATCH_SIGHT = DENSE_HEADS | PATCH_HEADS | PATCH_BEARING_HEADS
@@ -49,11 +55,7 @@ def image_processor() -> CLIPImageProcessor:
 def train_image_encoder(run: Run) -> None:
     """Train the tower and save it, with its processor, into the generator's folder."""
     torch.manual_seed(run.seed)
-    config = CLIPVisionConfig(
-        hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=5, projection_dim=WIDTH,
-        num_attention_heads=4, image_size=SIZE, patch_size=8, hidden_act="gelu",
-    )  # fmt: skip
-    tower = CLIPVisionModelWithProjection(config).to(run.device)
+    tower = _start(run).to(run.device)
     whole, dense = (Heads(WIDTH, sizes).to(run.device) for sizes in (SIGHT, PATCH_SIGHT))
     scenes, dev = training_scenes(run), dev_scenes(run, 512)
     labels, dev_labels = sight_labels(scenes.records), sight_labels(dev.records)
@@ -64,7 +66,8 @@ def train_image_encoder(run: Run) -> None:
 
     def loss(draws: Draws, step: int) -> torch.Tensor:
         rows = draws.rows(len(scenes), 64)
-        of_whole, of_patches = outputs(scenes.pixels(rows, run.device))
+        pixels = scenes.pixels(rows, run.device, worn=WORN, rng=draws.numpy)
+        of_whole, of_patches = outputs(pixels)
         loss = head_loss(of_whole, labels.whole, rows)
         return loss + head_loss(of_patches, labels.dense, rows)
 
@@ -72,15 +75,68 @@ def train_image_encoder(run: Run) -> None:
         of_whole, of_patches = outputs(dev.pixels(slice(None), run.device))
         figures = head_accuracy(of_whole, dev_labels.whole)
         dense_figures = head_accuracy(of_patches, dev_labels.dense)
-        return figures | {f"dense_{k}": v for k, v in dense_figures.items()}
+        figures |= {f"dense_{k}": v for k, v in dense_figures.items()}
+        worn = dev.pixels(slice(None), run.device, worn=1.0, rng=np.random.default_rng(0))
+        return figures | {
+            f"worn_{k}": v for k, v in head_accuracy(outputs(worn)[0], dev_labels.whole).items()
+        }
 
     optimize(
         run, "image_encoder", {"tower": tower, "whole": whole, "dense": dense}, loss,
-        steps=run.steps(2000), lr=1e-3, evaluate=evaluate,
+        steps=run.steps(GO_ON_STEPS if run.start else STEPS), lr=1e-3, evaluate=evaluate,
+        evaluate_every=250,
     )  # fmt: skip
     _unit_embeddings(tower, scenes.pixels(slice(0, 512), run.device))
     tower.eval().half().save_pretrained(run.weights / "generator" / "image_encoder")
     image_processor().save_pretrained(run.weights / "generator" / "feature_extractor")
+
+
+def _start(run: Run) -> CLIPVisionModelWithProjection:
+    """An untrained tower, or an earlier family's."""
+    if run.start:
+        folder = run.start / "generator" / "image_encoder"
+        return CLIPVisionModelWithProjection.from_pretrained(folder, dtype=torch.float32)
+    config = CLIPVisionConfig(
+        hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=5, projection_dim=WIDTH,
+        num_attention_heads=4, image_size=SIZE, patch_size=8, hidden_act="gelu",
+    )  # fmt: skip
+    return CLIPVisionModelWithProjection(config)
+
+
+class Embeddings(NamedTuple):
+    """A CLIP tower's embeddings for a tower without a layer norm before its first layer.
+
+    Attributes:
+        kernel: of the patch embedding, (D, 3, P, P); its bias is zero.
+        places: of the class token and the patches, (1 + patches, D).
+        start: the class token, (D,).
+    """
+
+    kernel: torch.Tensor
+    places: torch.Tensor
+    start: torch.Tensor
+
+
+@torch.no_grad()
+def without_first_norm(source: CLIPVisionModelWithProjection, pixels: torch.Tensor) -> Embeddings:
+    """Fold the norm before the first layer into the embeddings before it.
+
+    Its mean is linear, and its deviation is taken to be the average one of some pictures. What
+    this gets wrong is trained away.
+    """
+    seen = source.vision_model
+    deviation = seen.embeddings(pixels)[:, 1:].std(-1, correction=0).mean()
+    norm = seen.pre_layrnorm
+
+    def folded(vectors: torch.Tensor) -> torch.Tensor:  # (..., D)
+        return (vectors - vectors.mean(-1, keepdim=True)) / deviation * norm.weight
+
+    kernel = seen.embeddings.patch_embedding.weight
+    return Embeddings(
+        folded(kernel.movedim(0, -1)).movedim(-1, 0),
+        folded(seen.embeddings.position_embedding.weight) + norm.bias,
+        folded(seen.embeddings.class_embedding),
+    )
 
 
 def sight_labels(records: list[Scene]) -> Labels:

@@ -1,8 +1,10 @@
 """Stage ``unet``: the denoiser, conditioned as SDXL's and as Hummingbird's.
 
 The text goes in through cross-attention. The pooled vector is the text's own (stock SDXL) or the
-picture's image embedding (Hummingbird); text and pooled vector are dropped independently, so each
-alone must carry what it can.
+picture's image embedding (Hummingbird), of which a part comes from worn pictures while a clean one
+is drawn; text and pooled vector are dropped independently, so each alone must carry what it can.
+Captions come in every form that is written (``hb_tta.pocket.captions.FORMS``), about held-out
+combinations too.
 """
 
 from __future__ import annotations
@@ -27,35 +29,40 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from hb_tta.pocket.captions import random_caption
-from hb_tta.pocket.world import SIZE
+from hb_tta.pocket.captions import caption, draw_caption, from_second
+from hb_tta.pocket.world import SIZE, Scene
 
 STEPS = 16_000
-FULL_CAPTIONS, PARTIAL_CAPTIONS = 2, 3  # of each scene
-FULL_CAPTIONS_UNTIL = 0.45  # of the training
+FIRST_SHARE = 0.45  # of the training, where it starts from nothing
+CAPTIONS = 4  # of each scene, in drawn forms
+BATCH = 32
+WORN = 0.25  # of the image embeddings
+# Whether things come out right is decided between these times, where the layout is (the signal is
+# 0.03 to 1 times the noise); no time is drawn towards the pure noise, where nothing is left to err.
+LAYOUT, LAYOUT_SHARE = (250, 820), 0.65
 
 
 class Mixture(NamedTuple):
     """Shares of a step's samples.
 
     Attributes:
-        partial: captions that leave things out.
+        full: captions that say everything, in place of one in a drawn form.
         text: given; empty, as for a view of the image alone; zeros.
         pooled: the image embedding; the text's pooled vector; zeros.
         neither: text and pooled vector are both zeros, whatever else was drawn: the negative of
             classifier-free guidance.
     """
 
-    partial: float
+    full: float
     text: tuple[float, float, float]
     pooled: tuple[float, float, float]
     neither: float
 
 
-# All conditions at once are learnt slowly: at first the text must say everything that is to be
-# drawn, so that every sample teaches what its words mean; then it may leave things open.
-FIRST = Mixture(partial=0.0, text=(1.0, 0.0, 0.0), pooled=(0.0, 0.4, 0.6), neither=0.1)
-THEN = Mixture(partial=0.4, text=(0.86, 0.08, 0.06), pooled=(0.4, 0.3, 0.3), neither=0.08)
+# All conditions at once are learnt slowly from nothing: at first the text must say everything that
+# is to be drawn, so that every sample teaches what its words mean; then it may leave things open.
+FIRST = Mixture(full=1.0, text=(1.0, 0.0, 0.0), pooled=(0.0, 0.4, 0.6), neither=0.1)
+THEN = Mixture(full=0.0, text=(0.85, 0.1, 0.05), pooled=(0.5, 0.2, 0.3), neither=0.1)
 
 
 def scheduler() -> DDIMScheduler:
@@ -83,7 +90,7 @@ def train_unet(run: Run) -> None:
     """Train the denoiser and save the whole generator pipeline."""
     data = _TrainingSet(run)
     torch.manual_seed(run.seed)
-    unet = build_unet().to(run.device)
+    unet = _start(run).to(run.device)
     noise_schedule = scheduler()
     alphas = noise_schedule.alphas_cumprod.to(run.device)
     time_ids = torch.tensor([[SIZE, SIZE, 0, 0, SIZE, SIZE]], device=run.device).float()
@@ -91,12 +98,10 @@ def train_unet(run: Run) -> None:
     steps_in_all = run.steps(STEPS)
 
     def loss(draws: Draws, step: int) -> torch.Tensor:
-        mixture = FIRST if step < FULL_CAPTIONS_UNTIL * steps_in_all else THEN
-        latents, text, pooled = data.batch(draws, 32, mixture)
+        first = run.start is None and step < FIRST_SHARE * steps_in_all
+        latents, text, pooled = data.batch(draws, BATCH, FIRST if first else THEN)
         noise = draws.normal(*latents.shape, device=run.device)
-        # Stratified, and drawn towards high noise, where the layout is decided.
-        u = (torch.rand(len(latents), generator=draws.torch) + torch.arange(len(latents))) / 32
-        timesteps = ((1 - (1 - u) ** 1.6) * 1000).long().clamp(max=999).to(run.device)
+        timesteps = draw_timesteps(draws, len(latents)).to(run.device)
         alpha = alphas[timesteps].view(-1, 1, 1, 1)
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         target = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
@@ -104,11 +109,35 @@ def train_unet(run: Run) -> None:
         return F.mse_loss(unet(noisy, timesteps, text, added_cond_kwargs=added).sample, target)
 
     optimize(
-        run, "unet", {"unet": unet}, loss, steps=steps_in_all, lr=1e-3, ema=0.998,
-        evaluate=lambda: _preview(run, unet), evaluate_every=1000,
+        run, "unet", {"unet": unet}, loss, steps=steps_in_all, lr=1e-3, ema=0.999,
+        evaluate=lambda: _preview(run, unet), evaluate_every=2000,
     )  # fmt: skip
     folder = run.weights / "generator"
     build_pipeline(run, unet.eval(), folder / "vae").to(dtype=torch.float16).save_pretrained(folder)
+
+
+def _start(run: Run) -> UNet2DConditionModel:
+    """An untrained denoiser, or an earlier family's."""
+    if run.start:
+        folder = run.start / "generator" / "unet"
+        return UNet2DConditionModel.from_pretrained(folder, dtype=torch.float32)
+    return build_unet()
+
+
+def latest_unet(run: Run) -> UNet2DConditionModel:
+    """The run's finished denoiser, or what it last saved to look at."""
+    finished = run.weights / "generator" / "unet"
+    folder = finished if finished.exists() else run.work / "unet_preview"
+    return UNet2DConditionModel.from_pretrained(folder, dtype=torch.float32).to(run.device).eval()
+
+
+def draw_timesteps(draws: Draws, number: int) -> torch.Tensor:
+    """Stratified times: ``LAYOUT_SHARE`` of them uniform in ``LAYOUT``, the others over all."""
+    u = (torch.rand(number, generator=draws.torch) + torch.arange(number)) / number
+    low, high = LAYOUT
+    within = low + (high - low) * u / LAYOUT_SHARE
+    anywhere = 1000 * (u - LAYOUT_SHARE) / (1 - LAYOUT_SHARE)
+    return torch.where(u < LAYOUT_SHARE, within, anywhere).long().clamp(max=999)
 
 
 def _preview(run: Run, unet: UNet2DConditionModel) -> dict[str, float]:
@@ -140,32 +169,32 @@ def build_pipeline(run: Run, unet: UNet2DConditionModel, vae: Path) -> StableDif
 
 
 class _TrainingSet:
-    """Latents and every condition of the training scenes, encoded once by the frozen parts."""
+    """Latents and every condition of the training scenes, encoded once by the frozen parts.
+
+    Captions are columns: a full one from either group, then ``CAPTIONS`` in drawn forms.
+    """
 
     def __init__(self, run: Run):
         self.device = run.device
-        scenes = training_scenes(run)
-        vae = AutoencoderKL.from_pretrained(run.work / "vae_encoder").to(run.device)
+        scenes = training_scenes(run, everything=True)
+        vae = AutoencoderKL.from_pretrained(run.work / "vae_encoder", dtype=torch.float32).to(
+            run.device
+        )
+        parts = [slice(i, i + 64) for i in range(0, len(scenes), 64)]
         self.latents = torch.cat(
-            [
-                encode(vae, scenes.pixels(slice(i, i + 64), run.device)).cpu()
-                for i in range(0, len(scenes), 64)
-            ]
+            [encode(vae, scenes.pixels(part, run.device)).cpu() for part in parts]
         )
         self.images = image_embeds(run, scenes)
+        self.worn_images = image_embeds(run, scenes, worn=True)
         self._encode_captions(run, scenes)
 
     @torch.no_grad()
     def _encode_captions(self, run: Run, scenes: Scenes) -> None:
         rng = np.random.default_rng([run.seed, 2])
         index: dict[str, int] = {"": 0}
-        kinds = [0.0] * FULL_CAPTIONS + [1.0] * PARTIAL_CAPTIONS
         self.captions = np.array(
             [
-                [
-                    index.setdefault(random_caption(record, rng, partial=partial), len(index))
-                    for partial in kinds
-                ]
+                [index.setdefault(text, len(index)) for text in _captions(record, rng)]
                 for record in scenes.records
             ]
         )
@@ -191,19 +220,28 @@ class _TrainingSet:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Latents (B, 8, 8, 8), text (B, 32, 256), pooled (B, 128), with conditions dropped."""
         rows = draws.rows(len(self.latents), size)
-        partial = draws.numpy.random(size) < mixture.partial
+        full = draws.numpy.random(size) < mixture.full
         column = np.where(
-            partial,
-            FULL_CAPTIONS + draws.numpy.integers(PARTIAL_CAPTIONS, size=size),
-            draws.numpy.integers(FULL_CAPTIONS, size=size),
+            full,
+            draws.numpy.integers(2, size=size),
+            2 + draws.numpy.integers(CAPTIONS, size=size),
         )
         how = draws.numpy.choice(3, size, p=mixture.text)
         which = draws.numpy.choice(3, size, p=mixture.pooled)
         neither = draws.numpy.random(size) < mixture.neither
+        worn = torch.from_numpy(draws.numpy.random(size) < WORN).unsqueeze(1)
         captions = np.where(how == 0, self.captions[rows, column], 0)
         text = self.hidden[captions].float()
         text[torch.from_numpy((how == 2) | neither)] = 0
+        images = torch.where(worn, self.worn_images[rows], self.images[rows])
         kind = torch.from_numpy(which).unsqueeze(1)
-        pooled = torch.where(kind == 0, self.images[rows], self.pooled[captions])
+        pooled = torch.where(kind == 0, images, self.pooled[captions])
         pooled[torch.from_numpy((which == 2) | neither)] = 0
         return self.latents[rows].to(self.device), text.to(self.device), pooled.to(self.device)
+
+
+def _captions(scene: Scene, rng: np.random.Generator) -> list[str]:
+    """Two full captions, from either group where there are two, and ``CAPTIONS`` in drawn forms."""
+    second = from_second(scene) if len(scene.groups) == 2 else scene
+    full = [caption(scene), caption(second)]
+    return full + [draw_caption(scene, rng)[1] for _ in range(CAPTIONS)]

@@ -4,23 +4,40 @@ Encoder and decoder learn together, at first nearly free to say what they like (
 an image), then under a pressure that leaves the latents what matters (about 300 nats): on the free
 latents a denoiser did not learn to place and colour things. Then the encoder is frozen, and the
 decoder alone learns to be crisp under a little latent noise.
+
+Where the run starts from an earlier family, its autoencoder learns what is new to it, while the
+latents of what it knew, plain things, are held where they were: the denoiser can go on from there.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from hb_tta.training.pocket_family.optimize import Draws, optimize
 from hb_tta.training.pocket_family.run import Run, dev_scenes, training_scenes
 
+from hb_tta.pocket.edition import PLAIN
+from hb_tta.pocket.world import Scene
+
 LATENT_NOISE = 0.1  # what the denoiser leaves; the latents' deviation is 1
+WORN = 0.2  # the share of worn pictures: a view's reference may be encoded too
+GO_ON_STEPS = 1800
+HELD_WEIGHT = 0.05
 
 
 def train_encoder(run: Run) -> AutoencoderKL:
     """Train encoder and decoder together and normalise the latents."""
     torch.manual_seed(run.seed)
-    vae = AutoencoderKL(
+    vae = _go_on(run) if run.start else _from_nothing(run)
+    vae.save_pretrained(run.work / "vae_encoder")
+    return vae
+
+
+def build_vae() -> AutoencoderKL:
+    """The untrained autoencoder: 1.65 million parameters."""
+    return AutoencoderKL(
         in_channels=3,
         out_channels=3,
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -33,7 +50,11 @@ def train_encoder(run: Run) -> AutoencoderKL:
         sample_size=64,
         scaling_factor=1.0,
         force_upcast=False,
-    ).to(run.device)
+    )
+
+
+def _from_nothing(run: Run) -> AutoencoderKL:
+    vae = build_vae().to(run.device)
     _train_both(run, "vae_encoder", vae, steps=run.steps(3600), lr=2e-3, pressure=1e-3)
     mean, std, _ = _latent_statistics(run, vae)
     normalise_latents(vae, mean, std)
@@ -41,23 +62,46 @@ def train_encoder(run: Run) -> AutoencoderKL:
     mean, std, said = _latent_statistics(run, vae)
     # What the latents say, their means, is a part of their spread; it is what is to be denoised.
     normalise_latents(vae, mean, std * said)
-    vae.save_pretrained(run.work / "vae_encoder")
+    return vae
+
+
+def _go_on(run: Run) -> AutoencoderKL:
+    """The earlier family's, with plain things held: their latents keep place and scale."""
+    assert run.start is not None
+    folder = run.start / "generator" / "vae"
+    vae, before = (
+        AutoencoderKL.from_pretrained(folder, dtype=torch.float32).to(run.device) for _ in range(2)
+    )
+    before.requires_grad_(False).eval()
+    _train_both(
+        run, "vae_encoder", vae, steps=run.steps(GO_ON_STEPS), lr=1e-3, pressure=0.02, held=before
+    )
     return vae
 
 
 def _train_both(
-    run: Run, stage: str, vae: AutoencoderKL, *, steps: int, lr: float, pressure: float
+    run: Run,
+    stage: str,
+    vae: AutoencoderKL,
+    *,
+    steps: int,
+    lr: float,
+    pressure: float,
+    held: AutoencoderKL | None = None,
 ) -> None:
     """Encoder and decoder, on crops, then (the last 15 %) on full images.
 
     Args:
         pressure: weight of the KL divergence, a mean over the latents' entries.
+        held: an earlier autoencoder, near whose latents those of plain things are to stay.
     """
-    scenes, dev = training_scenes(run), dev_scenes(run, 256)
+    scenes, dev = training_scenes(run, everything=True), dev_scenes(run, 256, held_out=None)
+    plain = np.array([_is_plain(scene) for scene in scenes.records])
 
     def loss(draws: Draws, step: int) -> torch.Tensor:
         full = step >= 0.85 * steps
-        pixels = scenes.pixels(draws.rows(len(scenes), 16 if full else 48), run.device)
+        rows = draws.rows(len(scenes), 16 if full else 48)
+        pixels = scenes.pixels(rows, run.device, worn=WORN, rng=draws.numpy)
         if not full:
             top, left = draws.numpy.integers(0, 33, 2)
             pixels = pixels[:, :, top : top + 32, left : left + 32]
@@ -65,12 +109,21 @@ def _train_both(
         noise = draws.normal(*posterior.mean.shape, device=run.device)
         decoded = vae.decode(posterior.mean + posterior.std * noise).sample
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
-        return _reconstruction(decoded, pixels) + pressure * kl
+        total = _reconstruction(decoded, pixels) + pressure * kl
+        if held is not None and plain[rows].any():
+            same = torch.from_numpy(plain[rows])
+            drift = F.mse_loss(posterior.mean[same], encode(held, pixels[same]))
+            total = total + HELD_WEIGHT * drift
+        return total
 
     optimize(
         run, stage, {"vae": vae}, loss, steps=steps, lr=lr,
         evaluate=lambda: {"psnr": psnr(vae, dev.pixels(slice(None), run.device))},
     )  # fmt: skip
+
+
+def _is_plain(scene: Scene) -> bool:
+    return all(group.filling == PLAIN for group in scene.groups)
 
 
 @torch.no_grad()
@@ -83,7 +136,7 @@ def _latent_statistics(
         mean, std: (C,). said: a scalar, the root mean square over channels of the means' deviation
         in units of ``std``.
     """
-    scenes = training_scenes(run)
+    scenes = training_scenes(run, everything=True)
     posteriors = [
         vae.encode(scenes.pixels(slice(i, i + 64), run.device)).latent_dist
         for i in range(0, min(len(scenes), 2048), 64)
@@ -117,13 +170,16 @@ def normalise_latents(vae: AutoencoderKL, mean: torch.Tensor, std: torch.Tensor)
 
 def train_decoder(run: Run) -> AutoencoderKL:
     """Train the decoder alone, on noisy latents of the frozen encoder; save the finished VAE."""
-    vae = AutoencoderKL.from_pretrained(run.work / "vae_encoder").to(run.device)
+    vae = AutoencoderKL.from_pretrained(run.work / "vae_encoder", dtype=torch.float32).to(
+        run.device
+    )
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
-    scenes, dev = training_scenes(run), dev_scenes(run, 256)
+    scenes, dev = training_scenes(run, everything=True), dev_scenes(run, 256, held_out=None)
 
     def loss(draws: Draws, step: int) -> torch.Tensor:
-        pixels = scenes.pixels(draws.rows(len(scenes), 16), run.device)
+        rows = draws.rows(len(scenes), 16)
+        pixels = scenes.pixels(rows, run.device, worn=WORN / 2, rng=draws.numpy)
         with torch.no_grad():
             latents = encode(vae, pixels)
         noise = draws.normal(*latents.shape, device=run.device)

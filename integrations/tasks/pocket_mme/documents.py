@@ -17,14 +17,16 @@ FEATURES = datasets.Features(
         "question": datasets.Value("string"),
         "answer": datasets.Value("string"),
         "category": datasets.Value("string"),
+        "part": datasets.Value("string"),
     }
 )
 
 
 def draw(recipe: datasets.Dataset) -> datasets.Dataset:
-    """MME's columns, a yes and a no question an image.
+    """MME's columns and the picture's part, a yes and a no question an image.
 
-    The categories take turns, image by image: ``--limit`` 10 n is n images of each.
+    The categories take turns, image by image, and within each the parts: any ``--limit`` is
+    balanced.
     """
     split, images = recipe[0]["split"], recipe[0]["images_a_category"]
     streams = [pocket_mme(split, category=category, limit=images) for category in CATEGORIES]
@@ -45,6 +47,7 @@ def _pair(stream: Iterator[Sample]) -> list[dict[str, Any]]:
             "question": sample.question,
             "answer": sample.answer,
             "category": sample.category,
+            "part": sample.part,
         }
         for sample in (yes, no)
     ]

@@ -1,0 +1,97 @@
+"""Worn references: pictures that have lost something, as photographs do.
+
+Four kinds in three strengths, pure functions of (picture, kind, strength, random numbers). What a
+picture shows stays true; some of it is harder to see. Blur comes first: neither a filter nor a
+description makes up for it as well as clean views do. Nothing is dimmed: the bundled MLLM, which
+has seen no dark picture, then answers at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+Picture = NDArray[np.uint8]  # (H, W, 3)
+
+STRENGTHS = (1, 2, 3)
+BLUR = {1: 1.5, 2: 2.0, 3: 2.5}  # deviation, in pixels of a picture of 64
+NOISE = {1: 0.07, 2: 0.11, 3: 0.15}  # deviation, of the range from black to white
+CROP = {1: 0.08, 2: 0.12, 3: 0.16}  # of the picture's side, taken off at one corner
+PATCH = {
+    1: 0.14,
+    2: 0.18,
+    3: 0.22,
+}  # side of what hides, of the picture's; things have 0.25 to 0.33
+HIDING = (128, 128, 128)  # no ground and no thing has this colour
+
+
+def wear(picture: Picture, kind: str, strength: int, rng: np.random.Generator) -> Picture:
+    """The picture, worn.
+
+    Args:
+        picture: uint8 (H, W, 3); it is not changed.
+        kind: one of ``KINDS``.
+        strength: one of ``STRENGTHS``.
+        rng: decides places and noise; a blur draws nothing from it.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind {kind!r}: choose from {', '.join(KINDS)}")
+    if strength not in STRENGTHS:
+        raise ValueError(f"strength {strength!r}: choose from 1, 2, 3")
+    return KINDS[kind](picture, strength, rng)
+
+
+def some_kind(rng: np.random.Generator) -> str:
+    """A kind: the blur in half of the draws, else one of the others."""
+    others = [kind for kind in KINDS if kind != "blur"]
+    return "blur" if rng.random() < 0.5 else others[rng.integers(len(others))]
+
+
+def wear_some(pictures: Picture, rng: np.random.Generator, share: float) -> Picture:
+    """A batch (N, H, W, 3) of which ``share`` is worn, in any kind and strength."""
+    worn = pictures.copy()
+    for row in np.flatnonzero(rng.random(len(pictures)) < share):
+        worn[row] = wear(pictures[row], some_kind(rng), int(rng.choice(STRENGTHS)), rng)
+    return worn
+
+
+def _blur(picture: Picture, strength: int, rng: np.random.Generator) -> Picture:
+    radius = BLUR[strength] * picture.shape[1] / 64
+    return np.array(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(radius)))
+
+
+def _noise(picture: Picture, strength: int, rng: np.random.Generator) -> Picture:
+    noisy = picture + 255 * NOISE[strength] * rng.standard_normal(picture.shape)
+    return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+
+
+def _crop(picture: Picture, strength: int, rng: np.random.Generator) -> Picture:
+    """A corner's two borders are cut off; the rest is drawn as large as the picture was."""
+    height, width = picture.shape[:2]
+    dx, dy = CROP[strength] * width * rng.uniform(0.6, 1, 2)
+    left, top = rng.integers(2, size=2)
+    box = (left * dx, top * dy, width - (1 - left) * dx, height - (1 - top) * dy)
+    whole = Image.fromarray(picture)
+    return np.array(whole.resize((width, height), Image.Resampling.BICUBIC, box=box))
+
+
+def _occlude(picture: Picture, strength: int, rng: np.random.Generator) -> Picture:
+    """A grey square hides a part: smaller than any thing."""
+    height, width = picture.shape[:2]
+    side = round(PATCH[strength] * width)
+    left, top = rng.integers(0, (width - side + 1, height - side + 1))
+    hidden = picture.copy()
+    hidden[top : top + side, left : left + side] = HIDING
+    return hidden
+
+
+KINDS: dict[str, Callable[[Picture, int, np.random.Generator], Picture]] = {
+    "blur": _blur,
+    "occlusion": _occlude,
+    "crop": _crop,
+    "noise": _noise,
+}
+"""How each kind is made."""
