@@ -114,8 +114,9 @@ def test_i2t2i_is_the_stock_pipeline_on_the_description():
 
 
 def test_i2t2i_does_not_look_at_the_image():
-    views = i2t2i().generate([(reference(), "a cat"), (noise(0), "a cat")], [[1], [1]])
-    assert views[0][0].tobytes() == views[1][0].tobytes()
+    # One at a time: to older torch a batch's rows are not the same to the last bit.
+    views = [i2t2i().generate([(image, "a cat")], [[1]]) for image in (reference(), noise(0))]
+    assert views[0][0][0].tobytes() == views[1][0][0].tobytes()
     assert i2t2i().pipe.image_encoder is None
 
 
