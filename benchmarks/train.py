@@ -22,13 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hb_tta.training.data import PocketSource, Record
+from hb_tta.training.data import Rows
 from hb_tta.training.lora import add_lora, lora_parameters
 from hb_tta.training.objectives import conditions_in
 from hb_tta.training.recipes import MEMORY_PRESETS, get_recipe
 from hb_tta.training.rollout import Rollout, draw_noise, last_steps
 
 from hb_tta.context import DescribedContext
+from hb_tta.datasets.pocket import PocketExamples
+from hb_tta.datasets.samples import Example
 from hb_tta.describe import DescriberSpec
 from hb_tta.describe.templates import training_prompt
 from hb_tta.device import default_device, default_dtype
@@ -49,8 +51,8 @@ def main() -> None:
     clock = time.process_time if device == "cpu" else time.perf_counter
     with tempfile.TemporaryDirectory() as scratch:
         generator, evaluator = _models(options, Path(scratch), device)
-    records = [r for r in islice(PocketSource().read(0, options.batch), options.batch)]
-    work = Work(options, generator, evaluator, [r for r in records if isinstance(r, Record)])
+    records = [r for r in islice(Rows(PocketExamples()).read(0, options.batch), options.batch)]
+    work = Work(options, generator, evaluator, [r for r in records if isinstance(r, Example)])
     report: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if device != "cpu" else "CPU",
         "dtype": generator.spec.dtype,
@@ -75,7 +77,9 @@ def main() -> None:
 class Work:
     """One step, its parts, and the plain loop's one sample."""
 
-    def __init__(self, options: Any, generator: Any, evaluator: Any, records: list[Record]) -> None:
+    def __init__(
+        self, options: Any, generator: Any, evaluator: Any, records: list[Example]
+    ) -> None:
         self.describer = None
         if options.plain and not options.random_sdxl:
             spec = DescriberSpec(get_family(options.family).weights("mllm"), max_new_tokens=75)

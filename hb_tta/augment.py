@@ -3,32 +3,39 @@
     image x, question g ── describe ──► context description C ── generate ──► views x̂₁ … x̂ₙ
                            (describe/)                            (generators/)
 
-Every description and every view is looked up in the store first (store/). Its key is known
+Every description and every view is looked up in the store first (store/). Their keys are known
 before a model is loaded (views/plan.py), so a call that was made before imports no torch. What is
-missing is made in batches, each kept as soon as it is made (store/fill.py).
+missing is made in batches (views/make.py), each kept as soon as it is made (store/fill.py), and a
+context is handed out as soon as its views are there.
 """
 
 from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from os import PathLike
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
-from hb_tta.context import MultimodalContext, check_task, evaluation_contexts
+from hb_tta.context import (
+    DescribedContext,
+    MultimodalContext,
+    check_task,
+    evaluation_context,
+    evaluation_contexts,
+)
 from hb_tta.describe import DescriberSpec
 from hb_tta.device import default_device, default_dtype
 from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.families import Family, get_family
 from hb_tta.generators import ALIASES, DEFAULT, Default, build_spec, get_method, used_settings
-from hb_tta.images import load_image
-from hb_tta.store import Store
-from hb_tta.store.fill import MemoryStore
-from hb_tta.views.make import SHORTENED, TRIES, VANISHED, WORDLESS, Maker
+from hb_tta.images import PixelDigests, load_image
+from hb_tta.store import MemoryStore, Store
+from hb_tta.views.make import SHORTENED, WORDLESS, Stored, ViewMaker, bar
 from hb_tta.views.models import Models
-from hb_tta.views.plan import Item, plan
+from hb_tta.views.plan import FIRST_WINDOW, PlannedContext, PlannedViews, Planner, windows
 from hb_tta.weights import Weights, as_weights
 
 if TYPE_CHECKING:
@@ -47,7 +54,7 @@ class Augmentation:
     """What one context gives.
 
     Attributes:
-        views: the generated images, RGB; exactly what the store keeps.
+        pngs: the generated images as PNG files; exactly the bytes that the store keeps.
         seeds: one a view.
         description: the context description that the generator was given, shortened to its text
             encoders' window where it had to be; ``None`` for a method that needs none.
@@ -57,12 +64,17 @@ class Augmentation:
         warnings: what was shortened or is missing, a sentence each.
     """
 
-    views: list[Image]
+    pngs: list[bytes] = field(repr=False)
     seeds: list[int]
     description: str | None
     spec: dict[str, Any]
     keys: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+    @cached_property
+    def views(self) -> list[Image]:
+        """The generated images, RGB, decoded when they are first asked for."""
+        return [load_image(png) for png in self.pngs]
 
 
 class Augmenter:
@@ -204,92 +216,147 @@ class Augmenter:
         return self.augment([context], n=n, seed=seed)[0].views
 
     def augment(
-        self, contexts: Sequence[Any], n: int = 4, seed: int = 0, *, progress: bool | None = None
+        self, contexts: Iterable[Any], n: int = 4, seed: int = 0, *, progress: bool | None = None
     ) -> list[Augmentation]:
         """Views of many contexts, batched across them. See ``iter_augment``."""
         return list(self.iter_augment(contexts, n, seed, progress=progress))
 
     def iter_augment(
-        self, contexts: Sequence[Any], n: int = 4, seed: int = 0, *, progress: bool | None = None
+        self, contexts: Iterable[Any], n: int = 4, seed: int = 0, *, progress: bool | None = None
     ) -> Iterator[Augmentation]:
-        """Views of many contexts: all are made first, then handed out one context at a time.
+        """Views of many contexts, each handed out as soon as its views are there.
+
+        Contexts are planned, described and given views in growing windows: the first views come
+        after the first batch, and no more than a window is in memory. What is not asked for is
+        not made.
 
         Args:
             contexts: ``MultimodalContext``s, or ``DescribedContext``s (a plain (image,
                 description) pair will do) to say what the generator is told. Images as in
-                ``__call__``; of paths only those in work are in memory.
+                ``__call__``; of paths only those in work are in memory. A sequence is checked
+                before anything is made, another iterable as it is read.
             n: views a context, at least 1.
             seed: view ``i`` of every context uses ``seed + i``; at least 0.
             progress: show progress bars; ``None``: where there is much to do, in a terminal.
 
         Returns:
-            One ``Augmentation`` a context, in order; their images are decoded as they are asked
-            for.
+            One ``Augmentation`` a context, in order.
 
         Raises:
             UserError: an image cannot be read, a context carries its ground truth, a model cannot
                 be loaded, the store cannot be written.
         """
-        items = self._plan(contexts, n, seed)
-        store = MemoryStore() if self.store is None else self.store
-        maker = Maker(self._models, store, batch_size=self._batch_size, progress=progress)
-        maker.make(items)
-        return (self._assemble(item, maker, store) for item in items)
+        return self._handed_out(_checked(contexts), _seeds(n, seed), progress)
 
-    def view_keys(self, contexts: Sequence[Any], n: int = 4, seed: int = 0) -> list[list[str]]:
+    def make(
+        self, contexts: Sequence[Any], n: int = 4, seed: int = 0, *, progress: bool | None = None
+    ) -> None:
+        """Have the store hold the views of ``augment``, and hand out none.
+
+        For who needs the device afterwards. See ``iter_augment`` for the arguments.
+        """
+        if self.store is None:
+            raise UserError("an augmenter with store=False keeps nothing: give it a store")
+        maker = self._maker(self.store, progress)
+        for plans in self._planned(_checked(contexts), _seeds(n, seed), maker, progress):
+            maker.make(plans)
+
+    def view_keys(
+        self, contexts: Sequence[Any], n: int = 4, seed: int = 0
+    ) -> list[list[str] | None]:
         """The keys under which the store keeps, or will keep, the views of ``augment``.
 
-        Nothing is made and no model is loaded. See ``iter_augment`` for the arguments.
+        None for a context whose description is still to be written: its views' keys follow from
+        it. Nothing is made and no model is loaded. See ``iter_augment`` for the arguments.
         """
-        return [list(item.view_keys) for item in self._plan(contexts, n, seed)]
+        planner, seeds = self._planner(PixelDigests()), _seeds(n, seed)
+        planned = [planner.context(context, i) for i, context in enumerate(_checked(contexts))]
+        texts: dict[str, str] = {}
+        keys = {context.description_key: None for context in planned if context.description_key}
+        self._maker(self._store(), False).read_descriptions(keys, texts)
+        return [
+            None
+            if context.description_key and context.description_key not in texts
+            else list(planner.views(context, _told(context, texts), seeds).keys)
+            for context in planned
+        ]
 
     def unload(self) -> None:
         """Frees the device; the next call that needs a model loads it again."""
         self._models.unload()
 
-    def _plan(self, contexts: Sequence[Any], n: int, seed: int) -> list[Item]:
-        described = evaluation_contexts(contexts)
-        to_describe = self.generator_spec.needs_description and any(
-            context.description is None for context in described
-        )
-        return plan(
-            described,
-            _seeds(n, seed),
-            generator=self._models.generator_json,
-            needs_description=self.generator_spec.needs_description,
-            describer=self._models.describer_json if to_describe else None,
-        )
+    def _handed_out(
+        self, contexts: Iterable[DescribedContext], seeds: range, progress: bool | None
+    ) -> Iterator[Augmentation]:
+        maker = self._maker(self._store(), progress)
+        for plans in self._planned(contexts, seeds, maker, progress):
+            for plan, stored in maker.views(plans):
+                yield self._augmentation(plan, stored)
 
-    def _assemble(self, item: Item, maker: Maker, store: Store | MemoryStore) -> Augmentation:
-        payloads = _payloads(item, maker, store)
-        meta = store.manifest("views", item.view_keys[0]) or {}
-        notes = list(item.warnings)
+    def _planned(
+        self,
+        contexts: Iterable[DescribedContext],
+        seeds: range,
+        maker: ViewMaker,
+        progress: bool | None,
+    ) -> Iterator[list[PlannedViews]]:
+        """A window after the other, its descriptions written."""
+        digests = PixelDigests()
+        planner = self._planner(digests)
+        total = operator.length_hint(contexts) or None
+        try:
+            with bar("planning", "image", total, FIRST_WINDOW, progress) as shown:
+                for window in windows(enumerate(contexts)):
+                    planned = []
+                    for number, context in window:
+                        planned.append(planner.context(context, number))
+                        shown.update()
+                    texts = maker.descriptions(planned)
+                    yield [planner.views(each, _told(each, texts), seeds) for each in planned]
+        finally:
+            digests.save()
+
+    def _planner(self, digests: PixelDigests) -> Planner:
+        needs = self.generator_spec.needs_description
+        return Planner(self._models, needs_description=needs, digests=digests)
+
+    def _maker(self, store: Store | MemoryStore, progress: bool | None) -> ViewMaker:
+        return ViewMaker(self._models, store, batch_size=self._batch_size, progress=progress)
+
+    def _store(self) -> Store | MemoryStore:
+        return MemoryStore() if self.store is None else self.store
+
+    def _augmentation(self, plan: PlannedViews, stored: Sequence[Stored]) -> Augmentation:
+        meta = stored[0][1]
+        written = plan.context.description_key is not None
+        notes = list(plan.context.warnings)
         if meta.get("shortened"):
             notes.append(SHORTENED)
-        if item.description_key and not meta.get("description"):
+        if written and not plan.description:
             notes.append(WORDLESS)
         return Augmentation(
-            views=[load_image(payload) for payload in payloads],
-            seeds=list(item.seeds),
+            pngs=[payload for payload, _ in stored],
+            seeds=list(plan.seeds),
             description=meta.get("description"),
             spec={
                 "generator": self._models.generator_json,
-                "describer": self._models.describer_json if item.description_key else None,
+                "describer": self._models.describer_json if written else None,
             },
-            keys=list(item.view_keys),
+            keys=list(plan.keys),
             warnings=notes,
         )
 
 
-def _payloads(item: Item, maker: Maker, store: Store | MemoryStore) -> list[bytes]:
-    """The PNG bytes of an item's views, made again if somebody removed them meanwhile."""
-    for _ in range(TRIES):
-        payloads = [store.get("views", key) for key in item.view_keys]
-        whole = [payload for payload in payloads if payload is not None]
-        if len(whole) == len(payloads):
-            return whole
-        maker.make([item])
-    raise UserError(VANISHED)
+def _checked(contexts: Iterable[Any]) -> Iterable[DescribedContext]:
+    """Contexts without a place for a ground truth; a sequence is looked through at once."""
+    if isinstance(contexts, Sequence):
+        return evaluation_contexts(contexts)
+    return (evaluation_context(context, number) for number, context in enumerate(contexts))
+
+
+def _told(context: PlannedContext, texts: Mapping[str, str]) -> str | None:
+    """What the generator is told of a context whose description is there."""
+    return texts[context.description_key] if context.description_key else context.description
 
 
 def _seeds(n: SupportsIndex, seed: SupportsIndex) -> range:

@@ -54,16 +54,11 @@ def evaluation_contexts(contexts: Sequence[Any]) -> list[DescribedContext]:
     Raises:
         UserError: one of them is something else, names an unknown task or carries a ground truth.
     """
-    return [_evaluation_context(context, number) for number, context in enumerate(contexts)]
+    return [evaluation_context(context, number) for number, context in enumerate(contexts)]
 
 
-def check_task(task: str) -> None:
-    """Raises UserError unless ``task`` is one of ``TASKS``."""
-    if task not in TASKS:
-        raise UserError(f"task {task!r} is not known: choose from {', '.join(TASKS)}")
-
-
-def _evaluation_context(context: Any, number: int) -> DescribedContext:
+def evaluation_context(context: Any, number: int) -> DescribedContext:
+    """One of ``evaluation_contexts``; the number is told where something is wrong with it."""
     if isinstance(context, MultimodalContext):
         if context.ground_truth is not None:
             raise UserError(
@@ -80,6 +75,12 @@ def _evaluation_context(context: Any, number: int) -> DescribedContext:
         )
     _check_texts(described, number)
     return described
+
+
+def check_task(task: str) -> None:
+    """Raises UserError unless ``task`` is one of ``TASKS``."""
+    if task not in TASKS:
+        raise UserError(f"task {task!r} is not known: choose from {', '.join(TASKS)}")
 
 
 def _check_texts(context: DescribedContext, number: int) -> None:

@@ -5,25 +5,48 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import PIL
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from hb_tta.disk import cache_root
 from hb_tta.errors import UserError
+from hb_tta.file_index import FileIndex
 
 # The largest image that is read, in pixels; a small file may unpack to far more (a decompression
 # bomb). It is the size at which Pillow itself begins to warn: a quarter of a gigabyte of RGB.
 MAX_PIXELS = 89_478_485
 
+_FORMAT = 1  # counts the changes of which pixels an image is read as
+
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
 
-def load_image(source: str | os.PathLike[str] | bytes | Image.Image) -> Image.Image:
+@dataclass(frozen=True)
+class KnownImage:
+    """An image file whose pixels are known by their digest, so that naming it decodes nothing.
+
+    Attributes:
+        path: of the file.
+        digest: what ``pixel_digest`` gave of it.
+    """
+
+    path: Path
+    digest: str
+
+
+ImageSource = str | os.PathLike[str] | bytes | Image.Image | KnownImage
+
+
+def load_image(source: ImageSource) -> Image.Image:
     """Read an image as the eye sees it: 8-bit RGB, upright, on white.
 
     EXIF rotation is applied, an animation gives its first frame, transparency is flattened on
@@ -31,7 +54,8 @@ def load_image(source: str | os.PathLike[str] | bytes | Image.Image) -> Image.Im
     out whichever way an image comes in.
 
     Args:
-        source: a path, the bytes of an image file, or a Pillow image (which stays as it is).
+        source: a path, the bytes of an image file, or a Pillow image (which stays as it is); a
+            ``KnownImage`` is read from its path.
 
     Returns:
         A new image of mode "RGB" without metadata.
@@ -43,8 +67,10 @@ def load_image(source: str | os.PathLike[str] | bytes | Image.Image) -> Image.Im
         return _normalised(source, "the image given")
     if isinstance(source, bytes):
         return _decoded(io.BytesIO(source), f"the image given as {len(source)} bytes")
+    if isinstance(source, KnownImage):
+        source = source.path
     if isinstance(source, (str, os.PathLike)):
-        path = Path(os.fsdecode(source)).expanduser()
+        path = _path(source)
         with _opened(path) as file:
             return _decoded(file, f"the image {str(path)!r}")
     raise UserError(
@@ -68,6 +94,53 @@ def pixel_digest(image: Image.Image) -> str:
         )
     size = f"{image.width}x{image.height}\n".encode("ascii")
     return hashlib.sha256(size + image.tobytes()).hexdigest()
+
+
+class PixelDigests:
+    """``pixel_digest`` of whatever ``load_image`` takes; of a file that did not change, at a look.
+
+    A file's digest is indexed by its size and times beside the store, and by Pillow's version,
+    which may move a decoder's rounding.
+    """
+
+    def __init__(self) -> None:
+        name = f"pixels-{_FORMAT}-pillow-{PIL.__version__}.json"
+        self._index = FileIndex(cache_root() / name, _file_pixels)
+
+    def of(self, source: ImageSource) -> str:
+        """The digest.
+
+        Raises:
+            UserError: see ``load_image``.
+        """
+        if isinstance(source, KnownImage):
+            return source.digest
+        if not isinstance(source, (str, os.PathLike)):
+            return pixel_digest(load_image(source))
+        try:
+            return self._index.digest(_path(source))
+        except (OSError, ValueError):  # no file whose times could be looked at
+            return pixel_digest(load_image(source))
+
+    def known(self, path: Path) -> KnownImage:
+        """The image of a file, looked at once.
+
+        Raises:
+            UserError: see ``load_image``.
+        """
+        return KnownImage(path, self.of(path))
+
+    def save(self) -> None:
+        """Keep what was looked at for the next process."""
+        self._index.save()
+
+
+def _file_pixels(path: Path) -> str:
+    return pixel_digest(load_image(path))
+
+
+def _path(source: str | os.PathLike[str]) -> Path:
+    return Path(os.fsdecode(source)).expanduser()
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -105,15 +178,23 @@ def _decoded(file: BinaryIO, name: str) -> Image.Image:
         return _normalised(image, name)
 
 
+_truncation = threading.Lock()
+_loading: list[bool] = []  # of every thread that loads, how Pillow stood before
+
+
 @contextmanager
 def _truncation_is_an_error() -> Iterator[None]:
     """Pillow's own default, which some libraries (lmms-eval) turn off for the whole process."""
-    tolerated = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    with _truncation:
+        _loading.append(_loading[0] if _loading else ImageFile.LOAD_TRUNCATED_IMAGES)
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         yield
     finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = tolerated
+        with _truncation:
+            tolerated = _loading.pop()
+            if not _loading:
+                ImageFile.LOAD_TRUNCATED_IMAGES = tolerated
 
 
 def _normalised(image: Image.Image, name: str) -> Image.Image:

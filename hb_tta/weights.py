@@ -6,18 +6,16 @@ Nothing here imports torch: whether the store holds an image is known before any
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import total_ordering
 from pathlib import Path
 
-from hb_tta.disk import cache_root, write_aside
+from hb_tta.disk import cache_root
 from hb_tta.errors import UserError
+from hb_tta.file_index import FileIndex
 
 # What is fetched of a hub repository: safetensors, configurations, vocabularies, templates.
 _FETCHED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
@@ -25,7 +23,6 @@ _NOT_FETCHED = ("*.fp16.safetensors", "*openvino*", "*onnx*", "*flax*")
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @total_ordering
@@ -239,58 +236,3 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
             if name[0] != "." and not name.lower().endswith(".md"):
                 path = Path(parent, name)
                 yield path.relative_to(folder).as_posix(), path
-
-
-class FileIndex:
-    """Digests of files that were hashed before, by path, size and times.
-
-    It only saves time: one that is missing, damaged or cannot be written costs a second hashing.
-    """
-
-    # A file changed again within the file system's clock tick keeps its times; one hashed as fresh
-    # as this is not trusted to stay (git's "racy" files).
-    _FRESH_NS = 2_000_000_000
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._known = self._load()
-        self._added: dict[str, list[object]] = {}
-
-    def digest(self, path: Path) -> str:
-        """The SHA-256 of a file's bytes."""
-        name = str(path.absolute())
-        state = _state(path)
-        known = self._known.get(name)
-        if isinstance(known, list) and known[:-1] == state and _is_digest(known[-1]):
-            return known[-1]
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if _state(path) == state and time.time_ns() - max(state[1:]) > self._FRESH_NS:
-            self._added[name] = [*state, digest]
-        return digest
-
-    def save(self) -> None:
-        """Add what was hashed to what other processes have added meanwhile."""
-        if not self._added:
-            return
-        merged = {**self._load(), **self._added}
-        there = {name: record for name, record in merged.items() if os.path.exists(name)}
-        with suppress(OSError):
-            write_aside(self._path, json.dumps(there).encode())
-
-    def _load(self) -> dict[str, object]:
-        try:
-            known = json.loads(self._path.read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return known if isinstance(known, dict) else {}
-
-
-def _state(path: Path) -> list[int]:
-    """Size, and the times of the last change of content and of anything, in nanoseconds."""
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-
-
-def _is_digest(value: object) -> bool:
-    return isinstance(value, str) and bool(_SHA256.fullmatch(value))

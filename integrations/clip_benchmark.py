@@ -31,11 +31,12 @@ from hb_tta.errors import UserError
 from hb_tta.families import get_family, list_families
 from hb_tta.settings import ViewSettings, add_arguments, by_arguments, each, options_of
 from hb_tta.store import Store
-from hb_tta.tpt.combiners import COMBINERS, Views
 from hb_tta.tpt.filters import get_filter
 from hb_tta.tpt.models import load_clip
 from hb_tta.tpt.tuner import PromptTuner
 from hb_tta.tpt.views import ViewFeatures, ViewRequest
+from hb_tta.tta.combine import rules_for
+from hb_tta.tta.rule import CLASSES
 
 MODEL_TYPE = "hb_tta"
 SUPPORTED = ((1, 6, 2), (1, 7))  # from … to before …
@@ -209,7 +210,7 @@ class TunedClip:
         """A new set of classes."""
         self._tuner = PromptTuner(self._views.clip.encoder, None, class_names, **self._settings)
         self._texts = 0
-        self.untuned = {name: [] for name in COMBINERS}
+        self.untuned = {name: [] for name in rules_for(CLASSES)}
 
     def encode_text(self, texts: Tensor) -> Tensor:
         """One-hot: the first call is for the first class, and so on; a row a template."""
@@ -227,15 +228,8 @@ class TunedClip:
         features = self._views.features([ViewRequest(image) for image in images])
         features = features.to(tuner.encoder.device)
         tuning = tuner.tune(features, generated=generated)
-        seen = Views(
-            features,
-            tuner.text_CD,
-            tuner.zero_shot(features),
-            tuner.encoder.logit_scale,
-            tuning.selected_BK,
-        )
-        for name, combine in COMBINERS.items():
-            self.untuned[name].append(combine(seen).cpu())
+        for name, chances in tuner.untuned(features, tuning).items():
+            self.untuned[name].append(chances.cpu())
         return tuning.logits_BC.softmax(-1).to(numbers.device)
 
 

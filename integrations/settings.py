@@ -11,7 +11,8 @@ from hb_tta.errors import UserError
 from hb_tta.generators import list_methods
 from hb_tta.settings import ViewSettings, by_name
 from hb_tta.store import content_key
-from hb_tta.tta.combine import RULES, Combiner
+from hb_tta.tta.combine import Combiner, rules_for
+from hb_tta.tta.rule import WORDS
 
 if TYPE_CHECKING:
     from hb_tta.augment import Augmenter
@@ -37,14 +38,15 @@ class Combining:
     share: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.combine not in (*RULES, VOTE):
-            rules = ", ".join([*RULES, VOTE])
+        known = (*rules_for(WORDS), VOTE)
+        if self.combine not in known:
+            rules = ", ".join(known)
             raise UserError(f"combine={self.combine} in {spelling.ARGS}: choose from {rules}")
         for name in ("real_weight", "share"):
             object.__setattr__(self, name, _number(name, getattr(self, name)))
         _ = self.combiner
 
-    @property
+    @cached_property
     def combiner(self) -> Combiner:
         """The rule; of a vote the weights alone count."""
         rule = "mean" if self.combine == VOTE else self.combine

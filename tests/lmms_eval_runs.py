@@ -15,6 +15,7 @@ from hb_tta.integrations.lmms_eval.command_line import TASKS
 
 from hb_tta.errors import HbTtaWarning
 from hb_tta.generators import GeneratorSpec
+from hb_tta.tta.rule import WORDS, Views, rule
 
 METHODS = {
     name: f"lmms_eval_runs:{cls}"
@@ -25,6 +26,11 @@ METHODS = {
         "failing": "FailingSpec",
     }.items()
 }
+
+
+@rule(WORDS)
+def broken_rule(views: Views) -> Any:
+    raise ValueError("broken")
 
 
 @dataclass(frozen=True)

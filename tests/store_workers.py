@@ -45,7 +45,7 @@ def make_each(store: Store, log: int, seed: int, count: int) -> None:
     """Make what is missing, one at a time: lock, then look again."""
     for index in random.Random(seed).sample(range(count), count):
         with store.lock("views", key_of(index)):
-            if store.get("views", key_of(index)) is None:
+            if not store.has("views", key_of(index)):
                 make(store, log, index)
 
 
@@ -60,11 +60,11 @@ def make_batches(store: Store, log: int, seed: int, count: int) -> None:
                 if held.enter_context(store.try_lock("views", key_of(index)))
             ]
             for index in free:
-                if store.get("views", key_of(index)) is None:
+                if not store.has("views", key_of(index)):
                     make(store, log, index)
         if not free:
             time.sleep(0.01)
-        missing = [index for index in missing if store.get("views", key_of(index)) is None]
+        missing = [index for index in missing if not store.has("views", key_of(index))]
 
 
 def make(store: Store, log: int, index: int) -> None:

@@ -3,6 +3,8 @@
 import inspect
 import json
 import shutil
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +15,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from hb_tta import Augmentation, Augmenter, DescribedContext, MultimodalContext, UserError
+from hb_tta.context import evaluation_context
 from hb_tta.describe import DescriberSpec
+from hb_tta.images import PixelDigests
 from hb_tta.store import Store
+from hb_tta.views.make import VIEWS_PER_BATCH
+from hb_tta.views.plan import LARGEST_WINDOW, Planner, windows
 
 pytest_plugins = ["augmenting"]
 
@@ -138,51 +144,101 @@ def test_questions_in_any_script(make_augmenter: Make, question: str) -> None:
 # ── Keys ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def key_of(augmenter: Augmenter, context: MultimodalContext = CONTEXTS[0], seed: int = 0) -> str:
-    return augmenter.view_keys([context], n=1, seed=seed)[0][0]
+TOLD = DescribedContext(picture(0), "a red circle")
+
+
+def key_of(augmenter: Augmenter, context: DescribedContext = TOLD, seed: int = 0) -> str:
+    """Of a view."""
+    (keys,) = augmenter.view_keys([context], n=1, seed=seed)
+    assert keys is not None
+    return keys[0]
+
+
+def written_under(augmenter: Augmenter, context: MultimodalContext = CONTEXTS[0]) -> str:
+    """The key of a context's description, which need not be written."""
+    planner = Planner(augmenter._models, needs_description=True, digests=PixelDigests())
+    key = planner.context(evaluation_context(context, 0), 0).description_key
+    assert key is not None
+    return key
+
+
+@pytest.fixture
+def nudged() -> Image.Image:
+    image = picture(0)
+    image.putpixel((0, 0), (1, 2, 3))
+    return image
 
 
 def test_all_that_changes_a_view_changes_its_key(
-    make_augmenter: Make, tiny_describer: DescriberSpec, tmp_path: Path
+    make_augmenter: Make, nudged: Image.Image, tmp_path: Path
 ) -> None:
-    nudged = picture(0)
-    nudged.putpixel((0, 0), (1, 2, 3))
-    other_mllm = tiny_models.save_llava(tmp_path / "other_mllm", seed=1)
     shutil.copytree(GOLDEN / "lora_unet", tmp_path / "retrained")
     lora = load_file(tmp_path / "retrained" / "adapter_model.safetensors")
     save_file({k: v * 2 for k, v in lora.items()}, tmp_path / "retrained/adapter_model.safetensors")
-    question = CONTEXTS[0].guidance
     keys = [
         key_of(make_augmenter()),
         key_of(make_augmenter(), seed=1),
-        key_of(make_augmenter(), MultimodalContext(nudged, question)),
-        key_of(make_augmenter(), MultimodalContext(picture(0), "Is there a cat?")),
-        key_of(make_augmenter(), MultimodalContext(picture(0), question, "hoi")),
+        key_of(make_augmenter(), TOLD._replace(image=nudged)),
+        key_of(make_augmenter(), TOLD._replace(description="a blue circle")),
+        key_of(make_augmenter(), TOLD._replace(description="")),
         key_of(make_augmenter(lora=None)),
         key_of(make_augmenter(lora=tmp_path / "retrained")),
         key_of(make_augmenter(num_inference_steps=3)),
         key_of(make_augmenter(guidance_scale=3.0)),
-        key_of(make_augmenter(dtype="bfloat16", describer=tiny_describer)),
-        key_of(make_augmenter(describer=replace(tiny_describer, max_new_tokens=17))),
-        key_of(make_augmenter(describer=other_mllm)),
+        key_of(make_augmenter(dtype="bfloat16")),
         key_of(make_augmenter("i2t2i")),
     ]
     assert len(set(keys)) == len(keys)
 
 
-def test_nothing_else_changes_a_key(
-    make_augmenter: Make, tiny_describer: DescriberSpec, tmp_path: Path
+def test_all_that_changes_a_description_changes_its_key(
+    make_augmenter: Make, tiny_describer: DescriberSpec, nudged: Image.Image, tmp_path: Path
 ) -> None:
-    key = key_of(make_augmenter())
+    other_mllm = tiny_models.save_llava(tmp_path / "other_mllm", seed=1)
+    question = CONTEXTS[0].guidance
+    keys = [
+        written_under(make_augmenter()),
+        written_under(make_augmenter(), MultimodalContext(nudged, question)),
+        written_under(make_augmenter(), MultimodalContext(picture(0), "Is there a cat?")),
+        written_under(make_augmenter(), MultimodalContext(picture(0), question, "hoi")),
+        written_under(make_augmenter(describer=replace(tiny_describer, max_new_tokens=17))),
+        written_under(make_augmenter(describer=other_mllm)),
+    ]
+    assert len(set(keys)) == len(keys)
+
+
+def test_nothing_else_changes_a_key(make_augmenter: Make, tmp_path: Path) -> None:
+    key, written = key_of(make_augmenter()), written_under(make_augmenter())
     shutil.copytree(GOLDEN, tmp_path / "copy")
     moved = make_augmenter(base=tmp_path / "copy/pipeline", lora=tmp_path / "copy/lora_unet")
     assert key_of(moved) == key
+    elsewhere = make_augmenter(store=tmp_path / "elsewhere", device="cpu", keep_loaded=False)
+    assert key_of(elsewhere) == key and written_under(elsewhere) == written
+    asked = TOLD._replace(guidance="Is there a cat?", task="hoi")
+    assert key_of(make_augmenter(batch_size=1, describer=None), asked) == key
     suffix = " Please answer yes or no.\nAnswer the question using a single word or phrase."
-    same = MultimodalContext(picture(0), CONTEXTS[0].guidance + suffix)
-    assert key_of(make_augmenter(batch_size=1), same) == key
-    assert (
-        key_of(make_augmenter(store=tmp_path / "elsewhere", device="cpu", keep_loaded=False)) == key
-    )
+    question = MultimodalContext(picture(0), CONTEXTS[0].guidance + suffix)
+    assert written_under(make_augmenter(lora=None), question) == written
+
+
+def test_questions_that_lead_to_one_description_share_their_views(
+    make_augmenter: Make, tmp_path: Path
+) -> None:
+    augmenter, store = make_augmenter(), Store(tmp_path / "store")
+    (asked,) = augmenter.augment(CONTEXTS[:1], n=2)
+    (entry,) = (entry for entry in store.entries() if entry.namespace == "descriptions")
+    payload, _ = store.read("descriptions", entry.key) or (b"", {})
+    text = json.loads(payload)["description"]
+    (told,) = augmenter.augment([DescribedContext(picture(0), text, "Another one?")], n=3)
+    assert told.keys[:2] == asked.keys and told.pngs[:2] == asked.pngs
+    assert store.info().namespaces["views"].files == 3
+
+
+def test_the_keys_of_views_follow_from_descriptions(make_augmenter: Make) -> None:
+    augmenter = make_augmenter()
+    assert augmenter.view_keys([CONTEXTS[0], TOLD], n=2)[0] is None
+    (made,) = augmenter.augment(CONTEXTS[:1], n=2)
+    assert augmenter.view_keys(CONTEXTS[:1], n=2) == [made.keys]
 
 
 def test_a_method_without_description_ignores_the_question(make_augmenter: Make) -> None:
@@ -209,6 +265,65 @@ def test_what_reaches_the_models_has_no_place_for_a_ground_truth() -> None:
     assert list(fields) == ["self", "image", "question", "n", "seed"]
 
 
+def test_a_context_is_handed_out_as_soon_as_its_views_are_there(
+    make_augmenter: Make, tmp_path: Path
+) -> None:
+    contexts = [MultimodalContext(picture(seed)) for seed in range(40)]
+    augmenter, store = make_augmenter("randaugment"), Store(tmp_path / "store")
+    handed_out = augmenter.iter_augment(iter(contexts), n=2)
+    first = next(handed_out)
+    assert store.info().namespaces["views"].files == VIEWS_PER_BATCH  # of 80
+    rest = list(handed_out)
+    assert [first, *rest] == make_augmenter("randaugment").augment(contexts, n=2)
+    assert [a.keys for a in (first, *rest)] == augmenter.view_keys(contexts, n=2)
+
+
+def test_the_parts_that_are_planned_together_grow_to_a_bound() -> None:
+    parts = list(windows(range(20_000)))
+    sizes = [len(part) for part in parts]
+    assert sizes[:3] == [16, 32, 64] and max(sizes) == LARGEST_WINDOW
+    assert [number for part in parts for number in part] == list(range(20_000))
+
+
+def test_an_iterable_is_read_as_its_views_are_made(make_augmenter: Make) -> None:
+    read: list[int] = []
+
+    def contexts() -> Iterator[MultimodalContext]:
+        for seed in range(40):
+            read.append(seed)
+            yield MultimodalContext(picture(seed), ground_truth="yes" if seed == 39 else None)
+
+    handed_out = make_augmenter("randaugment").iter_augment(contexts(), n=1)
+    next(handed_out)
+    assert 0 < len(read) < 39
+    with pytest.raises(UserError, match="context 39 carries its ground truth"):
+        list(handed_out)
+
+
+def test_views_are_made_without_being_handed_out(make_augmenter: Make, tmp_path: Path) -> None:
+    augmenter = make_augmenter("randaugment")
+    augmenter.make(CONTEXTS, n=2)
+    keys = [key for keys in augmenter.view_keys(CONTEXTS, n=2) for key in keys or ()]
+    assert len(keys) == 8 and all(Store(tmp_path / "store").has("views", key) for key in keys)
+    with pytest.raises(UserError, match="store=False keeps nothing"):
+        make_augmenter("randaugment", store=False).make(CONTEXTS)
+
+
+def test_stored_views_are_read_once(make_augmenter: Make, tmp_path: Path) -> None:
+    make_augmenter().augment(CONTEXTS[:3], n=4)
+    opened: list[str] = []
+    listening = True
+
+    def hear(event: str, arguments: tuple) -> None:
+        if listening and event == "open" and str(tmp_path / "store") in str(arguments[0]):
+            opened.append(Path(arguments[0]).suffix)
+
+    sys.addaudithook(hear)
+    make_augmenter().augment(CONTEXTS[:3], n=4)
+    listening = False
+    assert sorted(opened) == [".json"] * 3 + [".png"] * 12
+
+
 def test_no_contexts_give_nothing(make_augmenter: Make) -> None:
     assert make_augmenter().augment([]) == []
 
@@ -226,13 +341,13 @@ def test_a_view_in_the_store_opens_anywhere(make_augmenter: Make, tmp_path: Path
     store = Store(tmp_path / "store")
     (entry,) = (entry for entry in store.entries() if entry.namespace == "views")
     assert Image.open(entry.path).convert("RGB").tobytes() == augmentation.views[0].tobytes()
-    manifest = store.manifest("views", entry.key)
-    assert manifest and manifest["description"] == augmentation.description
-    assert set(manifest) == {  # nothing else is told of a view: no answer, no path, no host
-        *("pixels", "guidance", "task", "describer", "description", "shortened"),
-        *("generator", "seed"),
-    }
-    assert manifest["guidance"] == CONTEXTS[0].guidance and manifest["seed"] == 0
-    assert {"generator": manifest["generator"], "describer": manifest["describer"]} == (
-        augmentation.spec
-    )
+    payload, meta = store.read("views", entry.key) or (b"", {})
+    assert [payload] == augmentation.pngs and meta["description"] == augmentation.description
+    # Nothing else is told of a view: no answer, no path, no host; many questions may share it.
+    assert set(meta) == {"pixels", "description", "shortened", "generator", "seed"}
+    assert meta["seed"] == 0 and meta["generator"] == augmentation.spec["generator"]
+    (written,) = (entry for entry in store.entries() if entry.namespace == "descriptions")
+    _, meta = store.read("descriptions", written.key) or (b"", {})
+    assert set(meta) == {"pixels", "guidance", "task", "describer"}
+    assert meta["guidance"] == CONTEXTS[0].guidance
+    assert meta["describer"] == augmentation.spec["describer"]

@@ -87,14 +87,14 @@ def test_a_damaged_view_is_made_again(make_augmenter: Make, tmp_path: Path) -> N
     assert second[0] == first[0]
 
 
-def test_a_lost_description_is_written_again_only_when_it_is_needed(
+def test_a_lost_description_is_written_again_and_its_views_are_found(
     make_augmenter: Make, tmp_path: Path
 ) -> None:
     (first,) = make_augmenter().augment(CONTEXTS[:1], n=1)
     shutil.rmtree(tmp_path / "store" / "descriptions")
     augmenter = make_augmenter(fresh=True)
     (again,) = augmenter.augment(CONTEXTS[:1], n=1)
-    assert again == first and augmenter._models.loaded == []
+    assert again == first and augmenter._models.loaded == ["describer"]
     (more,) = augmenter.augment(CONTEXTS[:1], n=2)
     assert more.description == first.description and more.keys[0] == first.keys[0]
 
@@ -116,4 +116,5 @@ def test_progress_is_shown_where_it_is_asked_for(
     augmenter.augment(CONTEXTS, n=2)
     assert capsys.readouterr().err == ""  # not a terminal
     augmenter.augment(CONTEXTS, n=2, seed=9, progress=True)
-    assert "generating: 100%" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "planning: 100%" in told and "generating:" in told and "/8" in told

@@ -16,8 +16,10 @@ import pytest
 from hb_tta import device as hb_device
 from hb_tta.cli import describe_os_error, main
 from hb_tta.cli.demo import contexts_of, pick_scenes
+from hb_tta.cli.output import Lines
 from hb_tta.cli.requests import Failure, read_requests
 from hb_tta.families import get_family, list_families
+from hb_tta.file_index import FileIndex
 from hb_tta.pocket.tasks import pocket_mme
 from hb_tta.store import Store, content_key
 
@@ -50,11 +52,21 @@ def write_lines(path: Path, *lines: object) -> Path:
 
 
 def read_manifest(folder: Path | str = "hb-tta-out") -> dict:
-    return json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8"))
+    """What the files beside the views say: the done, the failed, the specs by their hash."""
+    lines = (Path(folder) / "manifest.jsonl").read_bytes().split(b"\n")
+    assert lines.pop() == b""
+    told = [json.loads(line) for line in lines]
+    assert [line["index"] for line in told] == sorted({line["index"] for line in told})
+    specs = Path(folder) / "specs.json"
+    return {
+        "items": [line for line in told if "views" in line],
+        "failures": [line for line in told if "failure" in line],
+        "specs": json.loads(specs.read_bytes()) if specs.exists() else {},
+    }
 
 
 def pngs(folder: Path | str = "hb-tta-out") -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in Path(folder).glob("*.png")}
+    return {path.name: path.read_bytes() for path in (Path(folder) / "views").glob("*.png")}
 
 
 def sentence(error: str) -> str:
@@ -93,7 +105,7 @@ def test_the_manifest_tells_all_that_decided_the_views(work, capsys):
     (item,) = manifest["items"]
     assert item["question"] == "Is it?" and item["image"] == "scene.png" and item["task"] == "vqa"
     assert [view["seed"] for view in item["views"]] == [7, 8]
-    assert {view["file"] for view in item["views"]} == set(pngs())
+    assert {view["file"] for view in item["views"]} == {f"views/{name}" for name in pngs()}
     assert item["spec_hash"] == content_key(manifest["specs"][item["spec_hash"]])
     assert manifest["specs"][item["spec_hash"]]["generator"]["num_inference_steps"] == 2
     assert item["description"] and item["description"] in capsys.readouterr().out
@@ -147,7 +159,7 @@ def test_bad_lines_are_told_at_the_end_and_the_good_ones_are_done(work, capsys):
     numbers = [*range(2, last), last + 1]
     for number, failure, reason in zip(numbers, failures, expected.values(), strict=True):
         assert failure["index"] == number
-        assert reason in failure["reason"]
+        assert reason in failure["failure"]
         assert f"line {number}: " in told
 
 
@@ -179,6 +191,117 @@ def test_the_answer_in_a_line_changes_nothing(work):
         assert main(["augment", str(file), *QUICK, "--out", answer]) == 0
     assert pngs("Yes") == pngs("No")
     assert read_manifest("Yes") == read_manifest("No")
+
+
+def test_what_is_there_is_neither_decoded_nor_written_again(work):
+    line = {"image": "scene.png", "question": "Is it?"}
+    odd = "Is\u2028it\x85so?"  # where Python, but not JSON, ends a line
+    file = write_lines(work / "questions.jsonl", line, {**line, "question": odd})
+    assert main(["augment", str(file), *QUICK, "-n", "2"]) == 0
+    stored = {
+        payload
+        for entry in Store().entries()
+        for payload, _ in [Store().read(entry.namespace, entry.key) or (b"", {})]
+    }
+    assert set(pngs().values()) == stored
+    inodes = {path: path.stat().st_ino for path in (work / "hb-tta-out" / "views").iterdir()}
+    changed = work / "hb-tta-out" / "views" / "000002-seed1.png"
+    changed.write_bytes(b"another")
+    assert main(["augment", str(file), *QUICK, "-n", "2"]) == 0
+    assert {p for p, inode in inodes.items() if p.stat().st_ino != inode} == {changed}
+    assert set(pngs().values()) == stored
+    assert [item["question"] for item in read_manifest()["items"]] == [
+        "Is it?",
+        "Is\u2028it\x85so?",
+    ]
+
+
+def test_an_image_is_looked_at_once(work, monkeypatch):
+    monkeypatch.setattr(FileIndex, "_FRESH_NS", 0)  # the image has just been written
+    monkeypatch.setenv("XDG_CACHE_HOME", str(work / "cache"))
+    decoded: list[str] = []
+    listening = True
+
+    def hear(event, arguments):
+        if listening and event == "open" and str(arguments[0]).endswith("scene.png"):
+            decoded.append(str(arguments[0]))
+
+    sys.addaudithook(hear)
+    file = write_lines(work / "questions.jsonl", {"image": "scene.png"})
+    counts = []
+    for _ in range(2):
+        decoded.clear()
+        assert main(["augment", str(file), *QUICK, "-n", "2"]) == 0
+        counts.append(len(decoded))
+    listening = False
+    assert counts == [2, 0]  # to be named, and by the generator; then not at all
+
+
+def test_no_part_of_a_run_replaces_the_lines_of_a_whole_one(tmp_path):
+    path = tmp_path / "manifest.jsonl"
+
+    def write(name: str, count: int, whole: bool) -> list[dict]:
+        lines = Lines(path)
+        for number in range(count):
+            lines.write({"run": name, "line": number})
+        lines.close(whole=whole)
+        assert [entry.name for entry in tmp_path.iterdir()] == ["manifest.jsonl"]
+        return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+    def run(name: str, count: int) -> list[dict]:
+        return [{"run": name, "line": number} for number in range(count)]
+
+    assert write("a", 3, whole=False) == run("a", 3)  # better than nothing
+    assert write("b", 2, whole=False) == run("a", 3)
+    assert write("c", 5, whole=False) == run("c", 5)
+    assert write("d", 5, whole=True) == run("d", 5)
+    assert write("e", 4, whole=True) == run("e", 4)
+
+
+def test_a_line_is_in_the_file_when_it_is_written(tmp_path):
+    path = tmp_path / "manifest.jsonl"
+    for name in ("a", "b"):
+        lines = Lines(path)
+        for number in range(3):
+            lines.write({"run": name, "line": number})
+            if name == "a" or number == 2:
+                assert json.loads(path.read_bytes().splitlines()[-1]) == {
+                    "run": name,
+                    "line": number,
+                }
+        lines.close(whole=True)
+
+
+STOPPED = """
+import sys
+from hb_tta.cli import main, output
+class Stopping(output.Lines):
+    def write(self, line):
+        super().write(line)
+        if self._written == 11:
+            raise KeyboardInterrupt
+output.Lines = Stopping
+quick = ("--method", "randaugment", "--family", "pocket")
+sys.exit(main(["augment", sys.argv[1], *quick, "-n", "1", "--out", sys.argv[2]]))
+"""
+
+
+def test_an_interrupted_run_leaves_what_it_did_and_what_was_there(work):
+    lines = [{"image": f"{number}.png"} for number in range(40)]
+    for line in lines:
+        (work / line["image"]).write_bytes((work / "scene.png").read_bytes())
+    file = write_lines(work / "questions.jsonl", *lines)
+    (work / "7.png").unlink()
+    assert main(["augment", str(file), *QUICK, "-n", "1"]) == 1
+    whole = read_manifest()
+    assert [item["index"] for item in whole["items"]] == [n for n in range(1, 41) if n != 8]
+    assert [failure["index"] for failure in whole["failures"]] == [8]
+    for folder, left in (("hb-tta-out", whole), ("fresh", None)):
+        started = [sys.executable, "-c", STOPPED, str(file), folder]
+        done = subprocess.run(started, capture_output=True, text=True)
+        assert done.returncode == 130, done.stderr
+        found = read_manifest(folder)
+        assert found == left if left else len(found["items"]) == 10
 
 
 def test_lora_none_is_the_untuned_generator(work):
@@ -293,7 +416,9 @@ sys.exit(main(["augment", "scene.png", *{QUICK!r}, {option!r}, "full"]))
         assert main(["augment", "scene.png", *QUICK]) == 0  # the store has the views
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
-    assert re.search(r"/full is on a full disk|full/000001-seed0.png cannot", sentence(done.stderr))
+    assert re.search(
+        r"/full is on a full disk|full/views/000001-seed0.png cannot", sentence(done.stderr)
+    )
     assert not [path for path in (work / "full").rglob("*.tmp")]
     assert main(["augment", "scene.png", *QUICK, option, "full"]) == 0
     assert Store("full" if option == "--store" else None).verify() == []
@@ -435,6 +560,8 @@ def test_info_counts_and_prune_makes_room(work, capsys):
     assert main(["store", "info"]) == 0
     assert re.search(r"^  views +3 files, \d+\.\d kB$", capsys.readouterr().out, re.MULTILINE)
     assert main(["store", "prune"]) == 0
+    assert "removed 0 files, 0 bytes of damaged entries" in capsys.readouterr().out
+    assert main(["store", "prune", "--verify"]) == 0
     assert "1 file, " in capsys.readouterr().out
     assert main(["store", "prune", "--older-than", "1"]) == 0
     assert len(list(Store().entries())) == 2

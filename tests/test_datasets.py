@@ -76,6 +76,16 @@ def test_a_class_without_images_and_a_missing_root_are_told(tmp_path):
         image_folder(root / "cat")
 
 
+def test_what_other_programs_leave_is_no_class_and_no_image(tmp_path):
+    root = folders(tmp_path / "data", ["cat", "dog"])
+    for name in (".ipynb_checkpoints", "__MACOSX", "cat/.thumbnails"):
+        folders(root, [name])
+    Image.new("RGB", (4, 4)).save(root / "dog" / "._0.png")
+    task = image_folder(root)
+    assert task.class_names == ("cat", "dog")
+    assert [image.name for image, _ in task.images] == ["0.png", "0.png"]
+
+
 def test_a_limit_takes_a_fixed_subset_and_says_so(tmp_path):
     root = folders(tmp_path / "data", ["cat", "dog"], images=20)
     some, again = image_folder(root, limit=10), image_folder(root, limit=10)
@@ -113,6 +123,8 @@ def test_class_name_files(tmp_path):
     for text, names in (("cat\ndog\n", ["cat", "dog"]), ('{"a": "cat"}', {"a": "cat"})):
         file.write_text(text)
         assert class_names_file(file) == names
+    file.write_text('["cat"]', encoding="utf-8-sig")
+    assert class_names_file(file) == ["cat"]
     for text in ("", "[1, 2]", "{broken"):
         file.write_text(text)
         with pytest.raises(UserError, match="names"):
@@ -150,6 +162,17 @@ def test_bongard_hoi_reads_supports_and_queries_and_is_the_same_twice(tmp_path):
     assert [query.label for query in task.queries] == [0, 1]
     assert task.supports[0][2:] == ("person", "sit at", "dining table")
     assert loaded.tasks[0] == loaded.tasks[1]  # a second access gives the same split
+
+
+def test_bongard_hois_images_are_found_where_training_finds_them(tmp_path):
+    """im_path starts from the folder itself, or from hake/, hake/images/ or images/ in it."""
+    file = bongard_file(tmp_path / "tasks.json")
+    found = tmp_path / "hake" / "images" / "pos6.jpg"
+    found.parent.mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(found)
+    positive, negative = bongard_hoi(file, tmp_path).tasks[0].queries
+    assert positive.image == found
+    assert negative.image == tmp_path / "images" / "neg6.jpg"  # missing: told when it is read
 
 
 def test_a_querys_own_annotation_and_side_reach_no_view(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_models
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -94,6 +95,33 @@ def test_cleaning_any_text_leaves_one_printable_line(text: str) -> None:
     assert cleaned == " ".join(cleaned.split())
     assert not any(unicodedata.category(char) in ("Cc", "Cs") for char in cleaned)
     cleaned.encode("utf-8")
+
+
+parts = st.sampled_from(
+    [
+        *("Question:", "Q:", "user：", "<image>", "<image 1>", " ", "\n", "\u2028", "?", ".", "("),
+        *("Is it red?", "Answer:", "The answer is:", "Please answer yes or no.", "yes or no"),
+        *("Answer with the letter.", "请直接回答问题。", "Think step by step", "Best option:"),
+        *("only give me one", "e", "\u0301", "长", "\x00", "x" * 995, "word " * 150, "word"),
+    ]
+)
+
+
+@given(st.lists(st.text(max_size=20) | parts, max_size=9).map("".join))
+@example("user: Question: Is it red?")
+@example("Question: <image> Question: Is it red?")
+@example("The answer is: Answer with the letter.\nIt is red")
+def test_what_is_clean_stays_as_it_is(text: str) -> None:
+    for task in ("vqa", "hoi", "object"):
+        cleaned = clean_guidance(text, task)
+        assert clean_guidance(cleaned, task) == cleaned
+
+
+@pytest.mark.parametrize("part", ["Question: ", "<image>", "Answer: ", " yes or no", "word ", "长"])
+def test_cleaning_takes_no_long_time(part: str) -> None:
+    began = time.process_time()
+    clean_question(part * 20_000, limit=None)
+    assert time.process_time() - began < 5
 
 
 # ── Prompts ──────────────────────────────────────────────────────────────────────────────────────

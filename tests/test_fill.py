@@ -9,23 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from hb_tta.store import Store, content_key
-from hb_tta.store.fill import Made, MemoryStore, fill, missing_keys
+from hb_tta.store import MemoryStore, NewEntry, Store, content_key
+from hb_tta.store.fill import fill, filling, missing_keys
 
 KEYS = [content_key({"number": number}) for number in range(40)]
 
 # Fills a store with KEYS, forwards or backwards, slowly, and logs what it makes.
 FILLER = """
 import sys, time
-from hb_tta.store.fill import Made, fill
-from hb_tta.store import Store, content_key
+from hb_tta.store.fill import fill
+from hb_tta.store import NewEntry, Store, content_key
 root, log, step, pause = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
 def make(keys):
     for key in keys:
         time.sleep(pause)
         with open(log, "a") as file:
             file.write(key + "\\n")
-        yield Made(key, key.encode(), {})
+        yield NewEntry(key, key.encode(), {})
 keys = [content_key({"number": number}) for number in range(40)][::step]
 fill(Store(root), "views", keys, make, batch_size=3)
 """
@@ -37,9 +37,9 @@ def start(store: Path, log: Path, step: int, pause: float) -> subprocess.Popen[b
     )
 
 
-def echo(keys: list[str]) -> Iterator[Made]:
+def echo(keys: list[str]) -> Iterator[NewEntry]:
     for key in keys:
-        yield Made(key, key.encode(), {"for": "people"})
+        yield NewEntry(key, key.encode(), {"for": "people"})
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
@@ -49,23 +49,53 @@ def test_it_makes_what_is_missing_in_order_and_in_batches(in_memory: bool, tmp_p
     batches: list[list[str]] = []
     progress: list[int] = []
 
-    def make(keys: list[str]) -> Iterator[Made]:
+    def make(keys: list[str]) -> Iterator[NewEntry]:
         batches.append(keys)
         return echo(keys)
 
     fill(store, "views", [*KEYS[:6], KEYS[0]], make, batch_size=2, on_progress=progress.append)
     assert batches == [[KEYS[0], KEYS[2]], [KEYS[3], KEYS[4]], [KEYS[5]]]
     assert sum(progress) == 6
-    assert store.get("views", KEYS[1]) == b"there"
-    assert store.get("views", KEYS[5]) == KEYS[5].encode()
-    assert store.manifest("views", KEYS[5]) == {"for": "people"}
+    assert store.read("views", KEYS[1]) == (b"there", {})
+    assert store.read("views", KEYS[5]) == (KEYS[5].encode(), {"for": "people"})
     assert list(missing_keys(store, "views", KEYS[4:8] * 2)) == KEYS[6:8]
+
+
+def test_what_is_there_is_told_after_every_batch_and_without_a_lock(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.put("views", KEYS[1], b"there", {})
+    told = []
+    for there in filling(store, "views", KEYS[:6], echo, batch_size=2):
+        told.append(there)
+        assert all(store.read("views", key) for key in there)
+        assert free_elsewhere(tmp_path, KEYS[:6])
+    assert sorted(key for there in told for key in there) == sorted(KEYS[:6])
+    assert len(told) == 3 and set(told[0]) == set(KEYS[:3])
+
+
+def test_who_wants_no_more_has_what_was_made(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made = filling(store, "views", KEYS, echo, batch_size=2)
+    next(made)
+    made.close()
+    assert list(missing_keys(store, "views", KEYS)) == KEYS[2:]
+    assert free_elsewhere(tmp_path, KEYS)
+
+
+def free_elsewhere(root: Path, keys: list[str]) -> bool:
+    """Whether a thread gets the keys' locks."""
+    seen: list[bool] = []
+    store = Store(root)
+    thread = threading.Thread(target=lambda: seen.extend(free(store, key) for key in keys))
+    thread.start()
+    thread.join()
+    return len(seen) == len(keys) and all(seen)
 
 
 def test_an_interruption_loses_nothing_that_was_made(tmp_path: Path) -> None:
     store = Store(tmp_path)
 
-    def make(keys: list[str]) -> Iterator[Made]:
+    def make(keys: list[str]) -> Iterator[NewEntry]:
         yield from echo(keys[:2])
         raise KeyboardInterrupt
 
@@ -92,7 +122,7 @@ def test_the_batch_of_a_process_that_died_is_made_by_who_waits_for_it(tmp_path: 
         time.sleep(0.01)
     made: list[str] = []
 
-    def make(keys: list[str]) -> Iterator[Made]:
+    def make(keys: list[str]) -> Iterator[NewEntry]:
         made.extend(keys)
         return echo(keys)
 

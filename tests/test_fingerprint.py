@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from tiny_hub import TinyHub
 
-from hb_tta import weights as fingerprint
+from hb_tta import file_index
 from hb_tta.errors import UserError
 from hb_tta.weights import Weights
 
@@ -38,7 +38,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def quick_index(monkeypatch: pytest.MonkeyPatch) -> None:
     """Index files however fresh: the tests have just written them."""
-    monkeypatch.setattr(fingerprint.FileIndex, "_FRESH_NS", 0)
+    monkeypatch.setattr(file_index.FileIndex, "_FRESH_NS", 0)
 
 
 def write(folder: Path, files: dict[str, bytes] = FILES) -> Path:

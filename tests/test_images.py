@@ -4,8 +4,10 @@ import io
 import os
 import shutil
 import struct
+import sys
 import tempfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from PIL import Image, ImageFile, ImageSequence
 
 from hb_tta import images
 from hb_tta.errors import UserError
-from hb_tta.images import MAX_PIXELS, load_image, pixel_digest
+from hb_tta.file_index import FileIndex
+from hb_tta.images import MAX_PIXELS, PixelDigests, load_image, pixel_digest
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 ORIENTATION = 0x0112
@@ -255,6 +258,52 @@ def test_truncation_is_an_error_whatever_other_libraries_set(monkeypatch) -> Non
     with pytest.raises(UserError):
         load_image(buffer.getvalue()[: len(buffer.getvalue()) // 2])
     assert ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+def test_truncation_is_an_error_in_every_thread(monkeypatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    whole = encoded(Image.effect_noise((256, 256), 80))
+    cut = whole[: len(whole) // 2]
+
+    def refused(data: bytes) -> bool:
+        try:
+            load_image(data)
+        except UserError:
+            return True
+        return False
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(refused, [whole, cut] * 40)) == [False, True] * 40
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+def test_a_file_that_did_not_change_is_known_without_being_read(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(FileIndex, "_FRESH_NS", 0)  # it has just been written
+    path = tmp_path / "a.png"
+    picture().save(path)
+    digests = PixelDigests()
+    known = digests.known(path)
+    assert known.digest == digests.of(picture()) == pixel_digest(load_image(known))
+    digests.save()
+    read: list[str] = []
+    listening = True
+    sys.addaudithook(lambda event, about: _hear(event, about, read) if listening else None)
+    assert PixelDigests().of(str(path)) == known.digest and read == []
+    picture().transpose(Image.Transpose.ROTATE_180).save(path)
+    read.clear()
+    assert PixelDigests().of(path) != known.digest and read == [str(path)]
+    listening = False
+    for missing in (tmp_path / "none.png", tmp_path, "a\0b"):
+        with pytest.raises(UserError):
+            PixelDigests().of(missing)
+
+
+def _hear(event: str, about: tuple, read: list[str]) -> None:
+    if event == "open" and str(about[0]).endswith("a.png"):
+        read.append(str(about[0]))
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"])

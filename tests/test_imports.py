@@ -13,7 +13,9 @@ ROOT = Path(__file__).parents[1]
 # From the ground up: a part imports parts of the lines above its own, and none beside it.
 LAYERS = (
     ("errors",),
-    ("context", "disk", "images", "metrics"),
+    ("disk",),
+    ("file_index",),
+    ("context", "images", "metrics"),
     ("device", "weights"),
     ("families", "plugins", "spelling"),
     ("describe", "generators", "pocket", "rewards", "store", "tta"),

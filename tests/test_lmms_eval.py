@@ -26,7 +26,8 @@ from hb_tta.integrations.lmms_eval.view_counts import IDENTITY
 from hb_tta.integrations.settings import Combining
 from hb_tta.integrations.sidecar import read_sidecar
 
-from hb_tta.generators import registry
+from hb_tta.generators.registry import GENERATORS
+from hb_tta.tta.combine import RULES
 from hb_tta.tta.vote import vote
 
 BACKENDS = {
@@ -39,7 +40,8 @@ BACKENDS = {
 
 @pytest.fixture(autouse=True)
 def methods(monkeypatch):
-    monkeypatch.setattr(registry, "_BUILT_IN", {**registry._BUILT_IN, **METHODS})
+    for name, place in METHODS.items():
+        monkeypatch.setitem(GENERATORS.built_in, name, place)
 
 
 @pytest.fixture(scope="module")
@@ -190,12 +192,7 @@ def test_our_warnings_are_seen_though_lmms_eval_silences_all(run, monkeypatch):
 
 
 def test_an_error_while_answering_stops_the_run(run, monkeypatch):
-    import hb_tta.tta.combine
-
-    def broken(*_):
-        raise ValueError("broken")
-
-    monkeypatch.setitem(hb_tta.tta.combine.RULES, "mean", broken)
+    monkeypatch.setitem(RULES.built_in, "mean", "lmms_eval_runs:broken_rule")
     with pytest.raises(SystemExit, match="ValueError: broken"):
         run(augment="same")
 

@@ -17,14 +17,15 @@ from hb_tta.integrations.lmms_eval.model_args import model_args as our_model_arg
 from hb_tta.integrations.lmms_eval.model_args import without_ours
 from hb_tta.integrations.settings import AugmentSettings
 
-from hb_tta.generators import registry
+from hb_tta.generators.registry import GENERATORS
 
 MODEL = ["--model", "llava_hf", "--model_args", "pretrained=somewhere"]
 
 
 @pytest.fixture(autouse=True)
 def methods(monkeypatch):
-    monkeypatch.setattr(registry, "_BUILT_IN", {**registry._BUILT_IN, **METHODS})
+    for name, place in METHODS.items():
+        monkeypatch.setitem(GENERATORS.built_in, name, place)
 
 
 def prepared(*arguments: str) -> tuple[list[str], list]:

@@ -15,6 +15,7 @@ import hb_tta
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 FOLDERS = {"hb_tta": "hb_tta", "hb_tta.training": "training", "hb_tta.integrations": "integrations"}
+RECIPE = "hb_tta.training.pocket_family"  # of a checkout alone: it made what is bundled
 HEAVY = ("torch", "diffusers", "transformers", "peft", "open_clip", "accelerate")
 LIGHT = (
     "hb_tta",
@@ -93,9 +94,9 @@ def packages_on_disk() -> set[str]:
     return found
 
 
-def test_every_folder_of_code_is_installed():
+def test_every_folder_of_code_is_installed_but_the_pocket_recipe():
     setuptools = PYPROJECT["tool"]["setuptools"]
-    assert set(setuptools["packages"]) == packages_on_disk()
+    assert set(setuptools["packages"]) == packages_on_disk() - {RECIPE}
     assert setuptools["package-dir"] == FOLDERS
 
 
@@ -103,6 +104,13 @@ def test_every_folder_of_code_is_installed():
 def test_mapped_folders_import_under_the_package(package):
     module = import_module(package)
     assert Path(module.__file__ or "").parent == ROOT / FOLDERS[package]
+
+
+def test_the_pocket_recipe_runs_from_a_checkout():
+    command = [sys.executable, "-m", RECIPE, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT.parent)
+    assert done.returncode == 0, done.stderr
+    assert "--stage" in done.stdout
 
 
 def build_wheel(folder: Path) -> Path:
@@ -122,8 +130,9 @@ def test_wheel_holds_code_weights_and_licence(tmp_path):
     wheel = build_wheel(tmp_path)
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    for package in packages_on_disk():
+    for package in packages_on_disk() - {RECIPE}:
         assert package.replace(".", "/") + "/__init__.py" in names
+    assert not any(name.startswith(RECIPE.replace(".", "/")) for name in names)
     weights = ROOT / "hb_tta" / "pocket" / "weights"
     bundled = {f.relative_to(ROOT).as_posix() for f in weights.rglob("*") if f.is_file()}
     assert bundled, "the pocket weights are missing"

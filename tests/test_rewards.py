@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny_models import make_tokenizer
 from transformers import (
     Blip2Config,
@@ -33,8 +34,10 @@ from hb_tta.rewards import (
     list_rewards,
     load_rewards,
 )
-from hb_tta.rewards.evaluator import pixels_of, resized
-from hb_tta.rewards.extra import Aesthetic, CLIPReward, PickScore
+from hb_tta.rewards.aesthetic import Aesthetic
+from hb_tta.rewards.clip import CLIPReward
+from hb_tta.rewards.pickscore import PickScore
+from hb_tta.rewards.pixels import pixels_of, resized
 from hb_tta.weights import Weights
 
 TEXTS = ["two blue squares above one yellow cross", "a red circle", "yes"]
@@ -311,6 +314,31 @@ def test_names_of_one_judge_load_it_once():
     assert [type(reward) for reward in loaded] == [MultimodalContextEvaluator]
 
 
+def test_rewards_of_one_class_with_different_weights_are_all_there(tmp_path):
+    """CLIP's text cosine by one model, its image cosine by another: neither is dropped."""
+    bundled = get_family("pocket").weights("clip")
+    other = tmp_path / "clip"
+    shutil.copytree(bundled.local_folder(), other)
+    (file,) = other.glob("*.safetensors")
+    tensors = {name: tensor.flip(0) for name, tensor in load_file(file).items()}
+    save_file({name: t.contiguous() for name, t in tensors.items()}, file)
+    images = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
+    pixels, texts = pixels_of(images, 64) * 0.5, TEXTS[:2]
+
+    def scores(**weights: Weights) -> dict[str, torch.Tensor]:
+        judges = load_rewards(["clip_text", "clip_image"], get_family("pocket"), weights=weights)
+        targets = {n: t for judge in judges for n, t in judge.targets(images, texts).items()}
+        with torch.no_grad():
+            return {n: s for judge in judges for n, s in judge(pixels, targets).items()}
+
+    plain, changed = scores(), Weights(str(other))
+    both = scores(clip_text=changed, clip_image=changed)
+    mixed = scores(clip_image=changed)
+    assert not torch.allclose(plain["clip_image"], both["clip_image"])
+    assert torch.equal(mixed["clip_text"], plain["clip_text"])
+    assert torch.equal(mixed["clip_image"], both["clip_image"])
+
+
 def test_an_unknown_reward_lists_the_known_ones():
     with pytest.raises(UserError, match="global, fine_grained"):
         get_reward("beauty")
@@ -328,6 +356,10 @@ def test_other_packages_add_rewards(monkeypatch):
         get_reward("odd")
     with pytest.raises(UserError, match="does not import"):
         get_reward("gone")
+    thief = metadata.EntryPoint("global", "test_rewards:Mirror", "hb_tta.rewards")
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [thief])
+    with pytest.raises(UserError, match="names its reward 'global' as a built-in one"):
+        list_rewards()
 
 
 class Mirror:

@@ -10,13 +10,15 @@ from typing import Any, ClassVar
 
 import pytest
 
-from hb_tta import Augmenter, UserError
+from hb_tta import Augmenter, MultimodalContext, UserError
 from hb_tta.cli import build_parser, main
 from hb_tta.cli.augment import view_settings as of_augment
 from hb_tta.cli.tpt import view_settings as of_tpt
+from hb_tta.datasets import load_tasks
 from hb_tta.describe import DescriberSpec
 from hb_tta.families import get_family
-from hb_tta.generators import DEFAULT, GeneratorSpec, registry
+from hb_tta.generators import DEFAULT, GeneratorSpec
+from hb_tta.generators.registry import GENERATORS
 from hb_tta.pocket.tasks import pocket_mme
 from hb_tta.settings import OPTIONS, ViewSettings, each, settings_table
 from hb_tta.store import Store
@@ -312,10 +314,10 @@ def test_a_plugins_setting_is_set_by_name_at_every_door(mirror, door):
 def test_a_plugins_setting_reaches_its_views(mirror, work):
     line = ["augment", "scene.png", "--family", "pocket", "--method", "mirror", "-n", "4"]
     assert main([*line, "--augment_args", "every=3"]) == 0
-    manifest = json.loads((work / "hb-tta-out" / "manifest.json").read_text())
-    (spec,) = manifest["specs"].values()
-    assert spec["generator"]["every"] == 3
-    views = [(work / "hb-tta-out" / f"000001-seed{seed}.png").read_bytes() for seed in range(4)]
+    out = work / "hb-tta-out"
+    assert any('"every": 3' in path.read_text() for path in out.glob("*.json"))
+    pngs = {path.name: path.read_bytes() for path in out.rglob("*.png")}
+    views = [pngs[f"000001-seed{seed}.png"] for seed in range(4)]
     assert views[0] == views[3] != views[1] == views[2]
 
 
@@ -324,11 +326,13 @@ def test_a_plugins_setting_reaches_the_tuned_clip(mirror, work, tmp_path):
     line += " --crops 0 -n 2 --quiet --augment_args every=3,magnitude=1"
     assert main(line.split()) == 0
     store = Store(tmp_path / "store")
-    metas = [store.manifest("views", e.key) for e in store.entries() if e.namespace == "views"]
-    specs = [meta["generator"] for meta in metas if meta]
-    assert len(specs) == 4
-    told = {(spec["method"], spec.get("every"), spec.get("magnitude")) for spec in specs}
-    assert told == {("mirror", 3, None), ("randaugment", None, 1)}
+    kept = {entry.key for entry in store.entries() if entry.namespace == "views"}
+    image = load_tasks("pocket_objects", limit=1)[0].images[0].image
+    expected: set[str] = set()
+    for method, own in {"mirror": {"every": 3}, "randaugment": {"magnitude": 1}}.items():
+        augmenter = Augmenter.from_pretrained(method, family="pocket", store=store, **own)
+        expected |= set(augmenter.view_keys([MultimodalContext(image, "", "object")], n=2)[0] or ())
+    assert kept == expected and len(kept) == 4
 
 
 def test_a_plugins_setting_is_told(mirror, capsys):
@@ -358,7 +362,6 @@ class ClashingSpec(GeneratorSpec):
 
 
 def test_a_method_may_not_name_a_setting_as_every_method_has_it(monkeypatch):
-    there = {**registry._BUILT_IN, "clashing": f"{__name__}:ClashingSpec"}
-    monkeypatch.setattr(registry, "_BUILT_IN", there)
+    monkeypatch.setitem(GENERATORS.built_in, "clashing", f"{__name__}:ClashingSpec")
     with pytest.raises(UserError, match="clashing has a setting of its own named 'seed'"):
         ViewSettings.parse("clashing", "seed=3")

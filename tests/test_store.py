@@ -22,13 +22,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from store_checks import makes_each_once, survives_kills
+from store_checks import got, makes_each_once, survives_kills
 
 from hb_tta.disk import write_aside
 from hb_tta.errors import UserError
-from hb_tta.store import Store, Usage, content_key
+from hb_tta.store import NewEntry, Store, Usage, content_key
 from hb_tta.store.entries import DamagedEntry, seal, unseal
-from hb_tta.store.store import LEFTOVER_SECONDS, USE_SECONDS
+from hb_tta.store.store import USE_SECONDS
+from hb_tta.store.upkeep import LEFTOVER_SECONDS
+from hb_tta.store.writer import Writer
 
 KEY = content_key({"a": 1})
 DAY = 86_400.0
@@ -164,19 +166,54 @@ def test_every_flipped_bit_and_every_cut_is_noticed() -> None:
 
 
 def test_what_is_put_is_got(store: Store) -> None:
-    assert store.get("views", KEY) is None
+    assert got(store, "views", KEY) is None
     store.put("views", KEY, b"pixels", {"seed": 3})
-    assert store.get("views", KEY) == b"pixels"
-    assert store.manifest("views", KEY) == {"seed": 3}
-    assert store.get("descriptions", KEY) is None
-    assert Store(store.root).get("views", KEY) == b"pixels"
+    assert got(store, "views", KEY) == b"pixels"
+    assert store.read("views", KEY) == (b"pixels", {"seed": 3})
+    assert store.has("views", KEY) and not store.has("descriptions", KEY)
+    assert got(store, "descriptions", KEY) is None
+    assert got(Store(store.root), "views", KEY) == b"pixels"
 
 
 def test_putting_again_replaces(store: Store) -> None:
     store.put("views", KEY, b"old", {})
     store.put("views", KEY, b"new", {})
-    assert store.get("views", KEY) == b"new"
+    assert got(store, "views", KEY) == b"new"
     assert store.info().namespaces == {"views": Usage(1, entry_file(store).stat().st_size)}
+
+
+def test_a_group_is_there_whole_and_what_cannot_be_written_stops_no_other(store: Store) -> None:
+    keys = [content_key({"n": number}) for number in range(20)]
+    entries = [NewEntry(key, key.encode(), {"n": n}) for n, key in enumerate(keys)]
+    store.put_group("views", entries)
+    assert [store.read("views", key) for key in keys] == [
+        (key.encode(), {"n": number}) for number, key in enumerate(keys)
+    ]
+    other = Store(store.root.with_name("other"))
+    blocked = other.root / "views" / keys[3][:2] / f"{keys[3]}.png"
+    blocked.mkdir(parents=True)
+    with pytest.raises(UserError, match="cannot be written"):
+        other.put_group("views", entries)
+    assert [other.has("views", key) for key in keys] == [key != keys[3] for key in keys]
+
+
+def test_a_writer_loses_nothing_and_tells_what_went_wrong(store: Store) -> None:
+    keys = [content_key({"n": number}) for number in range(50)]
+    with Writer(store, "views") as writer:
+        for key in keys[:30]:
+            writer.put(NewEntry(key, key.encode(), {}))
+        writer.wait()
+        assert writer.wrote(keys[:30])
+        assert all(store.has("views", key) for key in keys[:30])
+        for key in keys[30:]:
+            writer.put(NewEntry(key, key.encode(), {}))
+    assert [got(store, "views", key) for key in keys] == [key.encode() for key in keys]
+    (store.root.parent / "file").write_text("")
+    with (
+        pytest.raises(UserError, match="cannot be written.*--store"),
+        Writer(Store(store.root.parent / "file" / "store"), "views") as writer,
+    ):
+        writer.put(NewEntry(keys[0], b"", {}))
 
 
 def test_a_reader_never_meets_half_an_entry(store: Store) -> None:
@@ -191,7 +228,7 @@ def test_a_reader_never_meets_half_an_entry(store: Store) -> None:
     writer.start()
     with warnings.catch_warnings(action="error"):  # a damaged entry would be one
         while writer.is_alive():
-            assert store.get("views", KEY) in payloads
+            assert got(store, "views", KEY) in payloads
     writer.join()
 
 
@@ -211,7 +248,7 @@ def test_a_view_opens_in_an_image_viewer(store: Store) -> None:
 @pytest.mark.parametrize(("namespace", "key"), [("../views", KEY), ("views", "../x"), ("", KEY)])
 def test_addresses_are_checked(store: Store, namespace: str, key: str) -> None:
     for act in (
-        lambda: store.get(namespace, key),
+        lambda: got(store, namespace, key),
         lambda: store.put(namespace, key, b"", {}),
         lambda: store.lock(namespace, key).__enter__(),
     ):
@@ -220,7 +257,7 @@ def test_addresses_are_checked(store: Store, namespace: str, key: str) -> None:
 
 
 def test_reading_makes_no_folders(store: Store) -> None:
-    assert store.get("views", KEY) is None
+    assert got(store, "views", KEY) is None
     assert store.verify() == []
     assert store.info().namespaces == {}
     assert store.prune().entries == Usage()
@@ -244,7 +281,7 @@ def test_root_outlives_a_change_of_folder(monkeypatch: pytest.MonkeyPatch, tmp_p
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
     store.put("views", KEY, b"x", {})
-    assert Store(tmp_path / "store").get("views", KEY) == b"x"
+    assert got(Store(tmp_path / "store"), "views", KEY) == b"x"
 
 
 # ── Damage ───────────────────────────────────────────────────────────────────────────────────────
@@ -261,12 +298,12 @@ def test_a_damaged_entry_is_set_aside_and_made_again(store: Store) -> None:
     damage(entry_file(store))
     assert [found.key for found in store.verify()] == [KEY]
     with pytest.warns(UserWarning, match=f"{KEY}.*damaged"):
-        assert store.get("views", KEY) is None
+        assert got(store, "views", KEY) is None
     assert store.verify() == []
-    assert store.get("views", KEY) is None  # without a second warning
+    assert got(store, "views", KEY) is None  # without a second warning
     assert store.info().set_aside.files == 1
     store.put("views", KEY, b"pixels", {})
-    assert store.get("views", KEY) == b"pixels"
+    assert got(store, "views", KEY) == b"pixels"
 
 
 def test_an_emptied_entry_is_damaged(store: Store) -> None:
@@ -282,8 +319,8 @@ def test_an_entry_under_the_wrong_key_is_damaged(store: Store) -> None:
     store.put("views", other, b"other", {})
     shutil.copy(entry_file(store, other), entry_file(store))
     with pytest.warns(UserWarning, match="another key"):
-        assert store.get("views", KEY) is None
-    assert store.get("views", other) == b"other"
+        assert got(store, "views", KEY) is None
+    assert got(store, "views", other) == b"other"
 
 
 def test_a_damaged_entry_that_is_being_made_again_stays_in_place(
@@ -293,8 +330,8 @@ def test_a_damaged_entry_that_is_being_made_again_stays_in_place(
     damage(entry_file(store))
     with locked_elsewhere(store, KEY):
         with pytest.warns(UserWarning, match="damaged"):
-            assert store.get("views", KEY) is None
-        assert store.prune().damaged == Usage()
+            assert got(store, "views", KEY) is None
+        assert store.prune(verify=True).damaged == Usage()
     assert entry_file(store).exists()
 
 
@@ -310,7 +347,7 @@ def test_a_read_only_store_gives_and_refuses(open_folder: Path) -> None:
     for folder in folders:
         folder.chmod(0o555)
     with powerless():
-        assert store.get("views", KEY) == b"pixels"
+        assert got(store, "views", KEY) == b"pixels"
         assert store.verify() == []
         assert store.prune().entries == Usage()  # nothing to remove is no error
         for refused in (
@@ -333,7 +370,7 @@ def test_a_damaged_entry_of_a_read_only_store_is_none(open_folder: Path) -> None
     for folder in (store.root, entry_file(store).parent):
         folder.chmod(0o555)
     with powerless(), pytest.warns(UserWarning, match="damaged"):
-        assert store.get("views", KEY) is None
+        assert got(store, "views", KEY) is None
     assert len(store.verify()) == 1
 
 
@@ -345,10 +382,10 @@ def test_what_may_not_be_read_is_said_and_not_pruned(open_folder: Path) -> None:
     entry_file(store).chmod(0)
     with powerless():
         with pytest.raises(UserError, match="cannot be read.*permissions"):
-            store.get("views", KEY)
+            got(store, "views", KEY)
         assert "Permission denied" in store.verify()[0].reason
-        store.prune()
-    assert store.get("views", KEY) == b"pixels"
+        store.prune(verify=True)
+    assert got(store, "views", KEY) == b"pixels"
     store.root.chmod(0)
     with powerless(), pytest.raises(UserError, match="cannot be read"):
         store.info()
@@ -376,7 +413,7 @@ def test_a_full_disk_keeps_the_old_entry_and_no_part_of_the_new_one(store: Store
     )
     assert f"the store {store.root} is on a full disk".encode() in ran.stdout
     assert b"--store" in ran.stdout
-    assert store.get("views", KEY) == b"old"
+    assert got(store, "views", KEY) == b"old"
     assert store.info().leftovers == Usage()
 
 
@@ -427,7 +464,7 @@ def test_prune_by_age(store: Store) -> None:
 
 def test_prune_by_size_keeps_what_was_used_last(store: Store) -> None:
     keys = filled(store, 4)
-    assert store.get("views", keys[0]) is not None
+    assert got(store, "views", keys[0]) is not None
     size = sum(entry.size for entry in store.entries())
     pruned = store.prune(max_bytes=size // 2)
     assert pruned.entries == Usage(2, size // 2)
@@ -444,12 +481,32 @@ def test_verifying_and_pruning_are_no_use(store: Store) -> None:
     assert store.prune(older_than=DAY / 2).entries.files == len(keys)
 
 
+def test_prune_reads_no_entry(store: Store) -> None:
+    keys = filled(store, 3)
+    damage(entry_file(store, keys[2]))
+    opened: list[str] = []
+
+    def hear(event: str, arguments: tuple) -> None:
+        if listening and event == "open" and str(arguments[0]).endswith(".png"):
+            opened.append(str(arguments[0]))
+
+    listening = True
+    sys.addaudithook(hear)
+    try:
+        assert store.prune(older_than=2.5 * DAY).entries.files == 1
+        assert opened == []
+        assert store.prune(verify=True).damaged.files == 1
+        assert len(set(opened)) == 2
+    finally:
+        listening = False
+
+
 def test_prune_removes_damaged_entries_and_what_killed_writers_left(store: Store) -> None:
     keys = filled(store, 3)
     damage(entry_file(store, keys[0]))
     damage(entry_file(store, keys[1]))
     with pytest.warns(UserWarning, match="damaged"):
-        store.get("views", keys[0])
+        got(store, "views", keys[0])
     folder = entry_file(store, keys[2]).parent
     old, young = (folder / f".{keys[2]}.png.{digit * 16}.tmp" for digit in "ab")
     for leftover in (old, young):
@@ -457,8 +514,9 @@ def test_prune_removes_damaged_entries_and_what_killed_writers_left(store: Store
     age(old, 2 * LEFTOVER_SECONDS)
     assert store.info().leftovers == Usage(2, 8)
     pruned = store.prune()
-    assert (pruned.entries.files, pruned.damaged.files) == (0, 2)
+    assert (pruned.entries.files, pruned.damaged.files) == (0, 1)
     assert pruned.leftovers == Usage(1, 4)
+    assert store.prune(verify=True).damaged.files == 1
     assert young.exists() and not old.exists()
     assert store.info().set_aside == Usage()
     assert left(store, keys) == [False, False, True]

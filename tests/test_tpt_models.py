@@ -20,7 +20,7 @@ from hb_tta.images import load_image
 from hb_tta.tpt import FewShotTuner, PromptTuner
 from hb_tta.tpt.encoders import DualEncoder
 from hb_tta.tpt.models import load_clip
-from hb_tta.tpt.prompts import (
+from hb_tta.tpt.prompt_learners import (
     PackedTextEncoder,
     PromptLayout,
     UniversalTextEncoder,
@@ -102,7 +102,7 @@ def test_an_untuned_prompt_gives_the_features_of_its_text(make):
 @pytest.mark.parametrize("make", CAUSAL)
 @pytest.mark.parametrize("sequence", [1, 8, 96])
 def test_the_packed_backend_equals_the_universal_one(make, sequence, monkeypatch):
-    monkeypatch.setattr("hb_tta.tpt.prompts._SEQUENCE", sequence)
+    monkeypatch.setattr("hb_tta.tpt.prompt_learners._SEQUENCE", sequence)
     torch.manual_seed(0)
     encoder = DualEncoder(*make())
     layout = PromptLayout.of_names(encoder, "a photo of a", NAMES)

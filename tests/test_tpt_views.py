@@ -1,6 +1,7 @@
 """View filters, answers without tuning, crops, cached features, and whole tasks."""
 
 import json
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,15 +14,15 @@ from hb_tta.cli import main
 from hb_tta.datasets import load_tasks
 from hb_tta.errors import UserError
 from hb_tta.families import get_family
-from hb_tta.store import Store
+from hb_tta.store import MemoryStore, Store
 from hb_tta.store.features import image_identities
-from hb_tta.store.fill import MemoryStore
 from hb_tta.tpt import evaluate, select_views, table
-from hb_tta.tpt.combiners import COMBINERS, Views
 from hb_tta.tpt.evaluate import TptSettings, evaluate_classification, evaluate_few_shot
 from hb_tta.tpt.filters import view_entropy
 from hb_tta.tpt.models import load_clip
 from hb_tta.tpt.views import ViewFeatures, ViewRequest, crop_views
+from hb_tta.tta.combine import Combiner, combine_classes
+from hb_tta.tta.rule import Embedded
 
 
 @pytest.fixture(scope="module")
@@ -93,50 +94,68 @@ def test_wrong_filters_are_told():
 # ── Answers without tuning ───────────────────────────────────────────────────────────────────────
 
 
-def seen(selection=0.25, **shape):
-    logits, features = some_views(**shape)
+class Seen(NamedTuple):
+    """What rules of classes are given: ``combine_classes``'s arguments."""
+
+    logits: torch.Tensor
+    chosen: torch.Tensor
+    embedded: Embedded
+
+    def combined(self):
+        return combine_classes(*self)
+
+
+def seen(selection=0.25):
+    logits, features = some_views()
     text = F.normalize(torch.randn(7, 8, generator=torch.Generator().manual_seed(1)), dim=-1)
     scale = torch.tensor(30.0)
     logits = scale * features @ text.T
-    return Views(features, text, logits, scale, select_views(logits, features, selection=selection))
+    chosen = select_views(logits, features, selection=selection)
+    return Seen(logits, chosen, Embedded(features, text, scale))
 
 
 def test_answers_are_probabilities_and_equal_for_equal_views():
     views = seen()
-    same = views.features_BVD[:, :1].expand(-1, 20, -1)
-    logits = views.logits_BVC[:, :1].expand(-1, 20, -1)
-    alike = views._replace(features_BVD=same, logits_BVC=logits)
-    for name, combine in COMBINERS.items():
-        chances = combine(views)
+    features = views.embedded.features_RVD
+    logits = views.logits[:, :1]
+    same = views.embedded._replace(features_RVD=features[:, :1].expand(-1, 20, -1))
+    alike = Seen(logits.expand(-1, 20, -1), views.chosen, same).combined()
+    for name, chances in views.combined().items():
         torch.testing.assert_close(chances.sum(-1), torch.ones(3))
-        assert combine(alike).argmax(-1).tolist() == logits[:, 0].argmax(-1).tolist(), name
-    one = Views(*(v[:, :1] if v.dim() == 3 else v for v in views[:4]), torch.zeros(3, 1).long())
-    for combine in COMBINERS.values():
-        assert combine(one).argmax(-1).tolist() == logits[:, 0].argmax(-1).tolist()
+        assert alike[name].argmax(-1).tolist() == logits[:, 0].argmax(-1).tolist(), name
+    single = views.embedded._replace(features_RVD=features[:, :1])
+    one = Seen(logits, torch.zeros(3, 1).long(), single).combined()
+    for chances in one.values():
+        assert chances.argmax(-1).tolist() == logits[:, 0].argmax(-1).tolist()
 
 
-def test_zero_counts_votes_and_breaks_ties_by_mean_probability():
+def test_zero_counts_votes_and_a_tie_goes_to_the_real_images_side():
     logits = torch.tensor(
         [[[9.0, 0, 0], [0, 3.0, 0], [0, 3.0, 0]], [[4.0, 0, 0], [0, 5.0, 0], [0, 0, 0]]]
     )
-    views = Views(
-        torch.zeros(2, 3, 2),
-        torch.zeros(3, 2),
-        logits,
-        torch.tensor(1.0),
-        torch.tensor([[0, 1, 2], [0, 1, 0]])[:, :3],
-    )
-    assert COMBINERS["zero"](views).argmax(-1).tolist() == [1, 0]
-    tie = views._replace(selected_BK=torch.tensor([[0, 1], [0, 1]]))
-    assert COMBINERS["zero"](tie).argmax(-1).tolist() == [0, 1]
+    embedded = Embedded(torch.zeros(2, 3, 2), torch.zeros(3, 2), torch.tensor(1.0))
+    votes = Seen(logits, torch.tensor([[0, 1, 2], [0, 1, 2]]), embedded)
+    assert votes.combined()["zero"].argmax(-1).tolist() == [1, 0]
+    tie = votes._replace(chosen=torch.tensor([[0, 1], [0, 1]]))
+    assert tie.combined()["zero"].argmax(-1).tolist() == [0, 0]
+
+
+def test_classes_and_words_are_combined_by_one_rule():
+    """ZERO and the mean of a CLIP's views are an MLLM's, of the same logits and trusted views."""
+    views = seen(selection=0.5)
+    together = views.combined()
+    for row, logits_VK in enumerate(views.logits):
+        mean, zero = Combiner("mean")(logits_VK), Combiner("zero", share=0.5)(logits_VK)
+        torch.testing.assert_close(together["average"][row], mean.softmax(-1))
+        torch.testing.assert_close(together["zero"][row], zero.softmax(-1))
 
 
 def test_mta_is_the_alternation_of_its_paper():
     """Against a plain loop over one image, written from the paper's equations 5 and 7."""
     views = seen()
-    found = COMBINERS["mta"](views)
+    found = views.combined()["mta"]
     for row in range(3):
-        f, p = views.features_BVD[row], views.logits_BVC[row].softmax(-1)
+        f, p = views.embedded.features_RVD[row], views.logits[row].softmax(-1)
         distances = torch.tensor([[float((a - b).norm()) for b in f] for a in f])
         near = distances.sort(-1).values[:, 1 : 1 + int(0.3 * 19)]
         h2 = 0.5 * (near**2).mean(-1)
@@ -149,7 +168,7 @@ def test_mta_is_the_alternation_of_its_paper():
                 w = y * torch.exp(-((f - mode) ** 2).sum(-1) / (2 * h2))
                 mode = (w[:, None] * f).sum(0) / w.sum()
                 mode = mode / mode.norm()
-        expected = (30 * mode @ views.text_CD.T).softmax(-1)
+        expected = (30 * mode @ views.embedded.text_KD.T).softmax(-1)
         torch.testing.assert_close(found[row], expected, atol=1e-4, rtol=0)
 
 

@@ -16,19 +16,23 @@ from typing import Any
 
 import pytest
 import torch
-from hb_tta.training import run as run_module
+from hb_tta.training import checkpoints, steps
 from hb_tta.training import train as train_module
-from hb_tta.training.data import PocketSource, Record
+from hb_tta.training.data import Rows
 from hb_tta.training.export import read_lora
+from hb_tta.training.frozen import load_generator
 from hb_tta.training.lora import add_lora, lora_parameters
 from hb_tta.training.objectives import RewardObjective
 from hb_tta.training.recipes import Settings, get_recipe
 from hb_tta.training.rollout import Rollout
+from hb_tta.training.schedule import gradient_steps, learning_rate
 from hb_tta.training.train import train
 from safetensors.torch import load_file
 
 from hb_tta.cli import main
 from hb_tta.context import DescribedContext
+from hb_tta.datasets.pocket import PocketExamples
+from hb_tta.datasets.samples import Example
 from hb_tta.errors import UserError
 from hb_tta.families import get_family
 from hb_tta.rewards import load_rewards
@@ -159,13 +163,13 @@ def test_micro_batches_are_one_batch(settings, tmp_path):
 def test_losses_do_not_depend_on_the_batch(settings):
     """In double precision the gradient of a batch of 4 is that of 4 micro-batches to 1e-5."""
     family = get_family("pocket")
-    generator = train_module._generator(settings, family, torch.device("cpu"))
+    generator = load_generator(settings, family, torch.device("cpu"))
     (evaluator,) = load_rewards(["global"], family)
     pipe = generator.pipe
     add_lora(pipe.unet)
     for model in (pipe.unet, pipe.vae, evaluator):
         model.double()
-    records = [r for r in PocketSource().read(0, 4) if isinstance(r, Record)]
+    records = [r for r in Rows(PocketExamples()).read(0, 4) if isinstance(r, Example)]
     images, texts = [r.context.image for r in records], [str(r.description) for r in records]
     with torch.no_grad():
         contexts = [DescribedContext(*pair) for pair in zip(images, texts, strict=True)]
@@ -268,10 +272,10 @@ def _quiet_train(settings: Settings, out: Path) -> None:
 
 
 def test_an_interrupt_saves_and_goes_on(settings, tmp_path, monkeypatch):
-    forward = train_module._forward
+    forward = steps.forward
     monkeypatch.setattr(
-        train_module,
-        "_forward",
+        steps,
+        "forward",
         lambda *given: (os.kill(os.getpid(), signal.SIGINT), forward(*given))[1],
     )
     with pytest.raises(KeyboardInterrupt):
@@ -283,18 +287,18 @@ def test_an_interrupt_saves_and_goes_on(settings, tmp_path, monkeypatch):
 
 def test_steps_with_gradient_anywhere(settings, tmp_path):
     chosen = replace(settings, gradient_at="anywhere", num_inference_steps=25, gradient_steps=3)
-    drawn = [train_module._gradient_steps(chosen, step) for step in range(50)]
+    drawn = [gradient_steps(chosen, step) for step in range(50)]
     for part, (low, high) in enumerate(((0, 8), (8, 17), (17, 25))):
         assert {steps[part] for steps in drawn} <= set(range(low, high))
         assert len({steps[part] for steps in drawn}) > 3
-    assert drawn[3] == train_module._gradient_steps(chosen, 3)
-    assert train_module._gradient_steps(replace(chosen, gradient_at="end"), 3) == [22, 23, 24]
+    assert drawn[3] == gradient_steps(chosen, 3)
+    assert gradient_steps(replace(chosen, gradient_at="end"), 3) == [22, 23, 24]
     train(replace(settings, gradient_at="anywhere"), tmp_path / "run", quiet=True)
     assert lora_of(tmp_path / "run").abs().max() > 0
 
 
 def test_the_rate_warms_up_and_falls(settings):
-    rate = train_module._learning_rate
+    rate = learning_rate
     chosen = replace(settings, learning_rate=1.0, warmup_steps=4, max_steps=20, decay_steps=20)
     assert [rate(chosen, step) for step in (0, 3, 4, 10, 19)] == pytest.approx(
         [0.2, 0.8, 0.8, 0.5, 0.05]
@@ -342,20 +346,18 @@ def test_a_run_that_loses_its_diversity_stops(settings, tmp_path):
 
 
 def test_steps_that_are_not_finite_are_skipped_and_counted(settings, tmp_path, monkeypatch):
-    forward, calls = train_module._forward, []
+    forward, calls = steps.forward, []
 
     def sometimes(*given):
         losses, figures = forward(*given)
         calls.append(1)
         return (losses * float("nan") if len(calls) == 1 else losses), figures
 
-    monkeypatch.setattr(train_module, "_forward", sometimes)
+    monkeypatch.setattr(steps, "forward", sometimes)
     result = train(settings, tmp_path / "run", quiet=True)
     assert result["skipped"] == 1 and torch.isfinite(lora_of(tmp_path / "run")).all()
     monkeypatch.setattr(train_module, "MOST_SKIPPED", 2)
-    monkeypatch.setattr(
-        train_module, "_forward", lambda *given: (forward(*given)[0] * float("nan"), {})
-    )
+    monkeypatch.setattr(steps, "forward", lambda *given: (forward(*given)[0] * float("nan"), {}))
     with pytest.raises(UserError, match="not finite in 2 steps"):
         train(replace(settings, max_steps=5), tmp_path / "nan", quiet=True)
 
@@ -379,7 +381,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(settings, tmp_path, monkeypatch,
     train(replace(settings, max_steps=1), tmp_path / "run", quiet=True)
     before = (tmp_path / "run" / "checkpoint.safetensors").read_bytes()
 
-    write = run_module.write_aside
+    write = checkpoints.write_aside
 
     def full(path, data):
         if Path(path).name == "checkpoint.safetensors":
@@ -387,7 +389,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(settings, tmp_path, monkeypatch,
         write(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "write_aside", full)
+        patch.setattr(checkpoints, "write_aside", full)
         with pytest.raises(OSError):
             train(settings, tmp_path / "run", quiet=True)
     assert (tmp_path / "run" / "checkpoint.safetensors").read_bytes() == before
@@ -398,7 +400,7 @@ def test_out_of_memory_names_what_to_try(settings, tmp_path, monkeypatch):
     def exhausted(*given):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(train_module, "_forward", exhausted)
+    monkeypatch.setattr(steps, "forward", exhausted)
     with pytest.raises(UserError, match="--set micro_batch_size=2"):
         train(settings, tmp_path / "a", quiet=True)
     with pytest.raises(UserError, match="--set memory=block"):

@@ -7,21 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hb_tta.training.data import (
-    BadRecord,
-    BongardSource,
-    FolderSource,
-    Interleaved,
-    JsonlSource,
-    PocketSource,
-    Record,
-    open_source,
-)
+from hb_tta.training.data import BadRecord, Interleaved, Rows, open_source
 from hb_tta.training.prepare import Order, Prepared, Share, describe_all
 from hb_tta.training.recipes import RECIPES, get_recipe, to_json, with_changes
 from PIL import Image
 
 from hb_tta.cli import main
+from hb_tta.cli.requests import read_requests
+from hb_tta.datasets.bongard_hoi import BongardExamples
+from hb_tta.datasets.folders import FolderExamples
+from hb_tta.datasets.imagenet import imagenet_examples
+from hb_tta.datasets.jsonl import JsonlExamples
+from hb_tta.datasets.pocket import PocketExamples
+from hb_tta.datasets.samples import Example
 from hb_tta.describe import DescriberSpec
 from hb_tta.errors import UserError
 from hb_tta.images import pixel_digest
@@ -122,19 +120,19 @@ def test_jsonl_rows_and_what_is_wrong_with_them(tmp_path):
     ]
     path = tmp_path / "data.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{not json\n")
-    source = JsonlSource(path)
+    source = Rows(JsonlExamples(path))
     assert source.size() == 8
     read = list(source.read(0, 100))
     first, second = read[:2]
-    assert isinstance(first, Record) and first.context.ground_truth == "yes"
+    assert isinstance(first, Example) and first.context.ground_truth == "yes"
     assert first.context.guidance == "Is it red?" and first.description is None
-    assert isinstance(second, Record) and second.description == "a red square"
+    assert isinstance(second, Example) and second.description == "a red square"
     reasons = [bad.reason for bad in read[2:] if isinstance(bad, BadRecord)]
     assert len(reasons) == 6
-    parts = ("missing.png", "broken.png", "'image'", "sing", "question is 3", "")
+    parts = ("missing.png", "broken.png", 'no "image"', "'sing'", '"question" is 3', "not JSON")
     for number, (reason, part) in enumerate(zip(reasons, parts, strict=True), 3):
         assert reason.startswith(f"line {number}: ") and part in reason
-    assert [pixel_digest(r.context.image) for r in source.read(1, 2) if isinstance(r, Record)]
+    assert [pixel_digest(r.context.image) for r in source.read(1, 2) if isinstance(r, Example)]
 
 
 def test_an_empty_file_is_told(tmp_path):
@@ -144,24 +142,80 @@ def test_an_empty_file_is_told(tmp_path):
 
 
 def test_pocket_rows_do_not_depend_on_how_they_are_read():
-    some, whole = PocketSource(), PocketSource()
+    some, whole = Rows(PocketExamples()), Rows(PocketExamples())
     rows = list(whole.read(0, 30))
     again = [*some.read(20, 30), *some.read(0, 20)]
     assert [r.description for r in again] == [r.description for r in rows[20:] + rows[:20]]
     truths = [r.context.ground_truth for r in rows]
     assert truths.count("yes") == truths.count("no") == 15
-    assert PocketSource(seed=1).fingerprint() != whole.fingerprint()
+    assert Rows(PocketExamples(seed=1)).fingerprint() != whole.fingerprint()
+
+
+@pytest.mark.parametrize("form", ["mark", "array", "mark and array", "windows"])
+def test_a_file_may_begin_with_a_mark_or_be_an_array(tmp_path, form):
+    save_image(tmp_path / "a.png", 9)
+    rows = [{"image": "a.png", "question": f"q{n}", "answer": "ja ü"} for n in range(3)]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    plain = tmp_path / "plain.jsonl"
+    plain.write_text(text, encoding="utf-8")
+    if "array" in form:
+        text = json.dumps(rows, ensure_ascii=False, indent=1)
+    if form == "windows":
+        text = text.replace("\n", "\r\n")
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(text.encode("utf-8-sig" if "mark" in form else "utf-8"))
+    source, same = open_source(str(path)), open_source(str(plain))
+    assert source is not None and same is not None
+    read = list(source.read(0, 9))
+    assert [r.context.guidance for r in read if isinstance(r, Example)] == ["q0", "q1", "q2"]
+    assert source.fingerprint() == same.fingerprint()
+    asked = [request.question for request in read_requests(path, "vqa")]
+    assert asked == ["q0", "q1", "q2"]
+
+
+def test_rows_are_told_by_their_own_lines_and_items(tmp_path):
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(b'\n{"image": "gone.png"}\n\n"text"\n\xff\n')
+    reasons = [bad.reason for bad in Rows(JsonlExamples(path)).read(0, 9)]
+    assert reasons[0].startswith("line 2: there is no image")
+    assert reasons[1].startswith("line 4: it is not a JSON object")
+    assert reasons[2].startswith("line 5: it is not UTF-8")
+    path.write_text('[{"image": "gone.png"},\n 3]')
+    reasons = [bad.reason for bad in Rows(JsonlExamples(path)).read(0, 9)]
+    assert reasons[0].startswith("item 1: there is no image")
+    assert reasons[1].startswith("item 2: it is not a JSON object")
+    path.write_text('[{"image": "gone.png"},')
+    with pytest.raises(UserError, match="no JSON array"):
+        JsonlExamples(path)
 
 
 def test_images_in_class_folders(tmp_path):
-    for number, name in enumerate(("n01", "n02") * 4):
-        save_image(tmp_path / "train" / name / f"{number}.JPEG", number)
-    (tmp_path / "classes.txt").write_text("n01 tench, Tinca tinca\nn02 goldfish\n")
-    source = FolderSource(tmp_path / "train")
-    truths = [r.context.ground_truth for r in source.read(0, 8) if isinstance(r, Record)]
-    assert sorted(truths) == ["goldfish"] * 4 + ["tench"] * 4
-    with pytest.raises(UserError, match="no images"):
-        FolderSource(tmp_path / "nothing")
+    root = tmp_path / "train"
+    for number, name in enumerate(("n01", "n02_b") * 4):
+        save_image(root / name / f"{number}.JPEG", number)
+    for name in (".ipynb_checkpoints/0.JPEG", "n01/.ipynb_checkpoints/1.JPEG", "n01/._0.JPEG"):
+        save_image(root / name, 99)
+    save_image(root / "__MACOSX" / "n01" / "0.JPEG", 99)
+    (tmp_path / "classes.txt").write_text("n01 of another data set\n")
+
+    def truths() -> list[str]:
+        read = Rows(FolderExamples(root)).read(0, 99)
+        return sorted(str(r.context.ground_truth) for r in read if isinstance(r, Example))
+
+    assert truths() == ["n01"] * 4 + ["n02 b"] * 4
+    (root / "classes.txt").write_text("n01 tench, Tinca tinca\nn02_b goldfish\n")
+    assert truths() == ["goldfish"] * 4 + ["tench"] * 4
+    with pytest.raises(UserError, match="there is no folder"):
+        FolderExamples(tmp_path / "nothing")
+    with pytest.raises(UserError, match="one folder 'train', whose images lie deeper"):
+        FolderExamples(tmp_path)
+
+
+def test_folders_of_wordnet_ids_are_named_as_for_evaluation(tmp_path):
+    for name in ("n01440764", "n01443537"):
+        save_image(tmp_path / name / "0.png", 5)
+    read = Rows(imagenet_examples(tmp_path)).read(0, 2)
+    assert {r.context.ground_truth for r in read if isinstance(r, Example)} == {"tench", "goldfish"}
 
 
 def test_bongard_hoi_takes_positives_once(tmp_path):
@@ -179,14 +233,14 @@ def test_bongard_hoi_takes_positives_once(tmp_path):
         [[item(2, "hold")], [item(1, "kick"), item(7, "kick")], "kick"],
     ]
     (tmp_path / "bongard_hoi_train.json").write_text(json.dumps(tasks))
-    source = BongardSource(tmp_path)
+    source = Rows(BongardExamples(tmp_path))
     assert source.size() == 3
     first, _, missing = source.read(0, 9)
-    assert isinstance(first, Record) and isinstance(missing, BadRecord)
+    assert isinstance(first, Example) and isinstance(missing, BadRecord)
     assert first.context.guidance == "person | sports ball"
     assert (first.context.ground_truth, first.context.task) == ("kick", "hoi")
     with pytest.raises(UserError, match="--data FOLDER"):
-        BongardSource(None)
+        BongardExamples(None)
 
 
 def test_hub_data_is_read_from_a_copy(tmp_path):
@@ -211,17 +265,17 @@ def test_hub_data_is_read_from_a_copy(tmp_path):
     source = open_source(str(tmp_path / "vqa"), "vqav2")
     assert source is not None
     read = list(source.read(1, 4))
-    assert [type(row) for row in read] == [BadRecord, Record, BadRecord]
-    assert isinstance(read[1], Record) and read[1].context.guidance == "q2"
+    assert [type(row) for row in read] == [BadRecord, Example, BadRecord]
+    assert isinstance(read[1], Example) and read[1].context.guidance == "q2"
 
 
 def test_sources_take_turns():
-    a, b = PocketSource(seed=1), PocketSource(seed=2)
+    a, b = Rows(PocketExamples(seed=1)), Rows(PocketExamples(seed=2))
     mixed = Interleaved([a, b])
-    rows = [r.description for r in mixed.read(0, 8) if isinstance(r, Record)]
-    assert rows[::2] == [r.description for r in a.read(0, 4) if isinstance(r, Record)]
-    assert rows[1::2] == [r.description for r in b.read(0, 4) if isinstance(r, Record)]
-    assert [r.description for r in mixed.read(3, 6) if isinstance(r, Record)] == rows[3:6]
+    rows = [r.description for r in mixed.read(0, 8) if isinstance(r, Example)]
+    assert rows[::2] == [r.description for r in a.read(0, 4) if isinstance(r, Example)]
+    assert rows[1::2] == [r.description for r in b.read(0, 4) if isinstance(r, Example)]
+    assert [r.description for r in mixed.read(3, 6) if isinstance(r, Example)] == rows[3:6]
 
 
 @pytest.mark.parametrize("data, message", [("nowhere", "is no file"), (None, "names no data")])
@@ -265,7 +319,7 @@ def test_processes_share_the_shards(tmp_path):
     for name, processes in (("one", 1), ("two", 2)):
         for rank in range(processes):
             describe_all(
-                PocketSource(), 50, tmp_path / name, spec, share=Share(rank, processes),
+                Rows(PocketExamples()), 50, tmp_path / name, spec, share=Share(rank, processes),
                 device="cpu", progress=lambda *given: None,
             )  # fmt: skip
     ours, theirs = (
@@ -277,9 +331,10 @@ def test_processes_share_the_shards(tmp_path):
 def test_nothing_to_train_on_is_told(tmp_path):
     path = tmp_path / "data.jsonl"
     path.write_text('{"image": "missing.png"}\n' * 3)
+    source, spec = Rows(JsonlExamples(path)), DescriberSpec(Weights("nobody/asks"))
     describe_all(
-        JsonlSource(path), 3, tmp_path / "d", DescriberSpec(Weights("nobody/asks")), share=Share(),
-        device="cpu", progress=lambda *given: None,
+        source, 3, tmp_path / "d", spec, share=Share(), device="cpu",
+        progress=lambda *given: None,
     )  # fmt: skip
     from safetensors.numpy import save_file
 

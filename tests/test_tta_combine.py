@@ -1,16 +1,22 @@
 """The rules that combine views are what their papers say, on tensors small enough to see."""
 
 import math
+import sys
 
 import pytest
 import torch
 
 from hb_tta.errors import UserError
-from hb_tta.tta.combine import RULES, Combiner, confidence, entropy, mean, selection, zero
+from hb_tta.tta.combine import RULES, Combiner, rules_for
+from hb_tta.tta.rule import CLASSES, WORDS, Rule, Views, entropy, tie_break
 
 
 def logits(*views: list[float]) -> torch.Tensor:
     return torch.tensor(views)
+
+
+def combine(rule: str, logits_VK: torch.Tensor, real_weight: float = 1.0, share: float = 0.5):
+    return Combiner(rule, real_weight, share)(logits_VK)
 
 
 def random_logits(*shape: int) -> torch.Tensor:
@@ -19,14 +25,16 @@ def random_logits(*shape: int) -> torch.Tensor:
 
 def test_the_mean_is_the_papers():
     logits_VK = logits([1.0, 5.0], [3.0, 1.0], [5.0, 3.0])
-    assert torch.equal(mean(logits_VK), torch.tensor([3.0, 3.0]))
-    assert torch.allclose(mean(logits_VK, real_weight=4.0), torch.tensor([12 / 6, 24 / 6]))
-    assert torch.equal(mean(logits_VK, real_weight=0.0), torch.tensor([4.0, 2.0]))
+    assert torch.allclose(combine("mean", logits_VK), torch.tensor([3.0, 3.0]))
+    assert torch.allclose(
+        combine("mean", logits_VK, real_weight=4.0), torch.tensor([12 / 6, 24 / 6])
+    )
+    assert torch.equal(combine("mean", logits_VK, real_weight=0.0), torch.tensor([4.0, 2.0]))
 
 
 def test_the_mean_of_log_probabilities_gives_the_same_distribution():
     logits_VK = random_logits(5, 20)
-    one, other = mean(logits_VK), mean(logits_VK.log_softmax(-1))
+    one, other = combine("mean", logits_VK), combine("mean", logits_VK.log_softmax(-1))
     assert torch.allclose(one.softmax(-1), other.softmax(-1), atol=1e-6)
 
 
@@ -41,27 +49,70 @@ def test_confidence_weights_are_one_over_perplexity():
     perplexity_V = entropy(logits_VK).exp()
     weights_V = 1 / perplexity_V
     expected = (weights_V[:, None] * logits_VK).sum(0) / weights_V.sum()
-    assert torch.allclose(confidence(logits_VK), expected)
-    assert confidence(logits_VK)[0] > mean(logits_VK)[0]
+    assert torch.allclose(combine("confidence", logits_VK), expected)
+    assert combine("confidence", logits_VK)[0] > combine("mean", logits_VK)[0]
 
 
 def test_selection_averages_the_probabilities_of_the_surest_views():
     logits_VK = logits([0.0, 0.1], [5.0, 0.0], [0.0, 0.0], [0.0, 3.0])
     expected = logits_VK[[1, 3]].softmax(-1).mean(0)
-    assert torch.allclose(selection(logits_VK, share=0.5).softmax(-1), expected)
-    alone = selection(logits_VK, share=0.01).softmax(-1)
+    assert torch.allclose(combine("selection", logits_VK, share=0.5).softmax(-1), expected)
+    alone = combine("selection", logits_VK, share=0.01).softmax(-1)
     assert torch.allclose(alone, logits_VK[1].softmax(-1))
 
 
-def test_zero_takes_a_vote_and_breaks_ties_by_probability():
+def test_zero_takes_a_vote():
     logits_VK = logits([4.0, 0.0, 0.0], [0.0, 5.0, 0.0], [0.0, 6.0, 0.0])
-    assert zero(logits_VK, share=1.0).argmax() == 1
-    assert zero(logits_VK, real_weight=3.0, share=1.0).argmax() == 0
-    assert zero(logits_VK[:2], share=1.0).argmax() == 1  # one vote each, the second is surer
-    assert zero(logits_VK, share=1.0)[2].isfinite()
+    assert combine("zero", logits_VK, share=1.0).argmax() == 1
+    assert combine("zero", logits_VK, real_weight=3.0, share=1.0).argmax() == 0
+    assert combine("zero", logits_VK, share=1.0)[2].isfinite()
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("what", ["mean", "zero"])
+def test_a_tie_goes_to_the_side_of_the_real_image(what):
+    """However sure the others are, and wherever the word stands in the vocabulary."""
+    for real, other in ((0, 2), (2, 0)):
+        views = torch.zeros(2, 3)
+        views[0, real], views[1, other] = 5.0, 5.0
+        if what == "zero":
+            views[1, other] = 9.0  # surer; a mean of logits would not be tied
+        assert combine(what, views, share=1.0).argmax() == real
+        rows_VRK = torch.stack([views, views.flip(0), views[:, [1, 0, 2]]], 1)
+        alone = torch.stack([combine(what, rows_VRK[:, r], share=1.0) for r in range(3)])
+        assert torch.equal(combine(what, rows_VRK, share=1.0), alone)
+
+
+def test_a_tie_among_others_goes_to_the_earlier_view():
+    say = torch.eye(4) * 6
+    votes = [say[0], say[3], say[2], say[2], say[3]]  # two each for 2 and 3, one for the real one's
+    assert combine("zero", torch.stack(votes), share=1.0).argmax() == 3
+    assert combine("zero", torch.stack([votes[0], *votes[:0:-1]]), share=1.0).argmax() == 3
+    swapped = torch.stack([votes[0], votes[2], votes[1], votes[3], votes[4]])
+    assert combine("zero", swapped, share=1.0).argmax() == 2
+
+
+def test_a_view_without_weight_settles_no_tie():
+    say = torch.eye(3) * 6
+    views = torch.stack([say[2], say[1], say[2]])
+    assert combine("zero", views, real_weight=0.0, share=1.0).argmax() == 1
+    assert combine("zero", views, share=1.0).argmax() == 2
+
+
+def test_where_no_view_says_a_tied_word_nothing_is_added():
+    logits_VK = logits([2.0, 2.0, 3.0], [2.0, 2.0, -9.0])
+    tied = torch.tensor([2.0, 2.0, -3.0])
+    assert tie_break(tied, Views(logits_VK)).tolist() == [1.0, 0.0, 0.0]  # the second view's
+    said = Views(logits([0.0, 0.0, 3.0], [0.0, 0.0, 3.0]))
+    assert tie_break(tied, said).tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("rule", rules_for(WORDS))
+def test_without_ties_a_rule_gives_its_scores_as_they_are(rule):
+    views = Views(random_logits(6, 3, 30))
+    assert torch.equal(RULES.get(rule)(views), RULES.get(rule).scores(views))
+
+
+@pytest.mark.parametrize("rule", rules_for(WORDS))
 def test_identical_views_say_what_one_says(rule):
     single_K = random_logits(30)
     combined_K = Combiner(rule)(single_K.expand(5, 30))
@@ -70,15 +121,16 @@ def test_identical_views_say_what_one_says(rule):
         assert torch.allclose(combined_K.softmax(-1), single_K.softmax(-1), atol=1e-6)
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_the_order_of_generated_views_does_not_matter(rule):
+@pytest.mark.parametrize("rule", rules_for(WORDS))
+def test_the_order_of_generated_views_does_not_matter_where_nothing_ties(rule):
     logits_VRK = random_logits(6, 3, 30)
+    logits_VRK[2:5, :, 7] += 12.0  # three views agree
     shuffled = logits_VRK[[0, 4, 2, 5, 1, 3]]
     one, other = Combiner(rule, 2.0)(logits_VRK), Combiner(rule, 2.0)(shuffled)
     assert torch.allclose(one, other, atol=1e-5)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", rules_for(WORDS))
 def test_rows_do_not_see_each_other(rule):
     logits_VRK = random_logits(4, 3, 30)
     together = Combiner(rule)(logits_VRK)
@@ -86,7 +138,7 @@ def test_rows_do_not_see_each_other(rule):
     assert torch.allclose(together, alone, atol=1e-6)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", rules_for(WORDS))
 def test_a_weight_of_zero_leaves_the_real_view_out(rule):
     logits_VK = random_logits(4, 30)
     other = torch.cat([torch.full((1, 30), -math.inf), logits_VK[1:]])
@@ -112,3 +164,63 @@ def test_wrong_settings(settings, part):
 def test_no_view_is_left():
     with pytest.raises(UserError, match="leaves no view"):
         Combiner(real_weight=0.0)(random_logits(1, 5))
+
+
+# ── Rules of other packages ──────────────────────────────────────────────────────────────────────
+
+PLUGIN = """
+from hb_tta.tta.rule import CLASSES, WORDS, rule
+
+@rule(WORDS, CLASSES)
+def median(views):
+    return views.logits_VRK.median(0).values
+
+def no_rule(views):
+    return views
+"""
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Installs a package whose entry point names something of ``PLUGIN``."""
+
+    def install(name: str, what: str) -> None:
+        (tmp_path / "hb_tta_medians.py").write_text(PLUGIN)
+        info = tmp_path / "medians-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: medians\nVersion: 1.0\n")
+        entry = f"[hb_tta.combiners]\n{name} = hb_tta_medians:{what}\n"
+        (info / "entry_points.txt").write_text(entry)
+        monkeypatch.syspath_prepend(tmp_path)
+        sys.modules.pop("hb_tta_medians", None)
+
+    return install
+
+
+def test_an_installed_rule_combines_words_and_classes(package):
+    package("median", "median")
+    logits_VK = random_logits(5, 30)
+    assert torch.equal(Combiner("median")(logits_VK), logits_VK.median(0).values)
+    assert list(rules_for(CLASSES)) == ["zero-shot", "average", "zero", "mta", "median"]
+    assert isinstance(rules_for(WORDS)["median"], Rule)
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "told"),
+    [
+        ("mean", "median", "'medians' names its combiner 'mean' as a built-in one"),
+        ("odd", "no_rule", "'odd' of the package 'medians' is no rule: put @hb_tta"),
+        ("odd", "missing", "'odd' of the package 'medians' does not import"),
+        ("tpt", "median", "'tpt' of the package 'medians' has the name of what is tuned"),
+    ],
+)
+def test_a_wrong_rule_of_another_package_is_named(package, name, what, told):
+    package(name, what)
+    for ask in (lambda: rules_for(CLASSES), lambda: Combiner(name)):
+        with pytest.raises(UserError, match=told):
+            ask()
+
+
+def test_a_rule_of_classes_is_no_choice_for_words():
+    with pytest.raises(UserError, match="choose from mean, confidence, selection, zero$"):
+        Combiner("mta")

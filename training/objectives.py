@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from hb_tta.training.rollout import Rollout, draw_noise
 from torch import Tensor
 
-from hb_tta.rewards import Reward
+from hb_tta.rewards import Judge
 
 Key = tuple[int, int]
 """(epoch, index) of a sample: with the seed, all that its noise depends on."""
@@ -45,7 +45,7 @@ class RewardObjective:
     """
 
     rollout: Rollout
-    rewards: Sequence[Reward]
+    rewards: Sequence[Judge]
     weights: Mapping[str, float]
     scale: float
     seed: int
@@ -112,7 +112,7 @@ class DenoisingObjective:
         return given
 
 
-def judge(rewards: Sequence[Reward], pixels: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def judge(rewards: Sequence[Judge], pixels: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Every reward of images, (B,)."""
     return {name: score for reward in rewards for name, score in reward(pixels, batch).items()}
 
@@ -126,8 +126,3 @@ def noise_of(rollout: Rollout, seed: int, keys: Sequence[Key]) -> Tensor:
     """First noise, a row a key."""
     rows = [draw_noise(seed, epoch, [index], rollout.latent_shape) for epoch, index in keys]
     return torch.cat(rows).to(rollout.unet.dtype)
-
-
-def as_device(rewards: Sequence[Any], device: Any) -> list[Any]:
-    """The judges on a device."""
-    return [reward.to(device) for reward in rewards]

@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from hb_tta.training.data import BadRecord, Record, Source
+from hb_tta.training.data import BadRecord, Source
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from hb_tta.context import DescribedContext
+from hb_tta.datasets.samples import Example
 from hb_tta.describe import DescriberSpec
 from hb_tta.describe.templates import TEMPLATE_VERSION, training_prompt
 from hb_tta.disk import write_aside
@@ -32,8 +33,8 @@ from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.generators.description import fit_description
 from hb_tta.generators.hummingbird import HummingbirdGenerator
 from hb_tta.images import pixel_digest
-from hb_tta.rewards import Reward
-from hb_tta.rewards.evaluator import pixels_of
+from hb_tta.rewards import Judge
+from hb_tta.rewards.pixels import pixels_of
 from hb_tta.store import content_key
 
 SHARD = 16  # rows a shard, and that models take at once
@@ -91,11 +92,11 @@ def describe_all(
         describer.unload()
 
 
-def _needs_description(record: Record | BadRecord) -> bool:
-    return isinstance(record, Record) and record.description is None
+def _needs_description(record: Example | BadRecord) -> bool:
+    return isinstance(record, Example) and record.description is None
 
 
-def _described(records: Sequence[Record | BadRecord], describer: Any) -> list[dict[str, Any]]:
+def _described(records: Sequence[Example | BadRecord], describer: Any) -> list[dict[str, Any]]:
     """Every row's texts; a ground truth stands in no file that evaluation reads."""
     rows: list[dict[str, Any]] = [
         {"bad": record.reason}
@@ -111,7 +112,7 @@ def _described(records: Sequence[Record | BadRecord], describer: Any) -> list[di
     missing = {
         i: record.context
         for i, record in enumerate(records)
-        if isinstance(record, Record) and record.description is None
+        if isinstance(record, Example) and record.description is None
     }
     if missing:
         texts = describer.describe_with(
@@ -132,7 +133,7 @@ def encode_all(
     described: Path,
     folder: Path,
     generator: HummingbirdGenerator,
-    rewards: Sequence[Reward],
+    rewards: Sequence[Judge],
     *,
     with_latents: bool,
     share: Share,
@@ -155,7 +156,7 @@ def encode_all(
         good = [
             (record, row["description"])
             for record, row in zip(records, texts, strict=True)
-            if isinstance(record, Record) and "bad" not in row
+            if isinstance(record, Example) and "bad" not in row
         ]
         if good:
             tensors = _encoded(good, generator, rewards, with_latents)
@@ -165,9 +166,9 @@ def encode_all(
 
 @torch.no_grad()
 def _encoded(
-    good: list[tuple[Record, str]],
+    good: list[tuple[Example, str]],
     generator: HummingbirdGenerator,
-    rewards: Sequence[Reward],
+    rewards: Sequence[Judge],
     with_latents: bool,
 ) -> dict[str, Tensor]:
     """The shard's tensors, a row a good record."""

@@ -1,11 +1,11 @@
-"""The folder of a training: its settings, its checkpoint, its LoRA, its metrics.
+"""The folder of a training: its settings, its metrics and its bad rows.
 
 Every file is whole or absent, and the checkpoint is one file, so a process that is killed at any
 moment leaves the last good state; what was logged after it is dropped when the run goes on.
 
     adapter_config.json, adapter_model.safetensors   the last LoRA, in PEFT's format
     best/                                            the one with the best held-out reward
-    checkpoint.safetensors                           LoRA and optimizer: where the run goes on
+    checkpoint.safetensors                           see checkpoints.py: where the run goes on
     run.json, metrics.jsonl, bad_records.jsonl       settings; a line a step or evaluation; bad rows
     samples/, convergence.png, tensorboard/          to look at
     .cache/                                          descriptions and embeddings; may be deleted
@@ -18,25 +18,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
-from hb_tta.training.lora import lora_parameters, lora_tensors, set_lora_tensors
 from hb_tta.training.recipes import FREE, Settings, to_json
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
 
 from hb_tta.disk import write_aside
 from hb_tta.errors import UserError
 
 CACHE = ".cache"  # hidden: what lies there is no part of the LoRA's fingerprint
-SETTINGS, CHECKPOINT, METRICS, BAD = (
-    "run.json",
-    "checkpoint.safetensors",
-    "metrics.jsonl",
-    "bad_records.jsonl",
-)
+SETTINGS, METRICS, BAD = "run.json", "metrics.jsonl", "bad_records.jsonl"
 
 
-class Run:
+class RunFolder:
     """A folder that holds one training.
 
     Args:
@@ -46,8 +37,6 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.metrics: list[dict[str, Any]] = []
-
-    # ── Settings ──
 
     def check_settings(self, settings: Settings, models: dict[str, Any]) -> None:
         """Writes them at the first start; afterwards they must be the same, ``FREE`` ones aside.
@@ -75,54 +64,6 @@ class Run:
                         "changed since; give another --out, or what it began with"
                     )
         write_aside(path, (json.dumps(now, indent=2) + "\n").encode())
-
-    # ── State ──
-
-    def save(self, unet: Any, optimizer: torch.optim.Optimizer, step: int, skipped: int) -> None:
-        """The state after ``step`` steps. The metrics must be written already."""
-        tensors = {f"lora.{name}": tensor for name, tensor in lora_tensors(unet).items()}
-        for index, state in optimizer.state_dict()["state"].items():
-            for name, value in state.items():
-                tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value).detach().cpu()
-        metadata = {"step": str(step), "skipped": str(skipped)}
-        write_aside(
-            self.folder / CHECKPOINT,
-            save({n: t.contiguous() for n, t in tensors.items()}, metadata),
-        )
-
-    def restore(self, unet: Any, optimizer: torch.optim.Optimizer) -> tuple[int, int]:
-        """Puts the last state back.
-
-        Returns:
-            Steps done and steps skipped; (0, 0) where there is no state yet.
-
-        Raises:
-            UserError: the checkpoint is damaged.
-        """
-        path = self.folder / CHECKPOINT
-        if not path.exists():
-            return 0, 0
-        try:
-            tensors = load_file(path)
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata()
-        except SafetensorError as error:
-            raise UserError(
-                f"{str(path)!r} is damaged ({error}): delete it to begin anew"
-            ) from error
-        lora = {n.removeprefix("lora."): t for n, t in tensors.items() if n.startswith("lora.")}
-        set_lora_tensors(unet, lora)
-        states: dict[int, dict[str, Any]] = {}
-        for name, tensor in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, key = name.split(".")
-                states.setdefault(int(index), {})[key] = tensor
-        groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": states, "param_groups": groups})
-        assert len(states) in (0, len(lora_parameters(unet)))
-        return int(metadata["step"]), int(metadata["skipped"])
-
-    # ── Metrics ──
 
     def load_metrics(self, step: int) -> None:
         """Reads the lines up to a step and drops the later ones; none at all before the first."""

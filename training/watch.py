@@ -1,184 +1,122 @@
-"""Watching a training: held-out rewards and diversity, sample grids, the convergence curve.
-
-A reward that is maximised is soon fooled: images turn into one image, or into a texture that the
-judge likes. So held-out contexts are drawn from noises of their own, several each; their spread in
-a judge's features is the diversity, and a run that loses it stops.
-"""
+"""Watching a training: each step and each evaluation is logged, shown and, if it is best, kept."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+import resource
+import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from hb_tta.training.objectives import conditions_in, judge, noise_of
-from hb_tta.training.prepare import Prepared, Sample
-from hb_tta.training.rollout import Rollout
-from PIL import Image, ImageDraw
-from torch import Tensor
+from hb_tta.training.evaluation import Held, evaluate
+from hb_tta.training.export import write_lora
+from hb_tta.training.frozen import Frozen, reward_names
+from hb_tta.training.pictures import write_curve, write_grid
+from hb_tta.training.progress import Bar, Console, figures
+from hb_tta.training.recipes import Settings
+from hb_tta.training.run import RunFolder
+from hb_tta.training.steps import Step
+from hb_tta.training.stopping import is_best
+from hb_tta.training.tuned import Tuned, lora_of
 
-from hb_tta.disk import write_aside
-from hb_tta.rewards import Reward
 
-EVALUATION_EPOCH = 2**31  # of the noise: no training epoch has it
+class Watch:
+    """Writes what happens into the run's folder, the trackers and the terminal.
 
-
-@dataclass
-class Held:
-    """What one evaluation says.
-
-    Attributes:
-        rewards: name → mean over the held-out contexts and their seeds.
-        diversity: mean distance between two seeds of a context, in the first judge's features.
-        pictures: of the first contexts of this process, a row a context, RGB uint8.
+    Every process evaluates its share; only the main one writes.
     """
 
-    rewards: dict[str, float]
-    diversity: float
-    pictures: list[list[np.ndarray]]
+    def __init__(
+        self,
+        settings: Settings,
+        run: RunFolder,
+        frozen: Frozen,
+        tuned: Tuned,
+        accelerator: Accelerator,
+        console: Console,
+    ) -> None:
+        self._settings, self._run, self._accelerator = settings, run, accelerator
+        self._frozen, self._tuned, self._console = frozen, tuned, console
 
+    def evaluate(self, step: int) -> None:
+        """Samples the held-out contexts after a step, and keeps the LoRA if it is the best yet."""
+        settings = self._settings
+        held = evaluate(
+            self._tuned.rollout, self._frozen.judges, self._frozen.prepared, self._accelerator,
+            seeds=settings.evaluate_seeds, rows=settings.sample_contexts,
+            batch_size=4 * settings.micro_batch_size, seed=settings.seed,
+        )  # fmt: skip
+        if not self._accelerator.is_main_process:
+            return
+        row = {"step": step, "held_out": held.rewards, "diversity": held.diversity}
+        best = is_best(row, self._run.evaluations(), settings)
+        self._run.log(row)
+        self._show(step, held)
+        if best and step:
+            write_lora(lora_of(settings, self._tuned.unet), self._run.folder / "best", "peft")
+        told = figures(held.rewards | {"diversity": held.diversity})
+        self._console.say(f"step {step}: held-out {told}")
 
-@torch.no_grad()
-def evaluate(
-    rollout: Rollout,
-    rewards: Sequence[Reward],
-    prepared: Prepared,
-    accelerator: Accelerator,
-    *,
-    seeds: int,
-    rows: int,
-    batch_size: int,
-    seed: int,
-) -> Held:
-    """Samples every held-out context from the same noises at every call."""
-    mine = range(accelerator.process_index, len(prepared.held_out), accelerator.num_processes)
-    views = [(context, number) for context in mine for number in range(seeds)]
-    sums: dict[str, Tensor] = {}
-    features: dict[int, list[Tensor]] = {}
-    pictures: dict[int, list[np.ndarray]] = {}
-    for first in range(0, len(views), batch_size):
-        some = views[first : first + batch_size]
-        batch = prepared.batch([prepared.held_out[c] for c, _ in some], accelerator.device)
-        keys = [(EVALUATION_EPOCH, c * seeds + n) for c, n in some]
-        noise = noise_of(rollout, seed, keys).to(accelerator.device)
-        pixels = rollout(conditions_in(batch), noise, gradient_steps=())
-        for name, score in judge(rewards, pixels, batch).items():
-            sums[name] = sums.get(name, torch.zeros((), device=score.device)) + score.double().sum()
-        for (context, _), row, seen in zip(
-            some, pixels, rewards[0].features(pixels).float(), strict=True
-        ):
-            features.setdefault(context, []).append(seen)
-            if context < rows * accelerator.num_processes:
-                pictures.setdefault(context, []).append(_uint8(row))
-    spread = torch.stack([*(sums[name] for name in sorted(sums)), _spread(features)])
-    total = accelerator.reduce(spread.to(accelerator.device).float(), "sum").tolist()
-    count = len(prepared.held_out)
-    return Held(
-        {name: value / (count * seeds) for name, value in zip(sorted(sums), total, strict=False)},
-        total[-1] / count,
-        [pictures[context] for context in sorted(pictures)],
-    )
+    def _show(self, step: int, held: Held) -> None:
+        track = self._accelerator.log
+        track({f"held_out/{n}": v for n, v in held.rewards.items()}, step=step)
+        track({"held_out/diversity": held.diversity}, step=step)
+        shown = self._frozen.prepared.held_out[:: self._accelerator.num_processes]
+        path = self._run.folder / "samples" / f"step_{step:06d}.png"
+        write_grid(path, held.pictures, shown, f"step {step}")
 
+    def log(self, step: int, did: Step, skipped: int, started: float, bar: Bar) -> None:
+        """A step's figures.
 
-def _spread(features: dict[int, list[Tensor]]) -> Tensor:
-    """Sum over contexts of the mean distance between their seeds."""
-    spreads = [torch.pdist(torch.stack(seen)).mean() for seen in features.values() if len(seen) > 1]
-    return torch.stack(spreads).double().sum() if spreads else torch.zeros((), dtype=torch.float64)
-
-
-def _uint8(pixels_CHW: Tensor) -> np.ndarray:
-    return (pixels_CHW.float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-
-
-# ── Pictures ────────────────────────────────────────────────────────────────────────────────────
-
-CELL = 192  # largest side of a picture in a grid
-GAP = 4
-
-
-def write_grid(
-    path: Path, pictures: list[list[np.ndarray]], samples: Sequence[Sample], title: str
-) -> None:
-    """A row a context: its description, and its samples from the same noises as ever."""
-    cells = [[_cell(picture) for picture in row] for row in pictures]
-    side = GAP + max(cell.width for row in cells for cell in row)
-    text = 240
-    sheet = Image.new("RGB", (text + max(map(len, cells)) * side, 20 + len(cells) * side), "white")
-    draw = ImageDraw.Draw(sheet)
-    draw.text((4, 4), title, fill="black")
-    for number, (row, sample) in enumerate(zip(cells, samples, strict=False)):
-        draw.multiline_text((4, 24 + number * side), _wrapped(sample.description), fill="black")
-        for place, cell in enumerate(row):
-            sheet.paste(cell, (text + place * side, 20 + number * side))
-    _save(sheet, path)
-
-
-def _cell(picture: np.ndarray) -> Image.Image:
-    image = Image.fromarray(picture)
-    if image.width < CELL:
-        factor = max(1, CELL // image.width)
-        return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    image.thumbnail((CELL, CELL))
-    return image
-
-
-def _wrapped(text: str, width: int = 36, lines: int = 12) -> str:
-    import textwrap
-
-    plain = text.encode("latin-1", "replace").decode("latin-1")  # what Pillow's own font knows
-    return "\n".join(textwrap.wrap(plain, width)[:lines])
-
-
-def _save(image: Image.Image, path: Path) -> None:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    write_aside(path, buffer.getvalue())
-
-
-def write_curve(path: Path, metrics: Sequence[dict[str, Any]], names: Sequence[str]) -> bool:
-    """The convergence curve, as the paper's figure 16: a panel a reward, training and held-out.
-
-    Returns:
-        Whether it was drawn: it needs matplotlib.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        return False
-    figure = Figure(figsize=(5 * len(names), 3.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    for number, name in enumerate(names):
-        axes = figure.add_subplot(1, len(names), number + 1)
-        steps = [row["step"] for row in metrics if name in row]
-        values = np.array([row[name] for row in metrics if name in row])
-        if len(values):
-            axes.plot(steps, values, color="#9bb8d3", linewidth=0.6, label="a step's samples")
-            axes.plot(steps, _smooth(values), color="#1f4e79", label="their running mean")
-        held = [row for row in metrics if name in row.get("held_out", {})]
-        axes.plot(
-            [row["step"] for row in held],
-            [row["held_out"][name] for row in held],
-            "o-",
-            color="#c55a11",
-            markersize=3,
-            label="held-out contexts",
+        Args:
+            skipped: steps skipped so far.
+            started: by ``time.perf_counter``.
+        """
+        if not self._accelerator.is_main_process:
+            return
+        seconds = time.perf_counter() - started
+        row = {
+            "step": step, **(did.means if did.finite else {}),
+            "gradient_norm": did.gradient_norm if did.finite else None,
+            "gradient_steps": did.gradient_steps, "skipped": skipped,
+            "seconds": round(seconds, 4),
+            "images_per_second": round(self._settings.batch_size / seconds, 4),
+            "memory_gib": round(_peak_gib(self._accelerator.device), 3),
+        }  # fmt: skip
+        self._run.log(row)
+        self._accelerator.log(
+            {f"train/{n}": v for n, v in row.items() if v is not None and n != "step"}, step=step
         )
-        axes.set(title=f"{name} reward", xlabel="step")
-        axes.legend(fontsize=7)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    write_aside(path, buffer.getvalue())
-    return True
+        bar.update(row)
+
+    def draw_curve(self) -> None:
+        """The run's convergence, at its end."""
+        if not self._accelerator.is_main_process:
+            return
+        path: Path = self._run.folder / "convergence.png"
+        if not write_curve(path, self._run.metrics, reward_names(self._settings)):
+            self._console.say("no convergence.png: pip install 'hb-tta[train]' for matplotlib")
 
 
-def _smooth(values: np.ndarray) -> np.ndarray:
-    """A running mean over a twentieth of the curve."""
-    width = max(1, len(values) // 20)
-    padded = np.concatenate([np.full(width - 1, values[0]), values])
-    return np.convolve(padded, np.ones(width) / width, "valid")
+def summary(
+    run: RunFolder, step: int, ended: str | None, skipped: int, frozen: Frozen
+) -> dict[str, Any]:
+    """What ``train`` returns."""
+    evaluations = run.evaluations()
+    return {
+        "step": step,
+        "ended": ended or "max_steps",
+        "skipped": skipped,
+        "bad_records": len(frozen.prepared.bad),
+        "first": evaluations[0] if evaluations else None,
+        "last": evaluations[-1] if evaluations else None,
+        "out": str(run.folder),
+    }
+
+
+def _peak_gib(device: torch.device) -> float:
+    """Of the accelerator; without one, of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hb_tta.cli.output import MANIFEST, Output
 from hb_tta.cli.requests import Failure, Request, read_requests
-from hb_tta.context import TASKS
+from hb_tta.context import TASKS, MultimodalContext
 from hb_tta.errors import UserError
+from hb_tta.images import PixelDigests
 from hb_tta.report.cells import spelled_out
 from hb_tta.settings import ViewSettings, by_arguments, settings_table
 from hb_tta.settings import add_arguments as add_settings
-
-if TYPE_CHECKING:
-    from hb_tta.augment import Augmenter
 
 DESCRIPTION = """\
 Generates views of an image that keep what the question asks about and vary everything
@@ -27,9 +26,10 @@ FILE.jsonl holds one {"image": path, "question": text} a line (a "task" may stan
 too); a relative path is taken from the file's folder. A line that cannot be used is told
 at the end, and the others are done.
 
-The views come as PNG files with a manifest.json: description, seeds and the generator's
-settings. All of them are kept in the store as well, so the same command again, also after
-an interruption, generates only what is missing, and loads no model if nothing is."""
+The views come as PNG files in views/, and as soon as an image has them, manifest.jsonl has
+its line: description, seeds, and the hash under which specs.json has the generator's
+settings. All views are kept in the store as well, so the same command again, also after an
+interruption, generates only what is missing, and loads no model if nothing is."""
 
 EXAMPLES = """\
 examples:
@@ -66,29 +66,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         default="hb-tta-out",
         metavar="DIR",
-        help="the views' folder; files of the same name are replaced (default: hb-tta-out)",
+        help="the folder for views/ and manifest.jsonl; files of the same name are replaced "
+        "(default: hb-tta-out)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Augment one image or many, write the views and their manifest."""
+    """Augment one image or many, writing the views and their lines as they come."""
     many = arguments.image.endswith(".jsonl")
-    requests, failures = _read_file(arguments) if many else _read_image(arguments)
-    settings = view_settings(arguments)
-    # It loads nothing yet, but knows of wrong settings.
-    augmenter = settings.augmenter(task=arguments.task)
+    lines = _lines_of_file(arguments) if many else _line_of_image(arguments)
+    with Output(Path(arguments.out)) as output:
+        work = Work(lines, output, skip=many)
+        try:
+            _augment(work, output, arguments, many=many)
+        finally:
+            work.digests.save()
     if many:
-        requests, unreadable = _look_at_images(requests)
-        failures = sorted(failures + unreadable, key=lambda failure: failure.index)
-    output = Output(Path(arguments.out))
-    try:
-        if requests:
-            _augment(augmenter, requests, output, settings)
-    finally:  # what was written before an interruption is listed, too
-        if output.items or failures:
-            output.write_manifest(failures)
-    _tell(output, failures, many=many)
-    return 1 if failures else 0
+        print(f"views: {output.views}, of images: {output.images}, in: {output.folder}")
+    _tell(work.failures, output.folder / MANIFEST)
+    return 1 if work.failures else 0
 
 
 def view_settings(arguments: argparse.Namespace) -> ViewSettings:
@@ -96,61 +92,84 @@ def view_settings(arguments: argparse.Namespace) -> ViewSettings:
     return ViewSettings.of(arguments.method, by_arguments(arguments))
 
 
-def _read_image(arguments: argparse.Namespace) -> tuple[list[Request], list[Failure]]:
-    request = Request(1, Path(arguments.image), arguments.question or "", arguments.task)
-    request.check_image()
-    return [request], []
+def _line_of_image(arguments: argparse.Namespace) -> Iterator[Request | Failure]:
+    yield Request(1, Path(arguments.image), arguments.question or "", arguments.task)
 
 
-def _read_file(arguments: argparse.Namespace) -> tuple[list[Request], list[Failure]]:
+def _lines_of_file(arguments: argparse.Namespace) -> Iterator[Request | Failure]:
     if arguments.question is not None:
         raise UserError(
             f"a question stands beside {arguments.image}, whose lines hold their own: leave it out"
         )
-    lines = list(read_requests(Path(arguments.image), arguments.task))
-    if not lines:
+    lines = read_requests(Path(arguments.image), arguments.task)
+    first = next(lines, None)
+    if first is None:
         raise UserError(
             f'{arguments.image} is empty: write one {{"image": path, "question": …}} a line'
         )
-    requests = [line for line in lines if isinstance(line, Request)]
-    return requests, [line for line in lines if isinstance(line, Failure)]
+    return chain([first], lines)
 
 
-def _look_at_images(requests: Sequence[Request]) -> tuple[list[Request], list[Failure]]:
-    sound, unreadable = [], []
-    for request in requests:
-        try:
-            request.check_image()
-            sound.append(request)
-        except UserError as error:
-            unreadable.append(Failure(request.index, str(error)))
-    return sound, unreadable
+class Work:
+    """The contexts of the lines, read as the augmenter asks for them.
+
+    Attributes:
+        requests: of the contexts that were read and are not done.
+        failures: the lines that cannot be used.
+        digests: of the images, each looked at once.
+
+    Args:
+        lines: in their order.
+        output: is told of the failures.
+        skip: go on after a line that cannot be used.
+    """
+
+    def __init__(self, lines: Iterator[Request | Failure], output: Output, *, skip: bool) -> None:
+        self.requests: deque[Request] = deque()
+        self.failures: list[Failure] = []
+        self.digests = PixelDigests()
+        self._lines, self._output, self._skip = lines, output, skip
+
+    def __iter__(self) -> Iterator[MultimodalContext]:
+        for line in self._lines:
+            try:
+                if isinstance(line, Failure):
+                    raise UserError(line.reason)
+                context = line.context(self.digests)
+            except UserError as error:
+                if not self._skip:
+                    raise
+                self._fail(Failure(line.index, str(error)))
+            else:
+                self.requests.append(line)
+                yield context
+
+    def _fail(self, failure: Failure) -> None:
+        self.failures.append(failure)
+        self._output.fail(failure)
 
 
-def _augment(
-    augmenter: Augmenter,
-    requests: Sequence[Request],
-    output: Output,
-    settings: ViewSettings,
-) -> None:
-    contexts = [request.context() for request in requests]
-    done = augmenter.iter_augment(contexts, n=settings.n, seed=settings.seed)
-    for request, augmentation in zip(requests, done, strict=True):
-        output.add(request, augmentation)
+def _augment(work: Work, output: Output, arguments: argparse.Namespace, *, many: bool) -> None:
+    contexts = iter(work)
+    first = list(islice(contexts, 1))  # a mistake in it is told before one in the settings
+    if not first:
+        return
+    settings = view_settings(arguments)
+    augmenter = settings.augmenter(task=arguments.task)  # loads nothing yet
+    done = augmenter.iter_augment(chain(first, contexts), n=settings.n, seed=settings.seed)
+    for augmentation in done:
+        files = output.add(work.requests.popleft(), augmentation)
+        if not many:
+            if augmentation.description is not None:
+                print(f"description: {spelled_out(augmentation.description)}")
+            print(*files, sep="\n")
 
 
-def _tell(output: Output, failures: Sequence[Failure], *, many: bool) -> None:
-    """Print where the views are, and what failed."""
-    if many:
-        views = sum(len(item["views"]) for item in output.items)
-        print(f"views: {views}, of images: {len(output.items)}, in: {output.folder}")
-    for item in () if many else output.items:
-        if item["description"] is not None:
-            print(f"description: {spelled_out(item['description'])}")
-        print(*(output.folder / view["file"] for view in item["views"]), sep="\n")
+def _tell(failures: Sequence[Failure], manifest: Path) -> None:
+    """Print what failed."""
     if failures:
         print(f"hb-tta: lines that failed: {len(failures)}", file=sys.stderr)
     for failure in failures[:SHOWN]:
         print(f"  {spelled_out(str(failure))}", file=sys.stderr)
     if len(failures) > SHOWN:
-        print(f"  … all of them are in {output.folder / MANIFEST}", file=sys.stderr)
+        print(f"  … all of them are in {manifest}", file=sys.stderr)

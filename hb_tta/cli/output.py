@@ -1,55 +1,62 @@
-"""The folder that ``hb-tta augment`` fills: the views as PNG, and a manifest of them."""
+"""The folder that ``hb-tta augment`` fills: the views as PNG, and a line of JSON a request."""
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Sequence
+import os
+from collections import deque
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from hb_tta.cli.requests import Failure, Request
-from hb_tta.disk import write_aside
+from hb_tta.disk import holds, write_aside
 from hb_tta.errors import UserError
 from hb_tta.store import content_key
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from hb_tta.augment import Augmentation
 
-MANIFEST = "manifest.json"
+MANIFEST, SPECS, VIEWS = "manifest.jsonl", "specs.json", "views"
 
 
 class Output:
-    """Writes views as they come and a manifest of them at the end.
+    """Writes views, and a line of ``manifest.jsonl`` a request, as they come.
 
     A view's file is named by its request's index and its seed alone: a name taken from the
-    question could tell the answer. A file of the same name is replaced.
+    question could tell the answer. A file of the same name is replaced, unless it holds the same
+    bytes already. ``specs.json`` has every spec under its hash.
 
     Args:
         folder: made as needed.
+
+    Attributes:
+        images, views: how many were written, or found right.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.items: list[dict[str, Any]] = []
+        self.images = self.views = 0
+        self._lines = Lines(folder / MANIFEST)
+        self._failures: deque[Failure] = deque()
         self._specs: dict[str, dict[str, Any]] = {}
 
-    def add(self, request: Request, augmentation: Augmentation) -> None:
-        """Write the views of one request.
+    def fail(self, failure: Failure) -> None:
+        """Take a line that could not be used; it is written in its place among the others."""
+        self._failures.append(failure)
+
+    def add(self, request: Request, augmentation: Augmentation) -> list[Path]:
+        """Write the views of one request, and then its line; gives the views' files.
 
         Raises:
             UserError: the folder cannot be written, or the disk is full.
         """
-        views = []
-        for view, seed in zip(augmentation.views, augmentation.seeds, strict=True):
-            name = f"{request.index:06d}-seed{seed}.png"
-            write_result(self.folder / name, png(view))
-            views.append({"seed": seed, "file": name})
-        spec_hash = content_key(augmentation.spec)
-        self._specs[spec_hash] = augmentation.spec
-        self.items.append(
+        self._write_failures(before=request.index)
+        names = [f"{VIEWS}/{request.index:06d}-seed{seed}.png" for seed in augmentation.seeds]
+        for name, png in zip(names, augmentation.pngs, strict=True):
+            write_result(self.folder / name, png)
+        self._lines.write(
             {
                 "index": request.index,
                 "image": str(request.image),
@@ -57,40 +64,134 @@ class Output:
                 "task": request.task,
                 "description": augmentation.description,
                 "warnings": augmentation.warnings,
-                "spec_hash": spec_hash,
-                "views": views,
+                "spec_hash": self._kept(augmentation.spec),
+                "views": [
+                    {"seed": seed, "file": name}
+                    for seed, name in zip(augmentation.seeds, names, strict=True)
+                ],
             }
         )
+        self.images += 1
+        self.views += len(names)
+        return [self.folder / name for name in names]
 
-    def write_manifest(self, failures: Sequence[Failure] = ()) -> Path:
-        """Write ``manifest.json``: an item a request, every spec under its hash, the failures."""
-        manifest = {
-            "items": self.items,
-            "specs": self._specs,
-            "failures": [{"index": f.index, "reason": f.reason} for f in failures],
-        }
-        path = self.folder / MANIFEST
-        write_result(path, json.dumps(manifest, indent=2).encode())
-        return path
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self._write_failures()
+        self._lines.close(whole=error is None)
+
+    def _write_failures(self, before: float = float("inf")) -> None:
+        while self._failures and self._failures[0].index < before:
+            failure = self._failures.popleft()
+            self._lines.write({"index": failure.index, "failure": failure.reason})
+
+    def _kept(self, spec: dict[str, Any]) -> str:
+        """The hash under which ``specs.json`` has a spec."""
+        spec_hash = content_key(spec)
+        if spec_hash not in self._specs:
+            self._specs[spec_hash] = spec
+            specs = {**_read_specs(self.folder / SPECS), **self._specs}
+            write_result(self.folder / SPECS, json.dumps(specs, indent=2).encode())
+        return spec_hash
+
+
+class Lines:
+    """A file of JSON lines that grows, and that no part of a run makes shorter than it was.
+
+    The lines go to a file beside it until they are as many as those of an earlier run; then that
+    one's are replaced, and the file grows in place. A run that ends before that leaves the earlier
+    lines as they are, unless it ends well.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._aside = path.with_name(f".{path.name}.part")
+        self._file: IO[bytes] | None = None
+        self._written = 0
+        self._earlier = _count_lines(path)
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Add a line; it is in the file when this returns.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        data = json.dumps(line).encode("ascii") + b"\n"  # so "\n" alone ends a line
+        try:
+            if self._file is None:
+                self._aside.parent.mkdir(parents=True, exist_ok=True)
+                self._file = open(self._aside, "wb", buffering=0)  # noqa: SIM115
+            self._file.write(data)
+            self._written += 1
+            if self._written == max(1, self._earlier):
+                os.replace(self._aside, self._path)
+        except OSError as error:
+            raise _unwritten(self._path, error) from error
+
+    def close(self, *, whole: bool) -> None:
+        """End the file.
+
+        Args:
+            whole: whether these are all lines of the run, which then replace those of any other.
+
+        Raises:
+            UserError: they cannot be written.
+        """
+        if self._file is None:
+            return
+        self._file.close()
+        if self._written >= max(1, self._earlier):
+            return
+        try:
+            if whole:
+                os.replace(self._aside, self._path)
+            else:
+                self._aside.unlink()
+        except OSError as error:
+            raise _unwritten(self._path, error) from error
 
 
 def write_result(path: Path, data: bytes) -> None:
-    """Write a file that a person asked for with ``--out``.
+    """Write a file that a person asked for with ``--out``; one that is right already is left.
 
     Raises:
         UserError: it cannot be written.
     """
+    if holds(path, data):
+        return
     try:
-        write_aside(path, data)
+        write_aside(path, data, flush=False)  # it can be made again
     except OSError as error:
-        raise UserError(
-            f"{path} cannot be written ({error.strerror or error}): mend that or name another "
-            "place with --out; the store keeps the views, so they are not generated again"
-        ) from error
+        raise _unwritten(path, error) from error
 
 
-def png(image: Image) -> bytes:
-    """The image as PNG; equal pixels give equal bytes."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
+def _unwritten(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{path} cannot be written ({error.strerror or error}): mend that or name another "
+        "place with --out; the store keeps the views, so they are not generated again"
+    )
+
+
+def _count_lines(path: Path) -> int:
+    with suppress(OSError), open(path, "rb") as file:
+        return sum(1 for _ in file)
+    return 0
+
+
+def _read_specs(path: Path) -> dict[str, Any]:
+    """The specs of earlier runs, whose lines may stay."""
+    with suppress(OSError, ValueError):
+        specs = json.loads(path.read_bytes())
+        return specs if isinstance(specs, dict) else {}
+    return {}

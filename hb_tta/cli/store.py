@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for function, line in (
         (info, "count what is in the store"),
         (verify, "read every entry; exit status 1 where one is damaged"),
-        (prune, "remove what is damaged or left behind, and if asked what is little used"),
+        (prune, "remove what was set aside as damaged or left behind, and what is asked"),
     ):
         name = function.__name__
         action = actions.add_parser(
@@ -51,6 +51,11 @@ def _add_limits(prune_parser: argparse.ArgumentParser) -> None:
         type=_amount,
         metavar="GB",
         help="remove the least recently used entries until the rest is no larger",
+    )
+    prune_parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="read every entry first, and remove the damaged ones that nobody met yet",
     )
 
 
@@ -81,7 +86,7 @@ def verify(store: Store, arguments: argparse.Namespace) -> int:
     entries = sum(usage.files for usage in store.info().namespaces.values())
     print(f"{entries} entries, {len(damages)} damaged")
     if damages:
-        print("`hb-tta store prune` removes them; they are made again when they are needed")
+        print("`hb-tta store prune --verify` removes them; they are made again when needed")
     return 1 if damages else 0
 
 
@@ -89,7 +94,7 @@ def prune(store: Store, arguments: argparse.Namespace) -> int:
     """Remove, and print what was removed."""
     older_than = None if arguments.older_than is None else arguments.older_than * DAY
     max_bytes = None if arguments.max_gb is None else int(arguments.max_gb * GB)
-    removed = store.prune(older_than=older_than, max_bytes=max_bytes)
+    removed = store.prune(older_than, max_bytes, verify=arguments.verify)
     print(f"removed {_told(removed.entries)} of sound entries")
     print(f"removed {_told(removed.damaged)} of damaged entries")
     print(f"removed {_told(removed.leftovers)} of leftovers")

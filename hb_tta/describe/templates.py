@@ -122,8 +122,7 @@ _ANSWER_CUE = re.compile(
     re.IGNORECASE,
 )
 _TAIL = 1000  # characters in which such suffixes are looked for
-_MOST_SUFFIXES = 8
-_QUESTION_CUE = re.compile(r"^(?:question|q|user)\s*[:：]\s*", re.IGNORECASE)
+_QUESTION_CUE = re.compile(r"^(?:(?:question|q|user)\s*[:：]\s*)+", re.IGNORECASE)
 _IMAGE_MARK = re.compile(r"<\s*image(?:[ _-]?\d+)?\s*>", re.IGNORECASE)
 _YES_OR_NO = re.compile(r"\byes\W{1,3}or\W{1,3}no\b", re.IGNORECASE)
 
@@ -134,13 +133,20 @@ def clean_question(question: str, limit: int | None = GUIDANCE_LIMIT) -> str:
     MME's questions ("… Please answer yes or no.") end at their first question mark, as in the
     authors' code. Other benchmarks' suffixes ("Answer the question using a single word or
     phrase.", "Answer with the option's letter …", "Answer:") and image marks go; whitespace
-    becomes single spaces. Any script is fine.
+    becomes single spaces. Any script is fine. What is clean stays as it is.
 
     Args:
         question: any text.
         limit: longest result in characters; a longer one ends at the last space before it.
             ``None`` for no limit.
     """
+    text, shorter = question, _cleaned_once(question, limit)
+    while shorter != text:  # what is taken off uncovers more: a cue behind a mark, an end of a line
+        text, shorter = shorter, _cleaned_once(shorter, limit)
+    return text
+
+
+def _cleaned_once(question: str, limit: int | None) -> str:
     text = _IMAGE_MARK.sub(" ", printable(question)).strip()
     text = _QUESTION_CUE.sub("", text)
     bare = _strip_answer_format(text)
@@ -150,13 +156,12 @@ def clean_question(question: str, limit: int | None = GUIDANCE_LIMIT) -> str:
 
 
 def _strip_answer_format(text: str) -> str:
-    head, tail = text[:-_TAIL], text[-_TAIL:]
-    for _ in range(_MOST_SUFFIXES):
+    while True:
+        head, tail = text[:-_TAIL], text[-_TAIL:]
         shorter = _ANSWER_CUE.sub("", _ANSWER_FORMAT.sub("", tail)).rstrip()
         if shorter == tail or not shorter:
-            break
-        tail = shorter
-    return head + tail
+            return text
+        text = head + shorter
 
 
 def printable(text: str) -> str:

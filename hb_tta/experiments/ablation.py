@@ -32,7 +32,7 @@ from hb_tta.pocket.reading import answer
 from hb_tta.pocket.tasks import CATEGORIES, SPLITS, question_pairs
 from hb_tta.pocket.world import Scene, render, sample_scenes
 from hb_tta.report.cells import NOTHING, Cell, Comparison, Table
-from hb_tta.rewards.evaluator import pixels_of
+from hb_tta.rewards.pixels import pixels_of
 
 if TYPE_CHECKING:
     from hb_tta.training.recipes import Settings
@@ -102,7 +102,7 @@ def settings_of(arm: str, base: Settings) -> Settings:
 
 def measure(settings: Settings, lora: Path | None, options: Any) -> dict[str, Any]:
     """Fidelity by category, 0/1 a question, two in a row of one image; diversity a context."""
-    from hb_tta.training.train import family_of
+    from hb_tta.training.frozen import family_of
 
     family = family_of(settings)
     spec = HummingbirdSpec.from_family(family, lora=None if lora is None else str(lora))
@@ -160,7 +160,7 @@ def _is_simple(scene: Scene) -> bool:
 
 @torch.no_grad()
 def _clip_features(family: Family, images: Sequence[Any]) -> np.ndarray:
-    from hb_tta.rewards.extra import CLIPReward
+    from hb_tta.rewards.clip import CLIPReward
 
     clip = CLIPReward.from_pretrained(family.weights("clip"))
     rows = [

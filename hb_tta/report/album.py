@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 from hb_tta.errors import UserError
 from hb_tta.images import load_image
@@ -29,13 +30,22 @@ class Album:
     def __init__(self, store: Store) -> None:
         self.addresses: list[str] = []
         self._store = store
+        self._embedded: dict[Picture, str | None] = {}
         self._places: dict[Picture, int | None] = {}
         self._of_address: dict[str, int] = {}
+
+    def load(self, pictures: Iterable[Picture]) -> None:
+        """Embed many at once: Pillow decodes and encodes outside Python's lock."""
+        wanted = list(dict.fromkeys(pictures))
+        with ThreadPoolExecutor() as pool:
+            self._embedded.update(zip(wanted, pool.map(self._embed, wanted), strict=True))
 
     def place(self, picture: Picture) -> int | None:
         """The image's place in ``addresses``; None where it is gone or damaged."""
         if picture not in self._places:
-            address = self._embedded(picture)
+            if picture not in self._embedded:
+                self.load([picture])
+            address = self._embedded.pop(picture)
             self._places[picture] = None if address is None else self._put(address)
         return self._places[picture]
 
@@ -49,7 +59,7 @@ class Album:
             self.addresses.append(address)
         return self._of_address[address]
 
-    def _embedded(self, picture: Picture) -> str | None:
+    def _embed(self, picture: Picture) -> str | None:
         try:
             data = self._bytes(picture)
             return None if data is None else data_uri(data)
@@ -59,7 +69,8 @@ class Album:
     def _bytes(self, picture: Picture) -> bytes | None:
         if picture.file is not None:
             return picture.file.read_bytes() if picture.file.is_file() else None
-        return None if picture.key is None else self._store.get("views", picture.key)
+        found = None if picture.key is None else self._store.read("views", picture.key)
+        return None if found is None else found[0]
 
 
 def data_uri(data: bytes) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,8 @@ class Panel:
 
 def render(panels: Sequence[Panel], *, title: str, subtitle: str = "") -> str:
     """The page that shows the panels in order: UTF-8 HTML that needs no other file."""
-    body = "\n".join(_panel(panel) for panel in panels)
+    addresses = _addresses(panels)
+    body = "\n".join(_panel(panel, addresses) for panel in panels)
     return document(title, f'<div class="sheet">\n{body}\n</div>', lead=subtitle)
 
 
@@ -70,27 +72,39 @@ def data_uri(image: Image) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _panel(panel: Panel) -> str:
+def _addresses(panels: Sequence[Panel]) -> dict[int, str]:
+    """Every image's ``data_uri`` by its ``id``; zlib works outside Python's lock."""
+    shown = [
+        image
+        for panel in panels
+        for image in (panel.reference, *(view for row in panel.rows for view in row.views))
+    ]
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(map(id, shown), pool.map(data_uri, shown), strict=True))
+
+
+def _panel(panel: Panel, addresses: Mapping[int, str]) -> str:
     descriptions = {row.description for row in panel.rows if row.description is not None}
     shared = descriptions.pop() if len(descriptions) == 1 else None
     facts = dict(panel.facts) | ({"description": shared} if shared is not None else {})
     listed = "".join(f"<dt>{visible(k)}</dt><dd>{_text(v)}</dd>" for k, v in facts.items())
     question = f"<h2>{_text(panel.question)}</h2>" if panel.question else ""
-    rows = "\n".join(_row(row, show_description=shared is None) for row in panel.rows)
+    rows = "\n".join(_row(row, addresses, show_description=shared is None) for row in panel.rows)
     return (
-        f'<section><div class="reference">{_figure(panel.reference, "reference")}'
+        f'<section><div class="reference">{_figure(panel.reference, "reference", addresses)}'
         f"{question}<dl>{listed}</dl></div>\n"
         f'<div class="rows">{rows}</div></section>'
     )
 
 
-def _row(row: Row, *, show_description: bool) -> str:
+def _row(row: Row, addresses: Mapping[int, str], *, show_description: bool) -> str:
     assert len(row.views) == len(row.seeds), "one seed a view"
     told = ""
     if show_description and row.description is not None:
         told = f'<p class="description">{_text(row.description)}</p>'
     views = "".join(
-        _figure(view, f"seed {seed}") for view, seed in zip(row.views, row.seeds, strict=True)
+        _figure(view, f"seed {seed}", addresses)
+        for view, seed in zip(row.views, row.seeds, strict=True)
     )
     return (
         f'<div class="row"><h3>{visible(row.label)}</h3>{told}'
@@ -98,10 +112,10 @@ def _row(row: Row, *, show_description: bool) -> str:
     )
 
 
-def _figure(image: Image, caption: str) -> str:
+def _figure(image: Image, caption: str, addresses: Mapping[int, str]) -> str:
     size = "small" if max(image.size) <= SMALL else "large"
     return (
-        f'<figure class="{size}"><img src="{data_uri(image)}" alt="{visible(caption)}">'
+        f'<figure class="{size}"><img src="{addresses[id(image)]}" alt="{visible(caption)}">'
         f"<figcaption>{visible(caption)}</figcaption></figure>"
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hb_tta.describe.templates import clean_question
@@ -84,6 +84,16 @@ class Gallery:
         self.missing: Counter[str] = Counter()
         self._scored = scored
         self._names = [table.name_of(one, scored) for one in scored]
+
+    def load(self, rows: Iterable[Row]) -> None:
+        """Have the images of these questions ready, made in parallel."""
+        self.album.load(
+            picture
+            for row in rows
+            for record in row.records
+            for seen in record.seen
+            for picture in seen.pictures
+        )
 
     def question(self, row: Row) -> str:
         """A question: one line, and behind it what each run saw and said."""

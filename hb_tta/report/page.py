@@ -49,6 +49,7 @@ def render(task: str, scored: Sequence[Scored], *, store: Store, gallery: int = 
     rows = rows_of(scored)
     shown = chosen(rows, gallery)
     writer = Gallery(scored, Album(store))
+    writer.load(shown)
     questions = "\n".join(writer.question(row) for row in shown)
     body = _BODY.format(
         table=renderers.html(_table(scored)),

@@ -1,12 +1,4 @@
-"""Rewards: how well a generated image shows what its context description says, with gradients.
-
-The paper's Multimodal Context Evaluator (section 4.2) and the table in which other rewards are
-found. Another package adds one with, in its pyproject.toml,
-
-    [project.entry-points."hb_tta.rewards"]
-    my_reward = "my_package:MyReward"
-
-where ``MyReward`` is a ``Reward`` and ``my_reward`` one of its ``names``.
+"""The paper's Multimodal Context Evaluator (section 4.2): BLIP-2's two scores, with gradients.
 
 Shape suffixes: B images, C channels, H height, W width, P patches and the class token, Q queries,
 T text positions, D the Q-Former's width, E the shared embedding's width.
@@ -14,18 +6,18 @@ T text positions, D the Q-Former's width, E the shared embedding's width.
 
 from __future__ import annotations
 
-import importlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib import metadata
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hb_tta.errors import HbTtaWarning, UserError
+from hb_tta.rewards.pixels import Normalize, resized
+from hb_tta.rewards.protocol import Targets
+from hb_tta.rewards.reading import reading
 from hb_tta.weights import Weights
 
 if TYPE_CHECKING:
@@ -33,52 +25,7 @@ if TYPE_CHECKING:
 
     from hb_tta.families import Family
 
-ENTRY_POINTS = "hb_tta.rewards"
 MAX_TEXT_TOKENS = 128  # more than SDXL's 77 become in BERT's vocabulary; LAVIS cuts at 32
-
-Targets = dict[str, Tensor]
-"""What a reward compares images with, computed once an image-text pair and kept; a row a pair."""
-
-
-@runtime_checkable
-class Reward(Protocol):
-    """A frozen judge of images, differentiable to their pixels. Implementations are ``nn.Module``s.
-
-    Attributes:
-        names: of the rewards that one call gives.
-    """
-
-    names: ClassVar[tuple[str, ...]]
-
-    @classmethod
-    def default_weights(cls, family: Family) -> Weights:
-        """The weights to judge with where a person names none.
-
-        Raises:
-            UserError: there are none.
-        """
-        ...
-
-    @classmethod
-    def from_pretrained(cls, weights: Weights, *, dtype: torch.dtype = torch.float32) -> Self:
-        """The judge on the CPU; ``dtype`` is that of its vision tower."""
-        ...
-
-    def to(self, device: Any) -> Self:
-        """The same on another device."""
-        ...
-
-    def targets(self, images: Sequence[Image], descriptions: Sequence[str]) -> Targets:
-        """The frozen side of reference images and their descriptions, on the CPU, a row each."""
-        ...
-
-    def __call__(self, pixels_BCHW: Tensor, targets: Targets) -> dict[str, Tensor]:
-        """Every reward of ``names``, (B,), for pixels in [0, 1] of any size."""
-        ...
-
-    def features(self, pixels_BCHW: Tensor) -> Tensor:
-        """What the judge sees in the images, (B, features): for measuring their diversity."""
-        ...
 
 
 class MultimodalContextEvaluator(nn.Module):
@@ -243,39 +190,6 @@ class MultimodalContextEvaluator(nn.Module):
         return model.itm_head(states[:, :count]).mean(1)
 
 
-class Normalize(nn.Module):
-    """(pixels - mean) / std, by channel."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
-
-    def forward(self, pixels_BCHW: Tensor) -> Tensor:
-        """Pixels in [0, 1] as a vision tower wants them."""
-        return (pixels_BCHW - self.mean.to(pixels_BCHW)) / self.std.to(pixels_BCHW)
-
-
-def resized(pixels_BCHW: Tensor, side: int) -> Tensor:
-    """Pixels at side × side, by the bicubic filter of the processors; differentiable."""
-    if pixels_BCHW.shape[-2:] == (side, side):
-        return pixels_BCHW
-    return F.interpolate(
-        pixels_BCHW, (side, side), mode="bicubic", antialias=True, align_corners=False
-    )
-
-
-def pixels_of(images: Sequence[Image], side: int) -> Tensor:
-    """Images of any size as pixels (B, 3, side, side) in [0, 1]."""
-    from torchvision.transforms.functional import pil_to_tensor
-
-    rows = [pil_to_tensor(image.convert("RGB"))[None].float() / 255 for image in images]
-    return torch.cat([resized(row, side).clamp(0, 1) for row in rows])
-
-
 def _check_architecture(config: Any, weights: Weights) -> None:
     named = getattr(config, "architectures", None) or []
     right = "Blip2ForImageTextRetrieval"
@@ -285,97 +199,3 @@ def _check_architecture(config: Any, weights: Weights) -> None:
             f"({', '.join(named) or 'no architecture named'}), not a {right}: give one, such as "
             "Salesforce/blip2-itm-vit-g"
         )
-
-
-@contextmanager
-def reading(weights: Weights, what: str = "evaluator") -> Iterator[None]:
-    """Turns the libraries' many complaints about files into one sentence."""
-    from safetensors import SafetensorError
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # loading takes seconds; its bar would drown a training's own
-    try:
-        yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"{weights.location!r} cannot be loaded as a reward's {what}: {reason}"
-        ) from error
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-# ── Finding rewards by name ─────────────────────────────────────────────────────────────────────
-
-_BUILT_IN = {
-    **dict.fromkeys(
-        MultimodalContextEvaluator.names, "hb_tta.rewards.evaluator:MultimodalContextEvaluator"
-    ),
-    "clip_text": "hb_tta.rewards.extra:CLIPReward",
-    "clip_image": "hb_tta.rewards.extra:CLIPReward",
-    "pickscore": "hb_tta.rewards.extra:PickScore",
-    "aesthetic": "hb_tta.rewards.extra:Aesthetic",
-}
-
-
-def list_rewards() -> list[str]:
-    """The names that ``get_reward`` knows: the built-in ones, then those of other packages."""
-    return [*_BUILT_IN, *sorted(set(_plugins()) - set(_BUILT_IN))]
-
-
-def get_reward(name: str) -> type[Reward]:
-    """The class that gives a reward.
-
-    Raises:
-        UserError: the name is unknown, or its package does not import.
-    """
-    if name in _BUILT_IN:
-        module, attribute = _BUILT_IN[name].split(":")
-        return getattr(importlib.import_module(module), attribute)
-    plugins = _plugins()
-    if name not in plugins:
-        raise UserError(f"there is no reward {name!r}: choose from {', '.join(list_rewards())}")
-    try:
-        found = plugins[name].load()
-    except Exception as error:  # whatever a stranger's module does at import
-        raise UserError(
-            f"the reward {name!r} does not import ({type(error).__name__}: {error}): repair or "
-            "uninstall its package"
-        ) from error
-    if name not in getattr(found, "names", ()):
-        raise UserError(f"the reward {name!r} is no Reward that gives that name: mend its package")
-    return found
-
-
-def load_rewards(
-    names: Sequence[str],
-    family: Family,
-    *,
-    weights: Mapping[str, Weights] | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> list[Reward]:
-    """The judges that give the named rewards, each loaded once.
-
-    Args:
-        names: of rewards.
-        family: fills what ``weights`` leaves out.
-        weights: reward → weights other than its default ones.
-        dtype: of the vision towers.
-
-    Raises:
-        UserError: a name is unknown or weights cannot be loaded.
-    """
-    chosen: dict[type[Reward], Weights | None] = {}
-    for name in names:
-        kind = get_reward(name)
-        chosen[kind] = chosen.get(kind) or (weights or {}).get(name)
-    return [
-        kind.from_pretrained(given or kind.default_weights(family), dtype=dtype)
-        for kind, given in chosen.items()
-    ]
-
-
-def _plugins() -> dict[str, metadata.EntryPoint]:
-    return {entry.name: entry for entry in metadata.entry_points(group=ENTRY_POINTS)}

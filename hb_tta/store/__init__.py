@@ -1,21 +1,17 @@
 """The store: what is dear to make, on disk under content keys."""
 
-from hb_tta.store.entries import content_key
-from hb_tta.store.store import (
-    EXTENSIONS,
-    Damage,
-    Entry,
-    Pruned,
-    Store,
-    StoreInfo,
-    Usage,
-    default_store_root,
-)
+from hb_tta.store.entries import NewEntry, content_key
+from hb_tta.store.layout import EXTENSIONS, Entry, default_store_root
+from hb_tta.store.memory import MemoryStore
+from hb_tta.store.store import Store
+from hb_tta.store.upkeep import Damage, Pruned, StoreInfo, Usage
 
 __all__ = [
     "EXTENSIONS",
     "Damage",
     "Entry",
+    "MemoryStore",
+    "NewEntry",
     "Pruned",
     "Store",
     "StoreInfo",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 
 def content_key(request: Mapping[str, Any]) -> str:
@@ -53,6 +54,14 @@ _FOOTER = "\nhb-tta entry 1 {length:016x} {digest}\n"
 _FOOTER_SIZE = len(_FOOTER.format(length=0, digest="0" * 64))
 
 
+class NewEntry(NamedTuple):
+    """An entry to be put into a store: its key, its payload, and plain JSON for people to read."""
+
+    key: str
+    payload: bytes
+    meta: Mapping[str, Any]
+
+
 class DamagedEntry(Exception):
     """An entry's bytes are not those that were written, or not those of its key."""
 
@@ -83,3 +92,16 @@ def _footer(body: bytes, length: int) -> bytes:
     digest = hashlib.sha256(b"%016x" % length)
     digest.update(body)
     return _FOOTER.format(length=length, digest=digest.hexdigest()).encode("ascii")
+
+
+def load_entry(namespace: str, key: str, path: Path) -> tuple[bytes, dict[str, Any]]:
+    """An entry's payload and ``meta`` from its file, which is read once.
+
+    Raises:
+        DamagedEntry: its bytes are not those that were written, or not those of this key.
+        OSError: it cannot be read.
+    """
+    payload, manifest = unseal(path.read_bytes())
+    if (manifest.get("namespace"), manifest.get("key")) != (namespace, key):
+        raise DamagedEntry("it is the entry of another key")
+    return payload, manifest["meta"]

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from hb_tta.disk import cache_root
 from hb_tta.errors import UserError
+from hb_tta.file_index import FileIndex
 from hb_tta.images import load_image, pixel_digest
-from hb_tta.store import Store, content_key
-from hb_tta.store.fill import MemoryStore
-from hb_tta.weights import FileIndex
+from hb_tta.store import MemoryStore, Store, content_key
 
 
 def cached_tensors(
@@ -37,15 +36,15 @@ def cached_tensors(
         make: computes them, by name.
     """
     key = content_key(request)
-    payload = store.get("features", key)
-    if payload is None:
+    found = store.read("features", key)
+    if found is None:
         with store.lock("features", key):
-            payload = store.get("features", key)
-            if payload is None:
+            found = store.read("features", key)
+            if found is None:
                 tensors = {name: value.cpu().contiguous() for name, value in make().items()}
-                payload = save(tensors)
-                store.put("features", key, payload, {"entry": request.get("entry")})
-    return load(payload)
+                found = save(tensors), {"entry": request.get("entry")}
+                store.put("features", key, *found)
+    return load(found[0])
 
 
 def image_identities(images: Iterable[Path | Image]) -> list[str]:

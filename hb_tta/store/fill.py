@@ -2,115 +2,150 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 
-from hb_tta.store import Store
+from hb_tta.store.entries import NewEntry
+from hb_tta.store.memory import MemoryStore
+from hb_tta.store.store import Store
+from hb_tta.store.writer import Writer
 
-
-class Made(NamedTuple):
-    """A new entry: its key, its payload, and plain JSON for people to read."""
-
-    key: str
-    payload: bytes
-    meta: Mapping[str, Any]
-
-
-class MemoryStore:
-    """What a store does, for one process and as long as the object lives."""
-
-    def __init__(self) -> None:
-        self._entries: dict[tuple[str, str], tuple[bytes, dict[str, Any]]] = {}
-
-    def get(self, namespace: str, key: str) -> bytes | None:
-        """See ``Store.get``."""
-        entry = self._entries.get((namespace, key))
-        return None if entry is None else entry[0]
-
-    def manifest(self, namespace: str, key: str) -> dict[str, Any] | None:
-        """See ``Store.manifest``."""
-        entry = self._entries.get((namespace, key))
-        return None if entry is None else entry[1]
-
-    def put(self, namespace: str, key: str, payload: bytes, meta: Mapping[str, Any]) -> None:
-        """See ``Store.put``."""
-        self._entries[namespace, key] = payload, dict(meta)
-
-    @contextmanager
-    def lock(self, namespace: str, key: str) -> Iterator[None]:
-        """Nobody else has this store: there is nothing to wait for."""
-        yield
-
-    @contextmanager
-    def try_lock(self, namespace: str, key: str) -> Iterator[bool]:
-        """Nobody else has this store: the lock is always to be had."""
-        yield True
+MOST_BEHIND = 64  # entries that may wait to be written when the next batch begins
 
 
 def fill(
     store: Store | MemoryStore,
     namespace: str,
     keys: Iterable[str],
-    make: Callable[[list[str]], Iterable[Made]],
+    make: Callable[[list[str]], Iterable[NewEntry]],
     *,
     batch_size: int,
     on_progress: Callable[[int], object] = lambda _: None,
 ) -> None:
-    """Have every key in the store, making those that are missing.
+    """Have every key in the store, making those that are missing: ``filling`` to its end."""
+    for _ in filling(
+        store,
+        namespace,
+        keys,
+        make,
+        batch_size=batch_size,
+        on_progress=on_progress,
+        seconds=math.inf,
+    ):
+        pass
+
+
+def filling(
+    store: Store | MemoryStore,
+    namespace: str,
+    keys: Iterable[str],
+    make: Callable[[list[str]], Iterable[NewEntry]],
+    *,
+    batch_size: int,
+    on_progress: Callable[[int], object] = lambda _: None,
+    seconds: float = 0.0,
+) -> Generator[list[str]]:
+    """Have every key in the store, making those that are missing, and tell which are there.
 
     Processes that fill the same keys share the work: each claims a batch that nobody else has
-    claimed, looks again (another may have made it meanwhile), and puts every entry into the store
+    claimed, looks again (another may have made it meanwhile), and hands every entry to a writer
     as it is made. What others have claimed is waited for at the end, and made here if they died.
-    No lock is held while waiting, so two processes cannot wait for each other.
+    No lock is held while waiting, nor while the caller has the word, so two processes cannot wait
+    for each other.
 
     Args:
         keys: those that were not in the store a moment ago, in the order to make them.
         make: keys of one batch → their entries; called while their locks are held.
         batch_size: most keys a call of ``make``.
         on_progress: told how many more keys are there now.
+        seconds: least time between two lists; the first comes after the first batch.
+
+    Yields:
+        Keys that are in the store now, each once.
     """
     queue = deque(dict.fromkeys(keys))
-    while queue:
-        before, refused = len(queue), []
+    due, there = (time.monotonic() if math.isfinite(seconds) else math.inf), []
+    with _Claims(store, namespace) as claims:
         while queue:
-            with _claim(store, namespace, queue, batch_size) as (mine, theirs, found):
+            before, refused = len(queue), []
+            while queue:
+                claims.let_go(most=MOST_BEHIND)
+                mine, theirs, found = claims.take(queue, batch_size)
                 refused += theirs
-                on_progress(found)
+                there += found + mine
+                on_progress(len(found))
                 for entry in make(mine) if mine else ():
-                    store.put(namespace, entry.key, entry.payload, entry.meta)
+                    claims.writer.put(entry)
                     on_progress(1)
-        if len(refused) == before:  # nothing left to do but wait
-            with store.lock(namespace, refused[0]):
-                pass
-        queue = deque(refused)
-
-
-@contextmanager
-def _claim(
-    store: Store | MemoryStore, namespace: str, queue: deque[str], most: int
-) -> Iterator[tuple[list[str], list[str], int]]:
-    """Take keys off the queue: (locked and missing, locked by others, number found made)."""
-    mine: list[str] = []
-    theirs: list[str] = []
-    found = 0
-    with ExitStack() as locks:
-        while queue and len(mine) < most:
-            key = queue.popleft()
-            with ExitStack() as attempt:
-                if not attempt.enter_context(store.try_lock(namespace, key)):
-                    theirs.append(key)
-                elif store.get(namespace, key) is not None:
-                    found += 1
-                else:
-                    mine.append(key)
-                    locks.enter_context(attempt.pop_all())
-        yield mine, theirs, found
+                if there and time.monotonic() >= due:
+                    claims.let_go()
+                    yield there
+                    due, there = time.monotonic() + seconds, []
+            if len(refused) == before:  # nothing left to do but wait
+                claims.let_go()
+                with store.lock(namespace, refused[0]):
+                    pass
+            queue = deque(refused)
+    if there:
+        yield there
 
 
 def missing_keys(
     store: Store | MemoryStore, namespace: str, keys: Sequence[str]
 ) -> dict[str, None]:
-    """Those of the keys that have no sound entry, in order, each once."""
-    return {key: None for key in dict.fromkeys(keys) if store.get(namespace, key) is None}
+    """Those of the keys that have no entry, in order, each once; nothing is read."""
+    return {key: None for key in dict.fromkeys(keys) if not store.has(namespace, key)}
+
+
+@dataclass(frozen=True)
+class _Claim:
+    keys: list[str]
+    locks: ExitStack
+
+
+class _Claims:
+    """Batches that this process makes: each is locked until its last entry is on the disk."""
+
+    def __init__(self, store: Store | MemoryStore, namespace: str) -> None:
+        self.writer = Writer(store, namespace)
+        self._store, self._namespace = store, namespace
+        self._held: deque[_Claim] = deque()
+
+    def take(self, queue: deque[str], most: int) -> tuple[list[str], list[str], list[str]]:
+        """Take keys off the queue: (locked and missing, locked by others, found made)."""
+        mine: list[str] = []
+        theirs: list[str] = []
+        found: list[str] = []
+        locks = ExitStack()
+        self._held.append(_Claim(mine, locks))
+        while queue and len(mine) < most:
+            key = queue.popleft()
+            with ExitStack() as attempt:
+                if not attempt.enter_context(self._store.try_lock(self._namespace, key)):
+                    theirs.append(key)
+                elif self._store.read(self._namespace, key) is not None:
+                    found.append(key)
+                else:
+                    mine.append(key)
+                    locks.enter_context(attempt.pop_all())
+        return mine, theirs, found
+
+    def let_go(self, most: int = 0) -> None:
+        """Wait until at most so many entries are to be written, and unlock what is done."""
+        self.writer.wait(most)
+        while self._held and self.writer.wrote(self._held[0].keys):
+            self._held.popleft().locks.close()
+
+    def __enter__(self) -> _Claims:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            self.writer.__exit__(*error)  # type: ignore[arg-type]
+        finally:
+            for claim in self._held:
+                claim.locks.close()

@@ -20,16 +20,17 @@ from hb_tta.datasets import Classification, FewShot, HoiImage, HoiTask
 from hb_tta.errors import UserError
 from hb_tta.metrics import bootstrap_interval, expected_calibration_error, paired_test
 from hb_tta.store.features import cached_tensors
-from hb_tta.tpt.combiners import COMBINERS, Views
 from hb_tta.tpt.few_shot import STEPS, FewShotTuner
 from hb_tta.tpt.tuner import LEARNING_RATE, PROMPT, PromptTuner
 from hb_tta.tpt.views import ViewFeatures, ViewRequest
+from hb_tta.tta.combine import rules_for
+from hb_tta.tta.rule import CLASSES
 
-FORMAT = 1
+FORMAT = 2
 """Counts the changes of what a chunk's answers mean."""
 
-METHODS = ("zero-shot", "tpt", "average", "zero", "mta", "prototypes")
-"""In the order in which they are told."""
+FIRST = ("zero-shot", "tpt")
+"""Methods that are told before all others."""
 
 IMAGES_A_CHUNK = 32
 TASKS_A_CHUNK = 8
@@ -67,8 +68,8 @@ def evaluate_classification(
     """Scores of prompt tuning, and of what needs no tuning, on one task.
 
     Returns:
-        JSON: ``methods`` by name ("tpt", "zero-shot", "average", "zero", "mta"), each with its
-        accuracy, interval, ECE, the paired test against zero-shot, and 0/1 a sample.
+        JSON: ``methods`` by name ("zero-shot", "tpt", then the other rules of classes), each with
+        its accuracy, interval, ECE, the paired test against zero-shot, and 0/1 a sample.
     """
     _check_sample_count(task.name, len(task.images))
     tuner = PromptTuner(
@@ -86,6 +87,7 @@ def evaluate_classification(
     )
     decided_by = {
         "classes": list(task.class_names),
+        "combiners": list(rules_for(CLASSES)),
         "backend": tuner.backend,
         **settings.deciding("prompt", "filter", "selection", "generated_selection", "steps", "lr"),
     }
@@ -106,15 +108,7 @@ def _answers(tuner: PromptTuner, features_BVD: Tensor, generated: int) -> dict[s
     """Probabilities (B, C) of every method."""
     features = features_BVD.to(tuner.encoder.device)
     tuning = tuner.tune(features, generated=generated)
-    seen = Views(
-        features,
-        tuner.text_CD,
-        tuner.zero_shot(features),
-        tuner.encoder.logit_scale,
-        tuning.selected_BK,
-    )
-    answers = {name: combine(seen) for name, combine in COMBINERS.items()}
-    return {"tpt": tuning.logits_BC.softmax(-1), **answers}
+    return {"tpt": tuning.logits_BC.softmax(-1), **tuner.untuned(features, tuning)}
 
 
 def evaluate_few_shot(
@@ -252,9 +246,10 @@ def _result(
     labels: np.ndarray,
     groups: np.ndarray | None = None,
 ) -> dict[str, Any]:
+    order = dict.fromkeys([*FIRST, *rules_for(CLASSES), *chances])
     scores = {
         method: (chances[method].argmax(-1) == labels).astype(int)
-        for method in METHODS
+        for method in order
         if method in chances
     }
     base = "zero-shot" if "zero-shot" in scores else None

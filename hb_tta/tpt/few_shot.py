@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hb_tta.device import enough_memory
 from hb_tta.errors import UserError
 from hb_tta.tpt.encoders import DualEncoder
-from hb_tta.tpt.prompts import PromptLayout, initial_context, make_text_encoder
+from hb_tta.tpt.prompt_learners import PromptLayout, initial_context, make_text_encoder
 from hb_tta.tpt.tuner import LEARNING_RATE, PROMPT, WEIGHT_DECAY, check_optimisation
 
 STEPS = 64  # of the authors' code

@@ -18,7 +18,9 @@ from hb_tta.device import enough_memory
 from hb_tta.errors import UserError
 from hb_tta.tpt.encoders import DualEncoder
 from hb_tta.tpt.filters import get_filter, select_views
-from hb_tta.tpt.prompts import PromptLayout, initial_context, make_text_encoder
+from hb_tta.tpt.prompt_learners import PromptLayout, initial_context, make_text_encoder
+from hb_tta.tta.combine import combine_classes
+from hb_tta.tta.rule import Embedded
 
 PROMPT = "a photo of a"
 LEARNING_RATE = 5e-3  # of TPT's code
@@ -60,7 +62,7 @@ class PromptTuner:
         filter: one of ``hb_tta.tpt.FILTERS``.
         steps: of AdamW: 1 in TPT, 4 in DiffTPT.
         lr, weight_decay: of AdamW.
-        backend: how prompts reach the text tower: see ``hb_tta.tpt.prompts``.
+        backend: how prompts reach the text tower: see ``hb_tta.tpt.prompt_learners``.
         batch_size: images whose prompts go through the text tower at once; None: what fits some
             3 GB.
 
@@ -135,6 +137,15 @@ class PromptTuner:
         with torch.inference_mode(False), enough_memory(f"{self.tokens} prompt tokens", remedy):
             features = features_BVD.detach().clone().float().to(self.encoder.device)
             return self._tune(features, generated)
+
+    def untuned(self, features_BVD: Tensor, tuning: Tuning) -> dict[str, Tensor]:
+        """What every rule of classes says of the same views without tuning: see ``combine``.
+
+        Returns:
+            The rule's name → probabilities (B, C).
+        """
+        embedded = Embedded(features_BVD, self.text_CD, self.encoder.logit_scale)
+        return combine_classes(self.zero_shot(features_BVD), tuning.selected_BK, embedded)
 
     def _tune(self, features_BVD: Tensor, generated: int) -> Tuning:
         selected = self.select(features_BVD, generated=generated)

@@ -16,9 +16,8 @@ from hb_tta.context import MultimodalContext
 from hb_tta.device import enough_memory
 from hb_tta.errors import UserError
 from hb_tta.images import load_image
-from hb_tta.store import Store
+from hb_tta.store import MemoryStore, Store
 from hb_tta.store.features import cached_tensors, image_identities
-from hb_tta.store.fill import MemoryStore
 from hb_tta.tpt.models import Clip
 
 FORMAT = 1
@@ -51,6 +50,35 @@ def crop_views(image: Image, size: int, n: int, seed: int = 0) -> list[Image]:
             torch.default_generator.manual_seed(seed + index)
             views.append(crop(image))
     return views
+
+
+def feature_request(
+    identities: Sequence[str],
+    told: Sequence[Sequence[str]],
+    *,
+    clip: dict[str, str],
+    crops: int,
+    generated: dict[str, Any] | None,
+    seed: int,
+) -> dict[str, Any]:
+    """Plain JSON that decides the features of images; its ``content_key`` is theirs.
+
+    Args:
+        identities: see ``image_identities``.
+        told: guidance and task of each, where there are generated views.
+        clip: ``Clip.identity``.
+        generated: how many views by whom; None: there are none.
+        seed: of the first crop and of the first generated view.
+    """
+    return {
+        "entry": "view features",
+        "format": FORMAT,
+        "clip": clip,
+        "crops": crops,
+        "generated": generated,
+        "seed": seed,
+        "images": [[identity, *its] for identity, its in zip(identities, told, strict=True)],
+    }
 
 
 class ViewFeatures:
@@ -93,17 +121,14 @@ class ViewFeatures:
 
     def request(self, images: Sequence[ViewRequest]) -> dict[str, Any]:
         """Plain JSON that decides the features of these images."""
-        identities = image_identities(image.image for image in images)
-        told = [[image.guidance, image.task] if self.augmenter else [] for image in images]
-        return {
-            "entry": "view features",
-            "format": FORMAT,
-            "clip": self.clip.identity,
-            "crops": self.crops,
-            "generated": self._generator_json(),
-            "seed": self.seed if self.views > 1 else 0,
-            "images": [[identity, *its] for identity, its in zip(identities, told, strict=True)],
-        }
+        return feature_request(
+            image_identities(image.image for image in images),
+            [[image.guidance, image.task] if self.augmenter else [] for image in images],
+            clip=self.clip.identity,
+            crops=self.crops,
+            generated=self._generator_json(),
+            seed=self.seed if self.views > 1 else 0,
+        )
 
     def features(self, images: Sequence[ViewRequest]) -> Tensor:
         """(B, V, D) features of length 1, on the CPU.

@@ -73,7 +73,7 @@ def answer(
         image: a Pillow image, a path or the bytes of an image file.
         question: the whole prompt, with an instruction on how to answer if there is to be one.
         views: images in the same forms, as an ``Augmenter`` gives them; none is a plain answer.
-        combine: a rule of ``hb_tta.tta.combine.RULES``, or a ``Combiner``.
+        combine: the name of a rule of words (``hb_tta.tta.combine``), or a ``Combiner``.
         real_weight: the real image's weight beside 1 of each view, where ``combine`` is a name.
         mode: "auto", "batched" or "lock-step", see ``hb_tta.tta.decoding.decode_jointly``.
         **generate: settings of ``model.generate``: ``max_new_tokens`` (128 by default), …

@@ -1,107 +1,72 @@
-"""Combining what a model says of several views: pure functions over views × vocabulary.
+"""Combining what a model says of several views: one table of rules for MLLMs and CLIPs.
 
-V: views; view 0 is the real image, the others are generated. R: rows (questions, or beams of one).
-K: the words of the vocabulary. Every rule takes logits_VRK (or logits_VK), gives logits_RK (or
-logits_K), does not depend on the order of the generated views, and gives back the logits of a
-single view unchanged up to a constant, which no softmax sees.
+A rule says what it works on: the logits of an MLLM's next token, the logits of classes, or both.
+Another package adds one to the group ``hb_tta.combiners`` (see ``hb_tta.plugins``):
+
+    @rule(WORDS, CLASSES)
+    def median(views): return views.logits_VRK.median(0).values
+
+A rule of words is then a choice of ``combine=``; a rule of classes is one more row of what needs no
+tuning in ``hb-tta tpt`` and in CLIP_benchmark. V, R and K: see rule.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from hb_tta.errors import UserError
+from hb_tta.plugins import Registry
+from hb_tta.tta.rule import CLASSES, WORDS, Embedded, Rule, Views
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# A word without a vote stands this far below one with a vote; votes that tie are decided by it.
-_BELOW_A_VOTE = 1e-3
+
+_TUNED = ("tpt", "prototypes")  # what stands in one table with the rules of classes
 
 
-def mean(logits_VRK: Tensor, real_weight: float = 1.0, share: float = 1.0) -> Tensor:
-    """(w·real + Σ generated) / (w + n): the paper's average of logits (section 5.1) at w = 1.
+def _fault(name: str, found: Any) -> str | None:
+    if name in _TUNED:
+        return "has the name of what is tuned: rename it there"
+    if isinstance(found, Rule) and found.works_on and found.works_on <= {WORDS, CLASSES}:
+        return None
+    return "is no rule: put @hb_tta.tta.rule.rule(WORDS), (CLASSES) or (WORDS, CLASSES) before it"
 
-    Args:
-        logits_VRK: any real numbers; log-probabilities give the same distribution.
-        real_weight: w; 0 leaves the real image out.
-        share: not read.
+
+RULES = Registry(
+    "combiner",
+    "combiners",
+    {
+        "mean": "hb_tta.tta.rules:mean",
+        "confidence": "hb_tta.tta.rules:confidence",
+        "selection": "hb_tta.tta.rules:selection",
+        "zero-shot": "hb_tta.tta.rules:zero_shot",
+        "average": "hb_tta.tta.rules:average",
+        "zero": "hb_tta.tta.rules:zero",
+        "mta": "hb_tta.tta.mta:mta",
+    },
+    _fault,
+)
+
+
+def rules_for(what: str) -> dict[str, Rule]:
+    """The rules that work on ``WORDS`` or on ``CLASSES``, by name.
+
+    Raises:
+        UserError: a package claims a name that is taken, or offers what is no rule.
     """
-    return _weighted_mean(logits_VRK, _weights(logits_VRK, real_weight))
-
-
-def confidence(logits_VRK: Tensor, real_weight: float = 1.0, share: float = 1.0) -> Tensor:
-    """The mean of logits with each view weighted by its confidence, 1 / perplexity = exp(−H).
-
-    The perplexity of a view's distribution is the number of words among which it hesitates. Entropy
-    as a measure of a view's worth is TPT's (Shu et al. 2022, equation 3); a soft weight in place of
-    its hard selection is ours.
-
-    Args:
-        real_weight: multiplies the real view's weight.
-        share: not read.
-    """
-    confidence_VR = (-entropy(logits_VRK)).exp()
-    return _weighted_mean(logits_VRK, _weights(logits_VRK, real_weight) * confidence_VR)
-
-
-def selection(logits_VRK: Tensor, real_weight: float = 1.0, share: float = 0.5) -> Tensor:
-    """The mean probability over the most confident views, as a logarithm (TPT's selection).
-
-    Shu et al. 2022, equations 3 and 4: only views whose entropy is in the lowest ``share`` count
-    (at least one); the real one has no privilege.
-
-    Args:
-        real_weight: multiplies the real view's weight where it is selected.
-        share: of the views, in (0, 1]; TPT keeps 0.1 of 64.
-    """
-    weights_VR = _selected(logits_VRK, real_weight, share)
-    return _weighted_mean(logits_VRK.softmax(-1), weights_VR).log()
-
-
-def zero(logits_VRK: Tensor, real_weight: float = 1.0, share: float = 0.5) -> Tensor:
-    """The vote of the most confident views: ZERO, "zero" temperature (Farina et al. 2024).
-
-    Each of the selected views gives its weight to its most probable word. Words with equal votes,
-    and those without, are ranked by the selected views' mean probability.
-
-    Args:
-        real_weight: the real view's votes.
-        share: as in ``selection``; ZERO keeps 0.1 of 64.
-    """
-    import torch
-
-    weights_VR = _selected(logits_VRK, real_weight, share)
-    probabilities_VRK = logits_VRK.softmax(-1)
-    votes_VRK = torch.zeros_like(logits_VRK)
-    votes_VRK.scatter_(-1, logits_VRK.argmax(-1, keepdim=True), 1.0)
-    votes_RK = _weighted_mean(votes_VRK, weights_VR)
-    return (votes_RK + _BELOW_A_VOTE * _weighted_mean(probabilities_VRK, weights_VR)).log()
-
-
-def entropy(logits_VRK: Tensor) -> Tensor:
-    """The entropy of each view's distribution over the vocabulary, in nats: (V, R)."""
-    logprobs_VRK = logits_VRK.log_softmax(-1)
-    return -(logprobs_VRK.exp() * logprobs_VRK).nan_to_num(nan=0.0).sum(-1)
-
-
-RULES: dict[str, Callable[[Tensor, float, float], Tensor]] = {
-    "mean": mean,
-    "confidence": confidence,
-    "selection": selection,
-    "zero": zero,
-}
+    return {name: rule for name, rule in RULES.all().items() if what in rule.works_on}
 
 
 @dataclass(frozen=True)
 class Combiner:
-    """A rule and its settings, as a function of logits.
+    """A rule of words and its settings, as a function of logits.
 
     Attributes:
-        rule: one of ``RULES``.
+        rule: one of ``rules_for(WORDS)``.
         real_weight: the weight of the real image beside 1 for each generated one.
         share: of the views that ``selection`` and ``zero`` keep.
 
@@ -114,8 +79,7 @@ class Combiner:
     share: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.rule not in RULES:
-            raise UserError(f"combine={self.rule!r} is unknown: choose from {', '.join(RULES)}")
+        self._rule  # noqa: B018 - it raises where there is none
         if not (math.isfinite(self.real_weight) and self.real_weight >= 0):
             raise UserError(f"real_weight={self.real_weight} is out of range: use 0 or more")
         if not 0 < self.share <= 1:
@@ -129,34 +93,31 @@ class Combiner:
         """
         if self.real_weight == 0 and logits_VRK.shape[0] == 1:
             raise UserError("real_weight=0 leaves no view: use more than 0, or generated views")
-        return RULES[self.rule](logits_VRK, self.real_weight, self.share)
+        return self._rule(Views(logits_VRK, self.real_weight, self.share))
+
+    @cached_property
+    def _rule(self) -> Rule:
+        known = rules_for(WORDS)
+        if self.rule not in known:
+            raise UserError(f"combine={self.rule!r} is unknown: choose from {', '.join(known)}")
+        return known[self.rule]
 
 
-def _weights(logits_VRK: Tensor, real_weight: float) -> Tensor:
-    """(V, R), or (V): w for the real view, 1 for the others."""
+def combine_classes(logits_RVK: Tensor, chosen_RN: Tensor, embedded: Embedded) -> dict[str, Tensor]:
+    """What every rule of classes says of images without any tuning: name → probabilities (R, K).
+
+    Args:
+        logits_RVK: of each image's views under the untuned prompt, the real one first.
+        chosen_RN: the places of each image's trusted views, by a view filter.
+        embedded: what the logits were made from.
+
+    Raises:
+        UserError: as of ``rules_for``.
+    """
     import torch
 
-    weights_VR = torch.ones(logits_VRK.shape[:-1], device=logits_VRK.device, dtype=logits_VRK.dtype)
-    weights_VR[0] = real_weight
-    return weights_VR
-
-
-def _selected(logits_VRK: Tensor, real_weight: float, share: float) -> Tensor:
-    """The weights of the views of lowest entropy, 0 for the others: (V, R)."""
-    import torch
-
-    weights_VR = _weights(logits_VRK, real_weight)
-    entropy_VR = torch.where(weights_VR > 0, entropy(logits_VRK), math.inf)
-    views = logits_VRK.shape[0] - (real_weight == 0)
-    kept = max(1, int(share * views))  # int, as in TPT's code
-    cutoff_R = entropy_VR.sort(0).values[kept - 1]
-    return weights_VR * (entropy_VR <= cutoff_R)  # equal views are kept or left together
-
-
-def _weighted_mean(values_VRK: Tensor, weights_VR: Tensor) -> Tensor:
-    import torch
-
-    weights_VR1 = weights_VR.unsqueeze(-1)
-    # A view without weight has no say, also where it says that a word is impossible (−inf).
-    terms_VRK = torch.where(weights_VR1 > 0, values_VRK * weights_VR1, 0.0)
-    return terms_VRK.sum(0) / weights_VR1.sum(0)
+    logits_VRK = logits_RVK.transpose(0, 1)
+    chosen_VR = torch.zeros(logits_RVK.shape[:2], dtype=torch.bool, device=logits_RVK.device)
+    chosen_VR = chosen_VR.scatter(1, chosen_RN, True).T
+    views = Views(logits_VRK, chosen_VR=chosen_VR, embedded=embedded)
+    return {name: rule(views).softmax(-1) for name, rule in rules_for(CLASSES).items()}

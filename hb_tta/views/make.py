@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
@@ -13,30 +15,34 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from hb_tta.errors import HbTtaWarning, UserError
-from hb_tta.store import Store
-from hb_tta.store.fill import Made, MemoryStore, fill, missing_keys
+from hb_tta.store import MemoryStore, NewEntry, Store
+from hb_tta.store.fill import fill, filling, missing_keys
 from hb_tta.views.models import Models
-from hb_tta.views.plan import Item
+from hb_tta.views.plan import PlannedContext, PlannedViews
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-DESCRIPTIONS_A_BATCH = 8  # of LLaVA v1.6's images, up to 2,900 tokens each
-VIEWS_A_BATCH = 16  # more of SDXL's views at once gain nothing
+DESCRIPTIONS_PER_BATCH = 8  # of LLaVA v1.6's images, up to 2,900 tokens each
+VIEWS_PER_BATCH = 16  # more of SDXL's views at once gain nothing
+HAND_OUT_SECONDS = 1.0  # between two waits for the disk; the model stands still meanwhile
 TRIES = 3  # at an entry that somebody else removes again as soon as it is made
 
 SHORTENED = "the description was too long for the text encoders and was shortened"
 WORDLESS = "the describer wrote nothing of use: the views follow the image alone"
 VANISHED = "entries vanish from the store as soon as they are made: stop whoever prunes it"
 
+Stored = tuple[bytes, dict[str, Any]]
+"""The payload and the ``meta`` of an entry."""
 
-class Maker:
-    """Fills a store with what items need.
+
+class ViewMaker:
+    """Fills a store with what plans need, and reads it.
 
     Args:
         models: load themselves when the first missing entry is claimed.
         store: where the entries go.
-        batch_size: views a call of the generator; ``None``: ``VIEWS_A_BATCH``.
+        batch_size: views a call of the generator; ``None``: ``VIEWS_PER_BATCH``.
         progress: show progress bars; ``None``: where there is more than one batch, in a terminal.
     """
 
@@ -50,114 +56,160 @@ class Maker:
     ) -> None:
         self._models = models
         self._store = store
-        self._batch_size = batch_size or VIEWS_A_BATCH
+        self._batch_size = batch_size or VIEWS_PER_BATCH
         self._progress = progress
 
-    def make(self, items: Sequence[Item]) -> None:
-        """Have every view of the items in the store, and the descriptions that those need."""
-        missing = missing_keys(self._store, "views", [key for i in items for key in i.view_keys])
-        if not missing:
-            return
-        unfinished = [item for item in items if missing.keys() & item.view_keys]
-        for note in (note for item in unfinished for note in item.warnings):
-            warnings.warn(note, HbTtaWarning, stacklevel=3)
-        texts = self._descriptions(unfinished)
-        views = {
-            key: (item, seed)
-            for item in reversed(items)  # of equal keys the first item counts
-            for key, seed in zip(item.view_keys, item.seeds, strict=True)
-        }
-        with _bar("generating", "view", len(missing), self._batch_size, self._progress) as bar:
-            fill(
-                self._store,
-                "views",
-                missing,
-                lambda keys: self._generate([(key, *views[key]) for key in keys], texts),
-                batch_size=self._batch_size,
-                on_progress=bar.update,
-            )
+    # Descriptions.
 
-    def _descriptions(self, items: Iterable[Item]) -> dict[str, str]:
+    def descriptions(self, contexts: Iterable[PlannedContext]) -> dict[str, str]:
         """Description key → text, read from the store or written now."""
-        wanted = {item.description_key: item for item in items if item.description_key}
+        wanted = {c.description_key: c for c in contexts if c.description_key}
         texts: dict[str, str] = {}
         for _ in range(TRIES):
-            missing = self._read_descriptions([key for key in wanted if key not in texts], texts)
+            missing = self.read_descriptions([key for key in wanted if key not in texts], texts)
             if not missing:
                 return texts
-            size = DESCRIPTIONS_A_BATCH
-            with _bar("describing", "image", len(missing), size, self._progress) as bar:
+            _warn_of([wanted[key] for key in missing])
+            size = DESCRIPTIONS_PER_BATCH
+            with bar("describing", "image", len(missing), size, self._progress) as shown:
                 fill(
                     self._store,
                     "descriptions",
                     missing,
                     lambda keys: self._describe([wanted[key] for key in keys]),
                     batch_size=size,
-                    on_progress=bar.update,
+                    on_progress=shown.update,
                 )
         raise UserError(VANISHED)
 
-    def _read_descriptions(self, keys: Iterable[str], texts: dict[str, str]) -> list[str]:
+    def read_descriptions(self, keys: Iterable[str], texts: dict[str, str]) -> list[str]:
         """Adds what the store has to ``texts`` and gives the keys of the rest."""
         missing = []
         for key in keys:
-            payload = self._store.get("descriptions", key)
-            if payload is None:
+            found = self._store.read("descriptions", key)
+            if found is None:
                 missing.append(key)
             else:
-                texts[key] = json.loads(payload)["description"]
+                texts[key] = json.loads(found[0])["description"]
         return missing
 
-    def _describe(self, items: Sequence[Item]) -> Iterator[Made]:
-        texts = self._models.describe([item.context(None) for item in items])
-        for item, text in zip(items, texts, strict=True):
-            assert item.description_key is not None
+    def _describe(self, contexts: Sequence[PlannedContext]) -> Iterator[NewEntry]:
+        texts = self._models.describe([context.context(None) for context in contexts])
+        for context, text in zip(contexts, texts, strict=True):
+            assert context.description_key is not None
             payload = json.dumps({"description": text}, ensure_ascii=False).encode()
-            yield Made(item.description_key, payload, self._meta(item))
+            yield NewEntry(context.description_key, payload, self._about_description(context))
 
-    def _generate(
-        self, views: Sequence[tuple[str, Item, int]], texts: Mapping[str, str]
-    ) -> Iterator[Made]:
-        """The entries of one batch: (key, item, seed) each."""
-        batch = [(item, list(group)) for item, group in groupby(views, key=lambda view: view[1])]
-        fitted = [self._fitted(item, texts) for item, _ in batch]
+    def _about_description(self, context: PlannedContext) -> dict[str, Any]:
+        """What people find beside a description; no ground truth is known here."""
+        return {
+            "pixels": context.digest,
+            "guidance": context.guidance,
+            "task": context.task,
+            "describer": self._models.describer_json,
+        }
+
+    # Views.
+
+    def make(self, plans: Sequence[PlannedViews]) -> None:
+        """Have every view of the plans in the store."""
+        missing = self._missing(plans)
+        for _ in self._filling(plans, missing, seconds=math.inf):
+            pass
+
+    def views(self, plans: Sequence[PlannedViews]) -> Iterator[tuple[PlannedViews, list[Stored]]]:
+        """The plans in order, each with its views' entries, as soon as those are there."""
+        waiting, missing = deque(plans), self._missing(plans)
+        yield from self._complete(waiting, missing)
+        for there in self._filling(plans, missing, seconds=HAND_OUT_SECONDS):
+            for key in there:
+                missing.pop(key, None)
+            yield from self._complete(waiting, missing)
+
+    def _missing(self, plans: Sequence[PlannedViews]) -> dict[str, None]:
+        return missing_keys(self._store, "views", [key for plan in plans for key in plan.keys])
+
+    def _complete(
+        self, waiting: deque[PlannedViews], missing: Mapping[str, None]
+    ) -> Iterator[tuple[PlannedViews, list[Stored]]]:
+        """Takes the plans off the queue that lack nothing, up to the first that does."""
+        while waiting and missing.keys().isdisjoint(waiting[0].keys):
+            plan = waiting.popleft()
+            yield plan, self._read(plan)
+
+    def _read(self, plan: PlannedViews) -> list[Stored]:
+        """A plan's entries, made again where they are damaged or somebody removed them."""
+        found: dict[str, Stored] = {}
+        for _ in range(TRIES):
+            for key in plan.keys:
+                if key not in found and (entry := self._store.read("views", key)) is not None:
+                    found[key] = entry
+            lost = {key: None for key in plan.keys if key not in found}
+            if not lost:
+                return [found[key] for key in plan.keys]
+            for _ in self._filling([plan], lost, seconds=math.inf):
+                pass
+        raise UserError(VANISHED)
+
+    def _filling(
+        self, plans: Sequence[PlannedViews], missing: Mapping[str, None], *, seconds: float
+    ) -> Iterator[list[str]]:
+        views = {
+            key: (plan, seed)
+            for plan in reversed(plans)  # of equal keys the first plan counts
+            for key, seed in zip(plan.keys, plan.seeds, strict=True)
+            if key in missing
+        }
+        if not views:
+            return
+        with bar("generating", "view", len(views), self._batch_size, self._progress) as shown:
+            yield from filling(
+                self._store,
+                "views",
+                list(missing),
+                lambda keys: self._generate([(key, *views[key]) for key in keys]),
+                batch_size=self._batch_size,
+                on_progress=shown.update,
+                seconds=seconds,
+            )
+
+    def _generate(self, views: Sequence[tuple[str, PlannedViews, int]]) -> Iterator[NewEntry]:
+        """The entries of one batch: (key, plan, seed) each."""
+        batch = [(plan, list(group)) for plan, group in groupby(views, key=lambda view: view[1])]
+        fitted = [self._fitted(plan) for plan, _ in batch]
         images = self._models.generate(
             [
-                item.context(told["description"])
-                for (item, _), told in zip(batch, fitted, strict=True)
+                plan.context.context(told["description"])
+                for (plan, _), told in zip(batch, fitted, strict=True)
             ],
             [[seed for _, _, seed in group] for _, group in batch],
         )
         keys = [key for _, group in batch for key, _, _ in group]
         metas = [
-            {**self._meta(item), **told, "generator": self._models.generator_json, "seed": seed}
-            for (item, group), told in zip(batch, fitted, strict=True)
+            {
+                "pixels": plan.context.digest,
+                **told,
+                "generator": self._models.generator_json,
+                "seed": seed,
+            }
+            for (plan, group), told in zip(batch, fitted, strict=True)
             for _, _, seed in group
         ]
         with ThreadPoolExecutor() as pool:  # zlib works outside Python's lock
             payloads = pool.map(to_png, (image for its_images in images for image in its_images))
-            yield from map(Made, keys, payloads, metas)
+            yield from map(NewEntry, keys, payloads, metas)
 
-    def _fitted(self, item: Item, texts: Mapping[str, str]) -> dict[str, Any]:
-        """What the generator is told: the description, and whether it had to be shortened."""
-        text = texts[item.description_key] if item.description_key else item.description
+    def _fitted(self, plan: PlannedViews) -> dict[str, Any]:
+        """What the text encoders take of the description, and whether it had to be shortened."""
+        text = plan.description
         if text is None:
             return {"description": None, "shortened": False}
         description, shortened = self._models.fit(text)
         if shortened:
             warnings.warn(f"{SHORTENED}: it begins {text[:40]!r}", HbTtaWarning, stacklevel=2)
-        if item.description_key and not text:
+        if plan.context.description_key and not text:
             warnings.warn(WORDLESS, HbTtaWarning, stacklevel=2)
         return {"description": description, "shortened": shortened}
-
-    def _meta(self, item: Item) -> dict[str, Any]:
-        """What people find beside an entry; no ground truth is known here."""
-        return {
-            "pixels": item.digest,
-            "guidance": item.guidance,
-            "task": item.task,
-            "describer": self._models.describer_json if item.description_key else None,
-        }
 
 
 def to_png(image: Image) -> bytes:
@@ -168,7 +220,14 @@ def to_png(image: Image) -> bytes:
     return file.getvalue()
 
 
-def _bar(name: str, unit: str, total: int, batch_size: int, progress: bool | None) -> Any:
+def bar(name: str, unit: str, total: int | None, batch_size: int, progress: bool | None) -> Any:
     """A progress bar; by default in a terminal alone, where there is more than one batch."""
-    hidden = (True if total <= batch_size else None) if progress is None else not progress
-    return tqdm(total=total, desc=name, unit=unit, disable=hidden)
+    few = total is not None and total <= batch_size
+    hidden = (True if few else None) if progress is None else not progress
+    # A bar below another one goes when it is full.
+    return tqdm(total=total, desc=name, unit=unit, disable=hidden, leave=None)
+
+
+def _warn_of(contexts: Iterable[PlannedContext]) -> None:
+    for note in (note for context in contexts for note in context.warnings):
+        warnings.warn(note, HbTtaWarning, stacklevel=4)

@@ -1,31 +1,80 @@
 """From contexts to the keys of their views: all that can be known before any model is loaded.
 
-A key is a hash over everything that decides the entry, and what is not in the key is not handed
-to the model either: a method that needs no description sees neither guidance nor task.
+A key is a hash over everything that decides the entry, and nothing else. A description is decided
+by pixels, question and describer; a view by pixels, description and generator: questions that lead
+to one description share its views. So planning has two phases, descriptions first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from hb_tta.context import DescribedContext, evaluation_contexts
+from hb_tta.context import DescribedContext
 from hb_tta.describe.templates import GUIDANCE_LIMIT, clean_guidance
 from hb_tta.errors import UserError
-from hb_tta.images import load_image, pixel_digest
+from hb_tta.images import KnownImage, PixelDigests, load_image, pixel_digest
 from hb_tta.store import content_key
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FORMAT = 1
+    from hb_tta.views.models import Models
+
+FORMAT = 2
 """Counts the changes of what a key or an entry means."""
+
+FIRST_WINDOW, LARGEST_WINDOW = 16, 4096  # contexts
+
+T = TypeVar("T")
+
+
+def description_key(pixels: str, guidance: str, task: str, describer: dict[str, Any]) -> str:
+    """The key of a description in the store's namespace "descriptions".
+
+    Args:
+        pixels: the image's ``pixel_digest``.
+        guidance: as ``clean_guidance`` gives it.
+        describer: ``DescriberSpec.to_json()``.
+    """
+    return content_key(
+        {
+            "entry": "description",
+            "format": FORMAT,
+            "pixels": pixels,
+            "guidance": guidance,
+            "task": task,
+            "describer": describer,
+        }
+    )
+
+
+def view_key(pixels: str, description: str | None, generator: dict[str, Any], seed: int) -> str:
+    """The key of a view in the store's namespace "views".
+
+    Args:
+        pixels: the image's ``pixel_digest``.
+        description: as the generator is told it; None where the method needs none. What its text
+            encoders' window leaves of it follows from it and the generator's weights.
+        generator: ``GeneratorSpec.to_json()``.
+    """
+    return content_key(
+        {
+            "entry": "view",
+            "format": FORMAT,
+            "pixels": pixels,
+            "description": description,
+            "generator": generator,
+            "seed": seed,
+        }
+    )
 
 
 @dataclass(frozen=True, eq=False)
-class Item:
-    """One context of a call, and where its description and its views are kept.
+class PlannedContext:
+    """One context of a call, and where its description is kept.
 
     Attributes:
         source: the image as it was given: a path is read again when it is needed, so that a call
@@ -34,7 +83,6 @@ class Item:
         guidance, task, description: what the models see; a description that is None is to be
             written, or the method needs none.
         description_key: of the description to be written; None where there is none to write.
-        seeds, view_keys: one a view.
         warnings: what the caller should know.
     """
 
@@ -44,8 +92,6 @@ class Item:
     task: str
     description: str | None
     description_key: str | None
-    seeds: tuple[int, ...]
-    view_keys: tuple[str, ...]
     warnings: tuple[str, ...]
 
     def context(self, description: str | None) -> DescribedContext:
@@ -60,69 +106,99 @@ class Item:
         """
         image = load_image(self.source)
         if pixel_digest(image) != self.digest:
-            raise UserError(f"the image {self.source!r} changed while it was in work: start again")
+            source = self.source.path if isinstance(self.source, KnownImage) else self.source
+            raise UserError(f"the image {source!r} changed while it was in work: start again")
         return image
 
 
-def plan(
-    contexts: Sequence[Any],
-    seeds: Sequence[int],
-    *,
-    generator: dict[str, Any],
-    needs_description: bool,
-    describer: dict[str, Any] | None,
-) -> list[Item]:
-    """One item a context.
+@dataclass(frozen=True, eq=False)
+class PlannedViews:
+    """The views of a context whose description is known, and where they are kept.
+
+    Attributes:
+        context: the context.
+        description: what the generator is told; None where the method needs none.
+        seeds, keys: one a view.
+    """
+
+    context: PlannedContext
+    description: str | None
+    seeds: tuple[int, ...]
+    keys: tuple[str, ...]
+
+
+class Planner:
+    """Finds the keys of contexts. Loads no model.
 
     Args:
-        contexts: see ``evaluation_contexts``; an image is whatever ``load_image`` takes.
-        seeds: of every context's views.
-        generator, describer: the specs' JSON; a describer of None cannot write descriptions.
-
-    Raises:
-        UserError: an image cannot be read, a context carries its ground truth, or a description
-            is missing and nobody can write it.
+        models: their specs' JSON goes into the keys.
+        needs_description: whether the method does.
+        digests: of the images.
     """
-    items = []
-    for number, context in enumerate(evaluation_contexts(contexts)):
-        digest = pixel_digest(load_image(context.image))
-        if not needs_description:
+
+    def __init__(self, models: Models, *, needs_description: bool, digests: PixelDigests) -> None:
+        self._models, self._digests = models, digests
+        self._needs_description = needs_description
+
+    def context(self, context: DescribedContext, number: int) -> PlannedContext:
+        """The first phase.
+
+        What a method has no use for is not handed to it either: one that needs no description
+        sees neither guidance nor task.
+
+        Args:
+            context: its image is whatever ``load_image`` takes.
+            number: of the context in its call.
+
+        Raises:
+            UserError: the image cannot be read, a description is missing and nobody can write it,
+                or the describer's weights are missing.
+        """
+        digest = self._digests.of(context.image)
+        if not self._needs_description:
             context = DescribedContext(context.image)
-        elif context.description is None and describer is None:
+        guidance = clean_guidance(context.guidance, context.task)
+        key = None
+        if self._needs_description and context.description is None:
+            key = description_key(digest, guidance, context.task, self._describer(number))
+        return PlannedContext(
+            source=context.image,
+            digest=digest,
+            guidance=guidance,
+            task=context.task,
+            description=context.description,
+            description_key=key,
+            warnings=_guidance_warnings(context, guidance) if key else (),
+        )
+
+    def views(
+        self, context: PlannedContext, description: str | None, seeds: Sequence[int]
+    ) -> PlannedViews:
+        """The second phase, when the description is written."""
+        generator = self._models.generator_json
+        keys = (view_key(context.digest, description, generator, seed) for seed in seeds)
+        return PlannedViews(context, description, tuple(seeds), tuple(keys))
+
+    def _describer(self, number: int) -> dict[str, Any]:
+        describer = self._models.describer_json
+        if describer is None:
             raise UserError(
                 f"context {number} has no description and there is no describer to write it: "
                 "give a DescribedContext with one, or name a describer"
             )
-        writer = describer if needs_description and context.description is None else None
-        items.append(_item(context, digest, seeds, generator, writer))
-    return items
+        return describer
 
 
-def _item(
-    context: DescribedContext,
-    digest: str,
-    seeds: Sequence[int],
-    generator: dict[str, Any],
-    describer: dict[str, Any] | None,
-) -> Item:
-    guidance = clean_guidance(context.guidance, context.task)
-    told: dict[str, Any] = {"guidance": guidance, "task": context.task}
-    told |= {"describer": describer} if describer else {"description": context.description}
-    request = {"format": FORMAT, "pixels": digest, **told}
-    return Item(
-        source=context.image,
-        digest=digest,
-        guidance=guidance,
-        task=context.task,
-        description=context.description,
-        description_key=content_key({"entry": "description", **request}) if describer else None,
-        seeds=tuple(seeds),
-        view_keys=tuple(
-            content_key({"entry": "view", **request, "generator": generator, "seed": seed})
-            for seed in seeds
-        ),
-        warnings=_guidance_warnings(context, guidance),
-    )
+def windows(items: Iterable[T]) -> Iterator[list[T]]:
+    """Growing parts of many things that are planned and made together.
+
+    The first is small, so that the first views are there soon; the later ones are large, so that
+    models that take turns on a device are seldom loaded, and never so large that memory grows.
+    """
+    rest, size = iter(items), FIRST_WINDOW
+    while window := list(islice(rest, size)):
+        yield window
+        size = min(2 * size, LARGEST_WINDOW)
 
 
 def _guidance_warnings(context: DescribedContext, guidance: str) -> tuple[str, ...]:

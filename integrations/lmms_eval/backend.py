@@ -8,11 +8,10 @@ and its views together.
 
 from __future__ import annotations
 
-import itertools
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module, metadata
 from pathlib import Path
@@ -204,37 +203,41 @@ class AugmentedBackend:
             self.hb_sidecar.write()
         return answers
 
-    def _hb_augmented(self, requests: list[Any]) -> Iterable[Chunk]:
+    def _hb_augmented(self, requests: list[Any]) -> Iterator[Chunk]:
         """The questions with their views. All views are made before this returns.
 
         What is made stays in the store, so that a few questions at a time are in memory.
         """
         starts = range(0, len(requests), CHUNK)
         chunks = [requests[start : start + CHUNK] for start in starts]
-        first: list[Chunk] = []
-        plain = 0
         with Parking(self) as parking:
-            for chunk in chunks:
-                made = self._hb_made(chunk, parking)
-                plain += sum(not question.shown for question in made[0])
-                first = first or [made]
+            plain = sum(self._hb_make(chunk, parking) for chunk in chunks)
             self.hb_settings.augmenter.unload()
         if plain:
             logger.warning(f"hb-tta: {plain} requests show no image and are answered as they are")
-        return itertools.chain(first, (self._hb_made(chunk, None) for chunk in chunks[1:]))
+        return map(self._hb_views, chunks)
 
-    def _hb_made(self, requests: list[Any], parking: Parking | None) -> Chunk:
-        """Questions, and an ``Augmentation`` for each image that they show, in order."""
-        questions = [Question.read(r, self.is_simple, self.task_dict) for r in requests]
-        contexts = [context for question in questions for context in question.contexts]
-        if not contexts:
-            return questions, iter(())
-        augmenter, settings = self.hb_settings.augmenter, self.hb_settings.views
-        number = {"n": settings.n, "seed": settings.seed}
-        if parking is not None and parking.has_something and _misses(augmenter, contexts, number):
+    def _hb_make(self, requests: list[Any], parking: Parking) -> int:
+        """Have the store hold all views of questions; how many of those show no image."""
+        questions, contexts = self._hb_questions(requests)
+        augmenter, number = self.hb_settings.augmenter, self._hb_number()
+        if parking.has_something and _misses(augmenter, contexts, number):
             parking.park()
-        hidden = None if self.rank == 0 else False
-        return questions, augmenter.iter_augment(contexts, **number, progress=hidden)
+        augmenter.make(contexts, **number, progress=None if self.rank == 0 else False)
+        return sum(not question.shown for question in questions)
+
+    def _hb_views(self, requests: list[Any]) -> Chunk:
+        """Questions, and an ``Augmentation`` for each image that they show, in order."""
+        questions, contexts = self._hb_questions(requests)
+        augmenter = self.hb_settings.augmenter
+        return questions, augmenter.iter_augment(contexts, **self._hb_number(), progress=False)
+
+    def _hb_questions(self, requests: list[Any]) -> tuple[list[Question], list[Any]]:
+        questions = [Question.read(r, self.is_simple, self.task_dict) for r in requests]
+        return questions, [context for question in questions for context in question.contexts]
+
+    def _hb_number(self) -> dict[str, int]:
+        return {"n": self.hb_settings.views.n, "seed": self.hb_settings.views.seed}
 
     def _hb_answer(
         self, question: Question, views: Iterator[Any], answer: Callable, own: Callable
@@ -328,7 +331,9 @@ def _about(image: Image, augmentation: Any) -> dict[str, Any]:
 
 def _misses(augmenter: Any, contexts: list[Any], number: dict[str, int]) -> bool:
     keys = augmenter.view_keys(contexts, **number)
-    return any(augmenter.store.get("views", key) is None for some in keys for key in some)
+    return any(
+        some is None or not all(augmenter.store.has("views", key) for key in some) for some in keys
+    )
 
 
 def _tokenizer(backend: Any) -> Any:

@@ -14,7 +14,8 @@ from hb_tta.integrations.settings import VOTE, AugmentSettings
 from hb_tta.errors import UserError
 from hb_tta.generators import list_methods
 from hb_tta.settings import settings_table
-from hb_tta.tta.combine import RULES
+from hb_tta.tta.combine import rules_for
+from hb_tta.tta.rule import WORDS
 
 SUPPORTED = ((0, 7, 3), (0, 8))  # from … to before …
 TASKS = Path(__file__).parents[1] / "tasks"
@@ -84,7 +85,7 @@ def help_text() -> str:
     return HELP.format(
         methods=", ".join(list_methods()),
         model=DEFAULT_MODEL,
-        rules=", ".join([*RULES, VOTE]),
+        rules=", ".join([*rules_for(WORDS), VOTE]),
         settings=settings_table(),
     )
 

@@ -1,0 +1,139 @@
+"""Where things lie in a store's folder, and what its entries, leftovers and locks are called."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from hb_tta.disk import cache_root
+from hb_tta.errors import UserError
+
+EXTENSIONS = {"views": ".png", "descriptions": ".json", "features": ".safetensors"}
+
+_LOCKS, _SET_ASIDE = ".locks", ".damaged"
+_NAMESPACE = re.compile(r"[a-z][a-z0-9_-]*")
+_SHARD = re.compile(r"[0-9a-f]{2}")
+_KEY = re.compile(r"[0-9a-f]{64}")
+_ENTRY_NAME = re.compile(r"([0-9a-f]{64})(\.[a-z]+)?")
+_LEFTOVER_NAME = re.compile(r"\.[0-9a-f]{64}(\.[a-z]+)?\.[0-9a-f]{16}\.tmp")
+
+_READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of the store: where it is, how large (bytes), last used when (seconds since 1970)."""
+
+    namespace: str
+    key: str
+    path: Path
+    size: int
+    used: float
+
+
+def default_store_root() -> Path:
+    """``$HB_TTA_STORE``, else ``~/.cache/hb_tta/store`` (``XDG_CACHE_HOME`` is respected)."""
+    named = os.environ.get("HB_TTA_STORE")
+    return Path(named).expanduser() if named else cache_root() / "store"
+
+
+class Layout:
+    """The places of a store's folder, which need not exist.
+
+    Args:
+        root: the store's folder, absolute.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, namespace: str, key: str) -> Path:
+        """Of an entry."""
+        check_address(namespace, key)
+        return self.root / namespace / key[:2] / (key + EXTENSIONS.get(namespace, ""))
+
+    def lock(self, namespace: str, key: str) -> Path:
+        """Of the lock that a key shares with others: 4096 files a namespace.
+
+        A lock file that is removed while somebody waits for it splits into two locks, so these
+        are never removed; that they are few is what keeps them from piling up.
+        """
+        check_address(namespace, key)
+        return self.root / _LOCKS / f"{namespace}-{key[:3]}.lock"
+
+    def aside(self, namespace: str, path: Path) -> Path:
+        """Where a damaged entry goes."""
+        return self.root / _SET_ASIDE / namespace / path.name
+
+    def entries(self) -> Iterator[Entry]:
+        """Every entry, damaged or not, by namespace and key."""
+        for namespace, path in self._files():
+            matched = _ENTRY_NAME.fullmatch(path.name)
+            if matched and path == self.path(namespace, matched[1]):
+                with suppress(FileNotFoundError):  # pruned by another process meanwhile
+                    status = path.stat()
+                    yield Entry(namespace, matched[1], path, status.st_size, status.st_mtime)
+
+    def leftovers(self, older_than: float = 0.0) -> Iterator[Path]:
+        """Temporary files of writers at work or killed, at least so old (seconds)."""
+        for _, path in self._files():
+            if _LEFTOVER_NAME.fullmatch(path.name):
+                with suppress(FileNotFoundError):  # its writer has just finished
+                    if time.time() - path.stat().st_mtime >= older_than:
+                        yield path
+
+    def set_aside(self) -> Iterator[Path]:
+        """Damaged entries that were moved out of the way."""
+        for namespace in self._listed(self.root / _SET_ASIDE):
+            yield from (p for p in self._listed(namespace) if _ENTRY_NAME.fullmatch(p.name))
+
+    def _files(self) -> Iterator[tuple[str, Path]]:
+        """(namespace, path) of every file where entries and their leftovers lie."""
+        for namespace in self._listed(self.root):
+            if _NAMESPACE.fullmatch(namespace.name):
+                for shard in self._listed(namespace):
+                    if _SHARD.fullmatch(shard.name):
+                        yield from ((namespace.name, path) for path in self._listed(shard))
+
+    def _listed(self, folder: Path) -> list[Path]:
+        """What lies in a folder, sorted; nothing where it is no folder."""
+        try:
+            return sorted(folder.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise read_error(folder, error) from error
+
+
+def check_address(namespace: str, key: str) -> None:
+    """Raises ValueError where a name could lead out of the store's folder."""
+    if not _NAMESPACE.fullmatch(namespace):
+        raise ValueError(f"{namespace!r} is no namespace: a-z, 0-9, _ and - alone")
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"{key!r} is no key: content_key gives 64 hex digits")
+
+
+def read_error(path: Path, error: OSError) -> UserError:
+    """What a person is told where a file of the store cannot be read."""
+    return UserError(
+        f"{path} of the store cannot be read ({error.strerror}): mend its permissions, or name"
+        " another store with --store"
+    )
+
+
+def write_error(root: Path, error: OSError) -> UserError:
+    """What a person is told where the store cannot be written."""
+    if error.errno in _READ_ONLY:
+        problem = "is read-only and something has to be written"
+    elif error.errno in _FULL:
+        problem = "is on a full disk (free some: hb-tta store prune)"
+    else:
+        problem = f"cannot be written ({error.strerror or error})"
+    return UserError(f"the store {root} {problem}: name a folder to write in with --store")

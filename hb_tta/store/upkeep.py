@@ -1,0 +1,132 @@
+"""Looking after a store: counting, verifying, making room."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from hb_tta.store.entries import DamagedEntry, load_entry
+from hb_tta.store.layout import Entry, Layout
+
+# The age at which a writer's temporary file counts as left behind by a killed process. A write
+# takes milliseconds; the rest is for clocks of other hosts.
+LEFTOVER_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A damaged entry that ``Store.verify`` found."""
+
+    namespace: str
+    key: str
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How many files, how many bytes."""
+
+    files: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(self.files + other.files, self.bytes + other.bytes)
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """What ``Store.info`` counts.
+
+    Attributes:
+        root: the store's folder, which need not exist yet.
+        namespaces: the entries of each namespace.
+        set_aside: damaged entries that were moved out of the way.
+        leftovers: temporary files, of writers at work or killed.
+    """
+
+    root: Path
+    namespaces: dict[str, Usage]
+    set_aside: Usage
+    leftovers: Usage
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What ``Store.prune`` removed: sound entries (by age or size), damaged ones, leftovers."""
+
+    entries: Usage
+    damaged: Usage
+    leftovers: Usage
+
+
+def count(layout: Layout) -> StoreInfo:
+    """See ``Store.info``."""
+    namespaces: defaultdict[str, Usage] = defaultdict(Usage)
+    for entry in layout.entries():
+        namespaces[entry.namespace] += Usage(1, entry.size)
+    return StoreInfo(
+        root=layout.root,
+        namespaces=dict(sorted(namespaces.items())),
+        set_aside=_usage(layout.set_aside()),
+        leftovers=_usage(layout.leftovers()),
+    )
+
+
+def damages(layout: Layout) -> Iterator[Damage]:
+    """Every entry that is damaged or cannot be read; all are read whole."""
+    for entry in layout.entries():
+        try:
+            load_entry(entry.namespace, entry.key, entry.path)
+        except FileNotFoundError:
+            continue
+        except (DamagedEntry, OSError) as error:
+            yield Damage(entry.namespace, entry.key, entry.path, str(error))
+
+
+def is_damaged(namespace: str, key: str, path: Path) -> bool:
+    """Whether the bytes are wrong; an entry that this user cannot read may be sound."""
+    try:
+        load_entry(namespace, key, path)
+    except DamagedEntry:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def little_used(
+    entries: list[Entry], older_than: float | None, max_bytes: int | None
+) -> Iterator[Entry]:
+    """The entries that an age (seconds) and a size limit leave no room for."""
+    size = sum(entry.size for entry in entries)
+    now = time.time()
+    for entry in sorted(entries, key=lambda entry: (entry.used, entry.key)):
+        too_old = older_than is not None and now - entry.used > older_than
+        too_much = max_bytes is not None and size > max_bytes
+        if too_old or too_much:
+            size -= entry.size
+            yield entry
+
+
+def remove(paths: Iterable[Path]) -> Usage:
+    """Remove files, and count those that were there."""
+    removed = Usage()
+    for path in paths:
+        with suppress(FileNotFoundError):  # another process was quicker
+            size = path.stat().st_size
+            path.unlink()
+            removed += Usage(1, size)
+    return removed
+
+
+def _usage(paths: Iterator[Path]) -> Usage:
+    total = Usage()
+    for path in paths:
+        with suppress(FileNotFoundError):
+            total += Usage(1, path.stat().st_size)
+    return total

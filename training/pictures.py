@@ -1,0 +1,100 @@
+"""Pictures of a training: grids of samples, the convergence curve."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hb_tta.training.prepare import Sample
+from PIL import Image, ImageDraw
+
+from hb_tta.disk import write_aside
+
+CELL = 192  # largest side of a picture in a grid
+GAP = 4
+
+
+def write_grid(
+    path: Path, pictures: list[list[np.ndarray]], samples: Sequence[Sample], title: str
+) -> None:
+    """A row a context: its description, and its samples from the same noises as ever."""
+    cells = [[_cell(picture) for picture in row] for row in pictures]
+    side = GAP + max(cell.width for row in cells for cell in row)
+    text = 240
+    sheet = Image.new("RGB", (text + max(map(len, cells)) * side, 20 + len(cells) * side), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((4, 4), title, fill="black")
+    for number, (row, sample) in enumerate(zip(cells, samples, strict=False)):
+        draw.multiline_text((4, 24 + number * side), _wrapped(sample.description), fill="black")
+        for place, cell in enumerate(row):
+            sheet.paste(cell, (text + place * side, 20 + number * side))
+    _save(sheet, path)
+
+
+def _cell(picture: np.ndarray) -> Image.Image:
+    image = Image.fromarray(picture)
+    if image.width < CELL:
+        factor = max(1, CELL // image.width)
+        return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    image.thumbnail((CELL, CELL))
+    return image
+
+
+def _wrapped(text: str, width: int = 36, lines: int = 12) -> str:
+    import textwrap
+
+    plain = text.encode("latin-1", "replace").decode("latin-1")  # what Pillow's own font knows
+    return "\n".join(textwrap.wrap(plain, width)[:lines])
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    write_aside(path, buffer.getvalue())
+
+
+def write_curve(path: Path, metrics: Sequence[dict[str, Any]], names: Sequence[str]) -> bool:
+    """The convergence curve, as the paper's figure 16: a panel a reward, training and held-out.
+
+    Returns:
+        Whether it was drawn: it needs matplotlib.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    figure = Figure(figsize=(5 * len(names), 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for number, name in enumerate(names):
+        axes = figure.add_subplot(1, len(names), number + 1)
+        steps = [row["step"] for row in metrics if name in row]
+        values = np.array([row[name] for row in metrics if name in row])
+        if len(values):
+            axes.plot(steps, values, color="#9bb8d3", linewidth=0.6, label="a step's samples")
+            axes.plot(steps, _smooth(values), color="#1f4e79", label="their running mean")
+        held = [row for row in metrics if name in row.get("held_out", {})]
+        axes.plot(
+            [row["step"] for row in held],
+            [row["held_out"][name] for row in held],
+            "o-",
+            color="#c55a11",
+            markersize=3,
+            label="held-out contexts",
+        )
+        axes.set(title=f"{name} reward", xlabel="step")
+        axes.legend(fontsize=7)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    write_aside(path, buffer.getvalue())
+    return True
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """A running mean over a twentieth of the curve."""
+    width = max(1, len(values) // 20)
+    padded = np.concatenate([np.full(width - 1, values[0]), values])
+    return np.convolve(padded, np.ones(width) / width, "valid")

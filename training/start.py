@@ -1,0 +1,84 @@
+"""Before anything is loaded: the processes, and the settings that depend on them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import is_tensorboard_available
+from hb_tta.training.recipes import MEMORY_PRESETS, Settings
+
+from hb_tta.device import default_dtype
+from hb_tta.errors import HbTtaWarning, UserError
+from hb_tta.families import get_family
+
+
+def start(settings: Settings, out: Path) -> tuple[Accelerator, Settings]:
+    """This process among those that share the run, and the settings with nothing left open.
+
+    Raises:
+        UserError: the batch cannot be shared.
+    """
+    accelerator = Accelerator(log_with=list(_trackers(settings)) or None, project_dir=str(out))
+    family, guidance = get_family(settings.family), settings.guidance_scale
+    settings = replace(
+        settings,
+        dtype=settings.dtype or default_dtype(accelerator.device.type),
+        guidance_scale=family.defaults["guidance_scale"] if guidance is None else guidance,
+    )
+    _check_batch(settings, accelerator.num_processes)
+    return accelerator, settings
+
+
+def start_trackers(accelerator: Accelerator, step: int) -> None:
+    """Opens the trackers; what TensorBoard has of later steps is dropped."""
+    purge = {"tensorboard": {"purge_step": step + 1}}
+    accelerator.init_trackers("tensorboard", init_kwargs=purge)
+
+
+@contextmanager
+def memory_advice(settings: Settings) -> Iterator[None]:
+    """Turns "out of memory" into what to try."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not (
+            "allocate memory" in str(error) or "out of memory" in str(error)
+        ):
+            raise
+        raise UserError(
+            f"memory does not suffice with memory={settings.memory}, "
+            f"micro_batch_size={settings.micro_batch_size}: try {_less_memory(settings)}; the "
+            "checkpoint is intact"
+        ) from error
+
+
+def _less_memory(settings: Settings) -> str:
+    stronger = MEMORY_PRESETS[MEMORY_PRESETS.index(settings.memory) + 1 :]
+    if settings.micro_batch_size > 1:
+        return f"--set micro_batch_size={settings.micro_batch_size // 2}"
+    if stronger:
+        return f"--set memory={stronger[0]}"
+    return "a smaller gradient_steps or image_size in a new --out"
+
+
+def _check_batch(settings: Settings, processes: int) -> None:
+    if settings.batch_size % processes:
+        raise UserError(
+            f"batch_size={settings.batch_size} cannot be shared by {processes} processes: use a "
+            "multiple of their number"
+        )
+
+
+def _trackers(settings: Settings) -> tuple[str, ...]:
+    if "tensorboard" in settings.trackers and not is_tensorboard_available():
+        warnings.warn(
+            "no TensorBoard: pip install 'hb-tta[train]' for it", HbTtaWarning, stacklevel=2
+        )
+        return tuple(name for name in settings.trackers if name != "tensorboard")
+    return settings.trackers
