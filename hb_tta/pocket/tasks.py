@@ -217,8 +217,8 @@ def _told(
         told = scene if rng.integers(2) else from_second(scene)
         return told if told.relation == wanted else None
     if category == "reasoning":
-        told = more_first(scene)
-        return told if told and told.groups[0].shape == wanted else None
+        more = more_first(scene)
+        return more if more and more.groups[0].shape == wanted else None
     if category == "existence" and scene.relation in CONTACTS:
         return None  # an agent is always a cross: its absence would be told by the prior
     value = {"existence": "shape", "count": "count", "color": "colour", "style": "filling"}[
@@ -263,8 +263,8 @@ def make_pair(
         wrong = NEIGHBOURS[told.background] if edition.lean else other(BACKGROUNDS, told.background)
         asked = [f"Is this image on {name}?" for name in (told.background, wrong)]
     elif category == "reasoning":
-        nouns = [plural(g.shape, 2) for g in told.groups]
-        asked = [f"Are there more {a} than {b}?" for a, b in (nouns, nouns[::-1])]
+        more, less = (plural(g.shape, 2) for g in told.groups)
+        asked = [f"Are there more {a} than {b}?" for a, b in ((more, less), (less, more))]
     else:
         assert category == "position", category
         second = told.groups[1]
