@@ -59,7 +59,7 @@ def estimate(settings: Settings, out: Path | None = None) -> dict[str, Any]:
     guided = (family.defaults["guidance_scale"] if guidance is None else guidance) > 1
     cost = _cost(settings, unet, vae, guided, dtype)
     rows = settings.samples or _source_size(settings)
-    seconds, basis = _seconds_per_sample(cost["tflop_a_sample"], out)
+    seconds, basis = _seconds_per_sample(cost["tflop_per_sample"], out)
     steps = settings.max_steps
     return {
         "recipe_settings": to_json(settings),
@@ -137,7 +137,7 @@ def _cost(settings: Settings, unet: Any, vae: Any, guided: bool, dtype: str) -> 
         for preset in MEMORY_PRESETS
     }
     return {
-        "tflop_a_sample": round((tflop + _evaluator_flops(settings)) / 1e12, 4),
+        "tflop_per_sample": round((tflop + _evaluator_flops(settings)) / 1e12, 4),
         "memory_gib": round(peaks[settings.memory] / 2**30, 2),
         "memory_gib_by_preset": {name: round(peak / 2**30, 2) for name, peak in peaks.items()},
         "dtype": dtype,
@@ -280,7 +280,7 @@ def table(found: dict[str, Any]) -> str:
         + ("" if found["epochs"] is None else f", {found['epochs']:g} epochs"),
         "memory": f"about {found['memory_gib']:g} GiB a device in {found['dtype']} "
         f"(by preset: {presets})",
-        "work": f"{found['tflop_a_sample']:g} TFLOP a sample",
+        "work": f"{found['tflop_per_sample']:g} TFLOP a sample",
         "time": f"about {found['hours_on_one_device']:g} hours on one device, "
         f"{found['seconds_per_sample']:g} s a sample ({found['speed_basis']})",
     }
