@@ -263,8 +263,8 @@ def _wrong_relation(scene: Scene, rng: np.random.Generator) -> Scene | None:
         return from_second(edited) if edited else None
     agent = scene.groups[0].shape == AGENT and all(group.count == 1 for group in scene.groups)
     told_from_object = scene.relation in SYMMETRIC and scene.groups[1].shape == AGENT
-    choices: tuple[str, ...] = DIRECTIONS + CONTACTS if agent else DIRECTIONS
-    choices += SYMMETRIC if told_from_object else ()
+    contacts = CONTACTS if agent else SYMMETRIC if told_from_object else ()
+    choices: tuple[str, ...] = (*DIRECTIONS, *contacts)
     wrong = _other(choices, {scene.relation}, rng)
     if scene.relation in DIRECTIONS and rng.random() < 0.5:
         wrong = INVERSE[scene.relation]  # the commonest mistake: the two are swapped

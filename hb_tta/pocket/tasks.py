@@ -263,8 +263,8 @@ def make_pair(
         wrong = NEIGHBOURS[told.background] if edition.lean else other(BACKGROUNDS, told.background)
         asked = [f"Is this image on {name}?" for name in (told.background, wrong)]
     elif category == "reasoning":
-        several = [plural(g.shape, 2) for g in told.groups]
-        asked = [f"Are there more {a} than {b}?" for a, b in (several, several[::-1])]
+        more, less = (plural(g.shape, 2) for g in told.groups)
+        asked = [f"Are there more {a} than {b}?" for a, b in ((more, less), (less, more))]
     else:
         assert category == "position", category
         second = told.groups[1]
