@@ -9,6 +9,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
+from transformers import CLIPTokenizer
+
+from hb_tta.families import get_family
+from hb_tta.pocket.captions import EDIT, FORMS, draw_caption
+from hb_tta.pocket.world import sample_scenes
 from hb_tta.training.pocket_family.__main__ import STAGES, main
 from hb_tta.training.pocket_family.evaluate_forms import drawer, evaluate_forms, table
 from hb_tta.training.pocket_family.optimize import Draws
@@ -17,11 +22,6 @@ from hb_tta.training.pocket_family.stages import LEFT, save_stages
 from hb_tta.training.pocket_family.strict_reader import read_strictly
 from hb_tta.training.pocket_family.text import EDIT_WORDS, tokenize, with_words
 from hb_tta.training.pocket_family.unet import LAYOUT, LAYOUT_SHARE, draw_timesteps, latest_unet
-from transformers import CLIPTokenizer
-
-from hb_tta.families import get_family
-from hb_tta.pocket.captions import EDIT, FORMS, draw_caption
-from hb_tta.pocket.world import sample_scenes
 
 GENERATOR = ("vae_encoder", "image_encoder", "text_encoders", "vae_decoder", "unet")
 
