@@ -59,18 +59,18 @@ def main() -> None:
         "memory": options.memory,
         "batch": options.batch,
         "gradient_steps": options.gradient_steps,
-        "seconds_a_sample": _median(work.step, options.rounds, clock) / options.batch,
+        "seconds_per_sample": _median(work.step, options.rounds, clock) / options.batch,
         "shares": work.shares(clock),
     }
     if device != "cpu":
         report["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
         floor = H200_FLOORS.get(options.memory)
         if options.random_sdxl and floor:
-            report["fraction_of_h200_floor"] = floor / report["seconds_a_sample"]
+            report["fraction_of_h200_floor"] = floor / report["seconds_per_sample"]
     if options.plain:
         plain = _median(work.plain_sample, options.rounds, clock)
-        report["plain_seconds_a_sample"] = plain
-        report["times_as_fast"] = plain / report["seconds_a_sample"]
+        report["plain_seconds_per_sample"] = plain
+        report["times_as_fast"] = plain / report["seconds_per_sample"]
     print(json.dumps(report, indent=2))
 
 

@@ -38,7 +38,7 @@ class Combining:
     share: float = 0.5
 
     def __post_init__(self) -> None:
-        known = (*rules_for(WORDS), VOTE)
+        known = combinations()
         if self.combine not in known:
             rules = ", ".join(known)
             raise UserError(f"combine={self.combine} in {spelling.ARGS}: choose from {rules}")
@@ -51,6 +51,11 @@ class Combining:
         """The rule; of a vote the weights alone count."""
         rule = "mean" if self.combine == VOTE else self.combine
         return Combiner(rule, self.real_weight, self.share)
+
+
+def combinations() -> list[str]:
+    """The choices of ``Combining.combine``."""
+    return [*rules_for(WORDS), VOTE]
 
 
 COMBINING = tuple(one.name for one in fields(Combining))

@@ -95,7 +95,7 @@ def small_tasks(folder: Path, images: int = 1) -> Path:
     """Our tasks with few images: drawing all takes seconds."""
     shutil.copytree(TASKS / "pocket_mme", folder)
     for split in ("dev", "sealed"):
-        recipe = {"split": split, "images_a_category": images}
+        recipe = {"split": split, "images_per_category": images}
         (folder / f"{split}.json").write_text(json.dumps(recipe))
     return folder
 

@@ -257,7 +257,7 @@ def test_labels_are_used_for_scoring_alone(clip):
 
 
 def test_a_stopped_run_resumes_where_it_was(clip, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate, "IMAGES_A_CHUNK", 4)
+    monkeypatch.setattr(evaluate, "IMAGES_PER_CHUNK", 4)
     task = load_tasks("pocket_objects", limit=12)[0]
     views = ViewFeatures(clip, Store(tmp_path / "store"), crops=1)
     calls = []

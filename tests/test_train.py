@@ -129,7 +129,7 @@ def test_dry_run_needs_neither_weights_nor_data(capsys):
     assert main(command) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["trainable_parameters"] == 11_796_480 and found["steps"] == 50_000
-    assert found["samples_a_step"] == 64 and found["hours_on_one_device"] > 0
+    assert found["samples_per_step"] == 64 and found["hours_on_one_device"] > 0
     by_preset = found["memory_gib_by_preset"]
     assert by_preset["none"] > by_preset["block"] > by_preset["step+block"] > 5
 

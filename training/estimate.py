@@ -59,7 +59,7 @@ def estimate(settings: Settings, out: Path | None = None) -> dict[str, Any]:
     guided = (family.defaults["guidance_scale"] if guidance is None else guidance) > 1
     cost = _cost(settings, unet, vae, guided, dtype)
     rows = settings.samples or _source_size(settings)
-    seconds, basis = _seconds_a_sample(cost["tflop_a_sample"], out)
+    seconds, basis = _seconds_per_sample(cost["tflop_per_sample"], out)
     steps = settings.max_steps
     return {
         "recipe_settings": to_json(settings),
@@ -68,11 +68,11 @@ def estimate(settings: Settings, out: Path | None = None) -> dict[str, Any]:
         "unet_parameters": sum(p.numel() for p in unet.parameters() if not p.requires_grad),
         "samples": rows,
         "steps": steps,
-        "samples_a_step": settings.batch_size,
+        "samples_per_step": settings.batch_size,
         "images": steps * settings.batch_size,
         "epochs": None if not rows else round(steps * settings.batch_size / rows, 2),
         **cost,
-        "seconds_a_sample": seconds,
+        "seconds_per_sample": seconds,
         "hours_on_one_device": round(steps * settings.batch_size * seconds / 3600, 2),
         "speed_basis": basis,
     }
@@ -127,17 +127,17 @@ def _cost(settings: Settings, unet: Any, vae: Any, guided: bool, dtype: str) -> 
     tflop = (total + carried * (1.11 + recomputed)) * step["flops"]
     tflop += (2.05 + decode_recomputed) * picture["flops"]
     tflop /= settings.micro_batch_size
-    bytes_a_number = 4 if dtype == "float32" else 2
-    resident = bytes_a_number * sum(p.numel() for m in (unet, vae) for p in m.parameters())
+    bytes_per_number = 4 if dtype == "float32" else 2
+    resident = bytes_per_number * sum(p.numel() for m in (unet, vae) for p in m.parameters())
     lora = 16 * sum(p.numel() for p in lora_parameters(unet))
-    evaluator = _evaluator_bytes(settings, bytes_a_number)
-    scaling = bytes_a_number / 4  # counted in float32
+    evaluator = _evaluator_bytes(settings, bytes_per_number)
+    scaling = bytes_per_number / 4  # counted in float32
     peaks = {
         preset: resident + lora + evaluator + scaling * _activations(preset, carried, step, picture)
         for preset in MEMORY_PRESETS
     }
     return {
-        "tflop_a_sample": round((tflop + _evaluator_flops(settings)) / 1e12, 4),
+        "tflop_per_sample": round((tflop + _evaluator_flops(settings)) / 1e12, 4),
         "memory_gib": round(peaks[settings.memory] / 2**30, 2),
         "memory_gib_by_preset": {name: round(peak / 2**30, 2) for name, peak in peaks.items()},
         "dtype": dtype,
@@ -155,10 +155,10 @@ def _activations(
     return kept + picture["boundaries"] + one_block
 
 
-def _evaluator_bytes(settings: Settings, bytes_a_number: int) -> float:
+def _evaluator_bytes(settings: Settings, bytes_per_number: int) -> float:
     weights = _evaluator_folder(settings)
     if weights is None:
-        return bytes_a_number * EVALUATOR_PARAMETERS
+        return bytes_per_number * EVALUATOR_PARAMETERS
     return 4 / 2 * sum(f.stat().st_size for f in weights.glob("*.safetensors"))
 
 
@@ -238,7 +238,7 @@ def _bytes(saved: dict[int, Any]) -> float:
 # ── Speed ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def _seconds_a_sample(tflop: float, out: Path | None) -> tuple[float, str]:
+def _seconds_per_sample(tflop: float, out: Path | None) -> tuple[float, str]:
     """As the run in ``out`` measured it, or by this device's speed at matrix products."""
     path = None if out is None else out / METRICS
     if path is not None and path.exists():
@@ -275,14 +275,14 @@ def table(found: dict[str, Any]) -> str:
         f"{found['trainable_modules']} layers, of {found['unet_parameters']:,} frozen",
         "data": f"{settings['data'] or 'none named: --data PATH'}, "
         f"{found['samples'] if found['samples'] else 'an unknown number of'} rows",
-        "steps": f"{found['steps']:,} of {found['samples_a_step']} samples: "
+        "steps": f"{found['steps']:,} of {found['samples_per_step']} samples: "
         f"{found['images']:,} images"
         + ("" if found["epochs"] is None else f", {found['epochs']:g} epochs"),
         "memory": f"about {found['memory_gib']:g} GiB a device in {found['dtype']} "
         f"(by preset: {presets})",
-        "work": f"{found['tflop_a_sample']:g} TFLOP a sample",
+        "work": f"{found['tflop_per_sample']:g} TFLOP a sample",
         "time": f"about {found['hours_on_one_device']:g} hours on one device, "
-        f"{found['seconds_a_sample']:g} s a sample ({found['speed_basis']})",
+        f"{found['seconds_per_sample']:g} s a sample ({found['speed_basis']})",
     }
     lines = [f"{name:10} {text}" for name, text in rows.items()]
     lines += ["", "settings (--set KEY=VALUE):"]

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 
 from hb_tta.context import DescribedContext
+from hb_tta.errors import UserError
 from hb_tta.experiments.plan import PlannedRun, carry_out, kept, write_tables
 from hb_tta.families import Family
 from hb_tta.generators.hummingbird import HummingbirdSpec
@@ -46,9 +48,19 @@ ARMS: dict[str, list[str]] = {
 }
 
 
+def _check_recipe() -> None:
+    """Raises UserError where the pocket recipe, whose reading of spread is used, is not there."""
+    if find_spec("hb_tta.training.pocket_family") is None:
+        raise UserError(
+            "the spread of views is read by training/pocket_family, which no wheel holds: install "
+            "hb-tta from a checkout, with pip install -e ."
+        )
+
+
 def main() -> None:
     """Trains and measures what is missing, and prints the tables."""
     options = _options()
+    _check_recipe()
     torch.set_num_threads(options.threads)
     text = ""
     for figures in carry_out(plan(options)):

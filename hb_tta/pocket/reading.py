@@ -31,8 +31,6 @@ from .world import (
     Scene,
 )
 
-JUDGED = ("scene", "colour", "existence", "count", "position", "bound")
-
 
 class Place(NamedTuple):
     """Centre and radius of one thing, in pixels."""

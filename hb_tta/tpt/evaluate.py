@@ -32,8 +32,8 @@ FORMAT = 2
 FIRST = ("zero-shot", "tpt")
 """Methods that are told before all others."""
 
-IMAGES_A_CHUNK = 32
-TASKS_A_CHUNK = 8
+IMAGES_PER_CHUNK = 32
+TASKS_PER_CHUNK = 8
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def evaluate_classification(
             views.store, request, lambda: _answers(tuner, views.features(requests), views.generated)
         )
 
-    chances = _in_chunks(answer, task.images, IMAGES_A_CHUNK, task.name, progress)
+    chances = _in_chunks(answer, task.images, IMAGES_PER_CHUNK, task.name, progress)
     labels = np.array([label for _, label in task.images])
     return _result(task.name, task.total, views, settings, chances, labels)
 
@@ -157,7 +157,7 @@ def evaluate_few_shot(
     chances: dict[str, list[np.ndarray]] = {}
     for count in sorted({(len(one.supports), len(one.queries)) for one in task.tasks}):
         same = [one for one in task.tasks if (len(one.supports), len(one.queries)) == count]
-        found = _in_chunks(answer, same, TASKS_A_CHUNK, task.name, progress)
+        found = _in_chunks(answer, same, TASKS_PER_CHUNK, task.name, progress)
         for name, values in found.items():
             chances.setdefault(name, []).append(values.reshape(-1, 2))
     ordered = sorted(task.tasks, key=lambda one: (len(one.supports), len(one.queries)))

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from hb_tta.integrations.lmms_eval.model_args import model_args
-from hb_tta.integrations.settings import VOTE, AugmentSettings
+from hb_tta.integrations.settings import AugmentSettings, combinations
 
 from hb_tta.errors import UserError
 from hb_tta.generators import list_methods
 from hb_tta.settings import settings_table
-from hb_tta.tta.combine import rules_for
-from hb_tta.tta.rule import WORDS
 
 SUPPORTED = ((0, 7, 3), (0, 8))  # from … to before …
 TASKS = Path(__file__).parents[1] / "tasks"
@@ -85,7 +83,7 @@ def help_text() -> str:
     return HELP.format(
         methods=", ".join(list_methods()),
         model=DEFAULT_MODEL,
-        rules=", ".join([*rules_for(WORDS), VOTE]),
+        rules=", ".join(combinations()),
         settings=settings_table(),
     )
 

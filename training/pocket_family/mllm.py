@@ -260,4 +260,4 @@ def _from_words(scene: Scene, rng: np.random.Generator) -> Lesson | None:
     """Of every category, also those that are no longer asked of pictures."""
     category = CATEGORIES[rng.integers(len(CATEGORIES))]
     told = tell(scene, category, rng)
-    return told and worded_lesson(make_pair(told, category, rng, edition=EDITION), rng)
+    return worded_lesson(make_pair(told, category, rng, edition=EDITION), rng) if told else None

@@ -133,7 +133,7 @@ class Packer:
         return self._encoded[text]
 
 
-def _padded(lines: list[list[int]], value: int) -> torch.Tensor:
+def _padded(lines: Sequence[Sequence[int]], value: int) -> torch.Tensor:
     array = np.full((len(lines), max(map(len, lines))), value)
     for row, line in enumerate(lines):
         array[row, : len(line)] = line

@@ -28,7 +28,7 @@ def draw(recipe: datasets.Dataset) -> datasets.Dataset:
     The categories take turns, image by image, and within each the parts: any ``--limit`` is
     balanced.
     """
-    split, images = recipe[0]["split"], recipe[0]["images_a_category"]
+    split, images = recipe[0]["split"], recipe[0]["images_per_category"]
     streams = [pocket_mme(split, category=category, limit=images) for category in CATEGORIES]
     rows = [row for _ in range(images) for stream in streams for row in _pair(stream)]
     return datasets.Dataset.from_list(rows, features=FEATURES)
