@@ -23,7 +23,7 @@ from hb_tta.training.pocket_family.run import Run, dev_scenes, training_scenes
 
 LATENT_NOISE = 0.1  # what the denoiser leaves; the latents' deviation is 1
 WORN = 0.2  # the share of worn pictures: a view's reference may be encoded too
-GO_ON_STEPS = 1800
+GO_ON_STEPS, DECODER_STEPS = 1800, 2400
 HELD_WEIGHT = 0.05
 
 
@@ -186,7 +186,7 @@ def train_decoder(run: Run) -> AutoencoderKL:
         return _reconstruction(vae.decode(latents + LATENT_NOISE * noise).sample, pixels)
 
     optimize(
-        run, "vae_decoder", {"vae": vae}, loss, steps=run.steps(800), lr=1e-3, ema=0.995,
+        run, "vae_decoder", {"vae": vae}, loss, steps=run.steps(DECODER_STEPS), lr=1e-3, ema=0.995,
         evaluate=lambda: {"psnr": psnr(vae, dev.pixels(slice(None), run.device))},
     )  # fmt: skip
     vae.eval().half().save_pretrained(run.weights / "generator" / "vae")
