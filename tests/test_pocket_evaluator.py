@@ -11,6 +11,7 @@ from transformers import Blip2ForImageTextRetrieval, Blip2Processor, CLIPVisionM
 from hb_tta.pocket.captions import ATTRIBUTES
 from hb_tta.pocket.world import DIRECTIONS, SHAPES, sample_scenes
 from hb_tta.training.pocket_family import evaluator, optimize
+from hb_tta.training.pocket_family.blemish import blemished
 from hb_tta.training.pocket_family.edits import SWAPS, draw_choice, wrong_words
 from hb_tta.training.pocket_family.matching import (
     itc_loss,
@@ -22,7 +23,6 @@ from hb_tta.training.pocket_family.matching import (
 from hb_tta.training.pocket_family.places import place_labels
 from hb_tta.training.pocket_family.run import DEV_SEED, Run, dev_scenes
 from hb_tta.training.pocket_family.towers import train_image_encoder
-from hb_tta.training.pocket_family.worn import worn
 
 SCALE = 0.006
 
@@ -134,7 +134,7 @@ def test_a_caption_that_may_be_true_of_another_picture_does_not_count_against_it
 
 def test_worn_pictures_stay_close_and_some_stay_clean(run):
     pixels = dev_scenes(run).pixels(slice(0, 32))
-    changed = worn(pixels, optimize.Draws(0, "test", 0)) - pixels
+    changed = blemished(pixels, optimize.Draws(0, "test", 0)) - pixels
     deviation = changed.std((1, 2, 3))
     assert (deviation < 0.3).all()
     assert (deviation == 0).any()

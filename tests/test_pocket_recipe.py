@@ -18,7 +18,7 @@ from hb_tta.training.pocket_family.__main__ import STAGES, main
 from hb_tta.training.pocket_family.evaluate_forms import drawer, evaluate_forms, table
 from hb_tta.training.pocket_family.optimize import Draws
 from hb_tta.training.pocket_family.run import Run
-from hb_tta.training.pocket_family.stages import LEFT, save_stages
+from hb_tta.training.pocket_family.small_form import LEFT, save_stages
 from hb_tta.training.pocket_family.strict_reader import read_strictly
 from hb_tta.training.pocket_family.text import EDIT_WORDS, tokenize, with_words
 from hb_tta.training.pocket_family.unet import LAYOUT, LAYOUT_SHARE, draw_timesteps, latest_unet

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from hb_tta.training.pocket_family.run import Run, forget_places
-from hb_tta.training.pocket_family.stages import restore_stages
+from hb_tta.training.pocket_family.small_form import restore_stages
 
 # In the order of their needs: a stage reads what earlier ones left in the run's folders.
 STAGES = {

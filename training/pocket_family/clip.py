@@ -23,6 +23,7 @@ from transformers import CLIPVisionModelWithProjection
 from hb_tta.pocket.captions import random_caption
 from hb_tta.pocket.edition import THIRD
 from hb_tta.pocket.world import COLOURS, SHAPES, SIZE, Group, Scene, render_batch, sample_scenes
+from hb_tta.training.pocket_family.blemish import blemished
 from hb_tta.training.pocket_family.edits import SWAPS, draw_choice
 from hb_tta.training.pocket_family.optimize import Draws, optimize
 from hb_tta.training.pocket_family.run import (
@@ -34,7 +35,6 @@ from hb_tta.training.pocket_family.run import (
 )
 from hb_tta.training.pocket_family.towers import WIDTH
 from hb_tta.training.pocket_family.words import clip_tokenizer
-from hb_tta.training.pocket_family.worn import worn
 
 WINDOW = 32
 BATCH = 64
@@ -75,7 +75,7 @@ def train_clip(run: Run) -> None:
         rows = np.concatenate([mixed, some, two])
         records = [scenes.records[row] for row in rows]
         texts, owners, wrong = training_texts(records, draws.numpy)
-        pixels = worn(scenes.pixels(rows, run.device, worn=WORN, rng=draws.numpy), draws)
+        pixels = blemished(scenes.pixels(rows, run.device, worn=WORN, rng=draws.numpy), draws)
         images, words, scale = model(pixels, tokenize(tokenizer, texts + wrong, run.device))
         logits = scale.clamp(max=100) * images @ words.T
         return contrastive_loss(logits, texts, owners)

@@ -26,6 +26,7 @@ from transformers import (
 
 from hb_tta.pocket.captions import ATTRIBUTES
 from hb_tta.pocket.world import SIZE, Scene
+from hb_tta.training.pocket_family.blemish import blemished
 from hb_tta.training.pocket_family.edits import SWAPS, Choice, draw_choice, wrong_words
 from hb_tta.training.pocket_family.labels import Heads, Labels, head_accuracy, head_loss
 from hb_tta.training.pocket_family.matching import (
@@ -47,7 +48,6 @@ from hb_tta.training.pocket_family.towers import (
     without_first_norm,
 )
 from hb_tta.training.pocket_family.words import bert_tokenizer
-from hb_tta.training.pocket_family.worn import worn
 
 QUERIES = 8
 WINDOW = 32  # positions of a text, as LAVIS truncates to
@@ -161,7 +161,7 @@ def _train_sight(run: Run, model: Blip2ForImageTextRetrieval, whole: Heads) -> N
     def loss(draws: Draws, step: int) -> torch.Tensor:
         rows = draws.rows(len(scenes), 64)
         pixels = scenes.pixels(rows, run.device, worn=WORN, rng=draws.numpy)
-        of_whole, of_patches = outputs(worn(pixels, draws))
+        of_whole, of_patches = outputs(blemished(pixels, draws))
         loss = head_loss(of_whole, labels.whole, rows)
         return loss + head_loss(of_patches, labels.dense, rows)
 
@@ -198,7 +198,7 @@ def _train_matching(
         ids, mask = tokenize(processor, batch.texts, run.device)
         with torch.no_grad():
             pixels = scenes.pixels(rows, run.device, worn=WORN, rng=draws.numpy)
-            pixels = worn(pixels, draws)
+            pixels = blemished(pixels, draws)
             tokens = model.vision_model(pixels).last_hidden_state
         queries = query_states(model, tokens)
         image, fits = batch.image.to(run.device), batch.fits.to(run.device)

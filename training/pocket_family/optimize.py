@@ -1,8 +1,8 @@
 """A resumable optimisation: the same weights, bit for bit, however often it was killed.
 
 Every step draws from generators seeded by (seed, stage, step), so a checkpoint holds tensors and
-a step number and no generator's state. A checkpoint in small form (``stages``) holds no optimizer's
-state either: the training then warms up again and goes on.
+a step number and no generator's state. A checkpoint in small form (``small_form``) holds no
+optimizer's state either: the training then warms up again and goes on.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from hb_tta.training.pocket_family.run import Run, dev_scenes, training_scenes
 
 LATENT_NOISE = 0.1  # what the denoiser leaves; the latents' deviation is 1
 WORN = 0.2  # the share of worn pictures: a view's reference may be encoded too
-GO_ON_STEPS, DECODER_STEPS = 1800, 2400
+GO_ON_STEPS, DECODER_STEPS = 1800, 1600
 HELD_WEIGHT = 0.05
 
 

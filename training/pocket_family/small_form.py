@@ -4,7 +4,7 @@ A finished stage is its models as they are shipped, in float16, and its log. Of 
 weights are kept (their running average where there is one) with the step, without the optimizer's
 state: after a short warm-up it goes on under the same schedule.
 
-    python -m hb_tta.training.pocket_family.stages OUT FOLDER   # a run's stages into FOLDER
+    python -m hb_tta.training.pocket_family.small_form OUT FOLDER   # a run's stages into FOLDER
     python -m hb_tta.training.pocket_family --restore FOLDER --out OUT --stage all
 """
 

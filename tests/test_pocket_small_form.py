@@ -12,7 +12,7 @@ from torch import nn
 
 from hb_tta.training.pocket_family.optimize import Draws, optimize
 from hb_tta.training.pocket_family.run import Run
-from hb_tta.training.pocket_family.stages import restore_stages, save_stages
+from hb_tta.training.pocket_family.small_form import restore_stages, save_stages
 
 
 def new_run(folder: Path) -> Run:

@@ -1,4 +1,7 @@
-"""Training pictures made slightly imperfect, as a decoder or a denoiser leaves them."""
+"""Training pictures made slightly imperfect, as a decoder or a denoiser leaves them.
+
+References that are worn are another matter: ``hb_tta.pocket.worn``.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ MAX_NOISE = 0.15  # of a picture in [-1, 1]; a round trip through the VAE at 30 
 MAX_BLUR = 0.9  # pixels
 
 
-def worn(pixels: torch.Tensor, draws: Draws) -> torch.Tensor:
+def blemished(pixels: torch.Tensor, draws: Draws) -> torch.Tensor:
     """Blur and noise of random strength on two thirds of the pictures (N, 3, H, W)."""
     strengths = torch.rand(2, len(pixels), 1, 1, 1, generator=draws.torch)
     strengths = (strengths * 1.5 - 0.5).clamp(min=0).to(pixels.device)
