@@ -30,7 +30,7 @@ from hb_tta.training.pocket_family.evaluate import (
 from hb_tta.training.pocket_family.evaluate_views import UNASKED, spread
 from hb_tta.training.pocket_family.measure import MEASURES, Measure, measured
 from hb_tta.training.pocket_family.mllm_lessons import CATEGORIES
-from hb_tta.training.pocket_family.run import Run
+from hb_tta.training.pocket_family.run import RecipeRun
 from hb_tta.training.pocket_family.sheets import RIGHT, WRONG, Cell, judged_cells, sheet, wrapped
 
 SCENES = list(islice(sample_scenes(99), 40))
@@ -38,10 +38,10 @@ GOLDEN = Path(__file__).parent / "golden" / "hummingbird_pipeline" / "pipeline"
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path) -> RecipeRun:
     """A run with an untrained reader in it."""
     torch.manual_seed(0)
-    made = Run(tmp_path / "work", tmp_path / "weights", scale=0.01)
+    made = RecipeRun(tmp_path / "work", tmp_path / "weights", scale=0.01)
     Reader(widths=(8, 16), hidden=32).save_pretrained(made.weights / "reader")
     made.work.mkdir()
     return made
@@ -50,10 +50,12 @@ def run(tmp_path: Path) -> Run:
 # ── Measures ────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_measure_is_made_once_and_again_when_its_weights_change(run: Run, monkeypatch) -> None:
+def test_a_measure_is_made_once_and_again_when_its_weights_change(
+    run: RecipeRun, monkeypatch
+) -> None:
     made = []
 
-    def make(_: Run, number: int) -> dict:
+    def make(_: RecipeRun, number: int) -> dict:
         made.append(number)
         return {"plain": np.arange(number), "nested": {"figure": np.ones(2)}}
 
@@ -67,7 +69,7 @@ def test_a_measure_is_made_once_and_again_when_its_weights_change(run: Run, monk
     Reader(widths=(8, 16), hidden=32).save_pretrained(run.weights / "reader")
     measured(run, "trial")
     assert made == [12, 12]
-    measured(Run(run.work, run.weights, scale=0.02), "trial")
+    measured(RecipeRun(run.work, run.weights, scale=0.02), "trial")
     assert made == [12, 12, 20]
 
 
@@ -103,7 +105,7 @@ def test_a_reading_that_holds_too_much_is_no_right_relation() -> None:
     assert not read_rightly([greedy], [scene])["relation"].any()
 
 
-def test_both_readers_judge_rendered_pictures(run: Run) -> None:
+def test_both_readers_judge_rendered_pictures(run: RecipeRun) -> None:
     figures = both_judges(run, render_batch(SCENES), SCENES)
     for name in FIVE:
         assert figures[f"strict_{name}"].mean() > 0.95
@@ -121,13 +123,13 @@ def test_captions_are_told_from_either_group_and_always_the_same() -> None:
     assert 0.2 < np.mean(firsts) < 0.6
 
 
-def test_pictures_are_drawn_by_the_stock_path(run: Run) -> None:
+def test_pictures_are_drawn_by_the_stock_path(run: RecipeRun) -> None:
     (run.weights / "generator").symlink_to(GOLDEN)
     figures = evaluate_captions(run, 5, 2, 1.0)
     assert len(figures["scene"]) == 2 and set(np.unique(figures["scene"])) <= {0.0, 1.0}
 
 
-def test_spread_is_zero_without_variety_and_the_worlds_with_it(run: Run) -> None:
+def test_spread_is_zero_without_variety_and_the_worlds_with_it(run: RecipeRun) -> None:
     reader = Reader.from_pretrained(run.weights / "reader")
     pictures = render_batch([scene for scene in SCENES if len(scene.groups) == 1][:12])
     same = spread(reader, np.repeat(pictures[:1], 6, 0))
@@ -166,7 +168,7 @@ def test_the_held_out_gap_is_a_difference_of_means() -> None:
     assert not row.met
 
 
-def test_a_generator_that_shows_nothing_has_no_spread(run: Run, monkeypatch) -> None:
+def test_a_generator_that_shows_nothing_has_no_spread(run: RecipeRun, monkeypatch) -> None:
     nothing = {name: np.full(3, np.nan) for name in UNASKED}
     world = {f"world_{name}": np.ones(3) for name in UNASKED}
     mixed = nothing | world | {"places": np.array([np.nan, 1.0, 0.8])}
@@ -176,7 +178,7 @@ def test_a_generator_that_shows_nothing_has_no_spread(run: Run, monkeypatch) -> 
     assert rows["sizes,"].interval.n == 0 and not rows["sizes,"].met
 
 
-def _prepared(run: Run, monkeypatch) -> None:
+def _prepared(run: RecipeRun, monkeypatch) -> None:
     """Figures as a finished family might have them, in place of hours of training."""
     rng = np.random.default_rng(0)
 
@@ -225,7 +227,7 @@ def _prepared(run: Run, monkeypatch) -> None:
         )
 
 
-def test_the_card_holds_every_aim_model_and_stage(run: Run, monkeypatch) -> None:
+def test_the_card_holds_every_aim_model_and_stage(run: RecipeRun, monkeypatch) -> None:
     _prepared(run, monkeypatch)
     log = [{"step": 5, "of": 10, "loss": 0.3, "seconds": 30, "scene": 0.9}]
     (run.work / "reader.jsonl").write_text(json.dumps(log[0]) + "\n")
@@ -244,7 +246,7 @@ def test_the_card_holds_every_aim_model_and_stage(run: Run, monkeypatch) -> None
     assert card_text(run) == text
 
 
-def test_a_card_of_an_unfinished_family_says_what_is_not_there(run: Run, monkeypatch) -> None:
+def test_a_card_of_an_unfinished_family_says_what_is_not_there(run: RecipeRun, monkeypatch) -> None:
     _prepared(run, monkeypatch)
     monkeypatch.setitem(MEASURES, "clip", Measure(("clip",), 3, lambda *_: {}))
     monkeypatch.setitem(MEASURES, "views", Measure(("mllm",), 3, lambda *_: {}))
@@ -254,7 +256,7 @@ def test_a_card_of_an_unfinished_family_says_what_is_not_there(run: Run, monkeyp
     assert "reader: count" in text and "## Guidance" in text
 
 
-def test_curves_show_every_log(run: Run) -> None:
+def test_curves_show_every_log(run: RecipeRun) -> None:
     for stage, extra in (("unet", {}), ("reader", {"scene": 0.9, "count": 0.5})):
         lines = [{"step": s, "of": 3, "loss": 1 / s, "seconds": 60 * s, **extra} for s in (1, 2, 3)]
         (run.work / f"{stage}.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))

@@ -12,17 +12,17 @@ from transformers import CLIPVisionModelWithProjection
 
 from hb_tta.pocket.world import render, render_batch, sample_scenes
 from hb_tta.training.pocket_family import clip, optimize
-from hb_tta.training.pocket_family.run import DEV_SEED, Run, to_pixels
+from hb_tta.training.pocket_family.run import DEV_SEED, RecipeRun, to_pixels
 from hb_tta.training.pocket_family.towers import train_image_encoder
 
 SCALE = 0.005
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Run:
+def run(tmp_path_factory) -> RecipeRun:
     """A miniature run with its image encoder and its CLIP."""
     folder = tmp_path_factory.mktemp("clip")
-    made = Run(folder / "work", folder / "weights", scale=SCALE)
+    made = RecipeRun(folder / "work", folder / "weights", scale=SCALE)
     train_image_encoder(made)
     clip.train_clip(made)
     return made
@@ -143,7 +143,7 @@ def test_an_odd_picture_can_be_preprocessed(run):
 
 
 def test_a_killed_training_resumes_to_the_same_weights(run, tmp_path, monkeypatch):
-    killed = Run(tmp_path / "work", tmp_path / "weights", scale=SCALE, save_seconds=0)
+    killed = RecipeRun(tmp_path / "work", tmp_path / "weights", scale=SCALE, save_seconds=0)
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "generator").symlink_to(run.weights / "generator")
     save = optimize._Checkpoint.save

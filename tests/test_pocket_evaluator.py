@@ -21,17 +21,17 @@ from hb_tta.training.pocket_family.matching import (
     query_states,
 )
 from hb_tta.training.pocket_family.places import place_labels
-from hb_tta.training.pocket_family.run import DEV_SEED, Run, dev_scenes
+from hb_tta.training.pocket_family.run import DEV_SEED, RecipeRun, dev_scenes
 from hb_tta.training.pocket_family.towers import train_image_encoder
 
 SCALE = 0.006
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Run:
+def run(tmp_path_factory) -> RecipeRun:
     """A miniature run with its image encoder and its evaluator."""
     folder = tmp_path_factory.mktemp("evaluator")
-    made = Run(folder / "work", folder / "weights", scale=SCALE)
+    made = RecipeRun(folder / "work", folder / "weights", scale=SCALE)
     train_image_encoder(made)
     evaluator.train_evaluator(made)
     return made
@@ -223,7 +223,7 @@ def test_figures_are_samples_by_attribute_and_repeatable(run):
 
 @pytest.mark.parametrize("saves", [1, 5])
 def test_a_killed_training_resumes_to_the_same_weights(run, tmp_path, monkeypatch, saves):
-    killed = Run(tmp_path / "work", tmp_path / "weights", scale=SCALE, save_seconds=0)
+    killed = RecipeRun(tmp_path / "work", tmp_path / "weights", scale=SCALE, save_seconds=0)
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "generator").symlink_to(run.weights / "generator")
     save, count = optimize._Checkpoint.save, []

@@ -20,18 +20,18 @@ from hb_tta.training.pocket_family import idefics2, mllm
 from hb_tta.training.pocket_family.mllm_evaluate import Answerer
 from hb_tta.training.pocket_family.mllm_lessons import EDITION
 from hb_tta.training.pocket_family.mllm_packing import Packer, packed_logits
-from hb_tta.training.pocket_family.run import Run, to_pixels
+from hb_tta.training.pocket_family.run import RecipeRun, to_pixels
 
 SCENES = list(islice(sample_scenes(98, edition=EDITION), 6))
 
 
-def new_run(folder: Path) -> Run:
+def new_run(folder: Path) -> RecipeRun:
     torch.manual_seed(0)
     config = CLIPVisionConfig(
         hidden_size=128, intermediate_size=512, num_hidden_layers=5, projection_dim=128,
         num_attention_heads=4, image_size=64, patch_size=8, hidden_act="gelu",
     )  # fmt: skip
-    run = Run(folder / "work", folder / "weights", scale=0.001)
+    run = RecipeRun(folder / "work", folder / "weights", scale=0.001)
     run.work.mkdir()
     tower = CLIPVisionModelWithProjection(config)
     tower.save_pretrained(run.weights / "generator" / "image_encoder")
@@ -39,7 +39,7 @@ def new_run(folder: Path) -> Run:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Run:
+def run(tmp_path_factory) -> RecipeRun:
     made = new_run(tmp_path_factory.mktemp("idefics2"))
     idefics2.train_mllm_two(made)
     return made
@@ -79,7 +79,7 @@ def test_packed_logits_are_the_plain_ones(tmp_path: Path) -> None:
                 number += 1
 
 
-def test_the_folder_loads_by_the_auto_classes_and_answers(run: Run) -> None:
+def test_the_folder_loads_by_the_auto_classes_and_answers(run: RecipeRun) -> None:
     folder = run.weights / "mllm_two"
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
     assert type(model).__name__ == "Idefics2PatchesForConditionalGeneration"

@@ -35,7 +35,7 @@ from hb_tta.training.pocket_family import mllm_lessons as lessons_of
 from hb_tta.training.pocket_family.mllm_evaluate import keeps, read_description
 from hb_tta.training.pocket_family.mllm_packing import Packer, packed_logits
 from hb_tta.training.pocket_family.mllm_processor import AFTER, BEFORE, IMAGE_TOKENS, make_processor
-from hb_tta.training.pocket_family.run import Run, to_pixels
+from hb_tta.training.pocket_family.run import RecipeRun, to_pixels
 from hb_tta.weights import Weights
 
 SCALE = 0.002
@@ -49,21 +49,21 @@ def processor():
     return make_processor()
 
 
-def new_run(folder, **settings) -> Run:
+def new_run(folder, **settings) -> RecipeRun:
     """A miniature run with a random image encoder in the shape of the real one."""
     torch.manual_seed(0)
     config = CLIPVisionConfig(
         hidden_size=128, intermediate_size=512, num_hidden_layers=5, projection_dim=128,
         num_attention_heads=4, image_size=64, patch_size=8, hidden_act="gelu",
     )  # fmt: skip
-    run = Run(folder / "work", folder / "weights", scale=SCALE, **settings)
+    run = RecipeRun(folder / "work", folder / "weights", scale=SCALE, **settings)
     tower = CLIPVisionModelWithProjection(config)
     tower.half().save_pretrained(run.weights / "generator" / "image_encoder")
     return run
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Run:
+def run(tmp_path_factory) -> RecipeRun:
     """A miniature run with its MLLM."""
     made = new_run(tmp_path_factory.mktemp("mllm"))
     mllm.train_mllm(made)

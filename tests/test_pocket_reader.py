@@ -44,7 +44,7 @@ from hb_tta.training.pocket_family.reader import (
     roughen,
     train_reader,
 )
-from hb_tta.training.pocket_family.run import Run, from_pixels, to_pixels
+from hb_tta.training.pocket_family.run import RecipeRun, from_pixels, to_pixels
 from hb_tta.training.pocket_family.strict_reader import read_strictly
 
 SCENES = list(islice(sample_scenes(4711), 120))
@@ -290,7 +290,7 @@ def test_the_reader_learns() -> None:
 def test_a_miniature_training_gives_the_same_reader_twice(tmp_path: Path) -> None:
     weights = []
     for name in ("one", "two"):
-        run = Run(tmp_path / name / "work", tmp_path / name / "weights", scale=0.001)
+        run = RecipeRun(tmp_path / name / "work", tmp_path / name / "weights", scale=0.001)
         train_reader(run)
         weights.append((run.weights / "reader" / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]

@@ -17,7 +17,7 @@ from hb_tta.pocket.world import sample_scenes
 from hb_tta.training.pocket_family.__main__ import STAGES, main
 from hb_tta.training.pocket_family.evaluate_forms import drawer, evaluate_forms, table
 from hb_tta.training.pocket_family.optimize import Draws
-from hb_tta.training.pocket_family.run import Run
+from hb_tta.training.pocket_family.run import RecipeRun
 from hb_tta.training.pocket_family.small_form import LEFT, save_stages
 from hb_tta.training.pocket_family.strict_reader import read_strictly
 from hb_tta.training.pocket_family.text import EDIT_WORDS, tokenize, with_words
@@ -30,14 +30,14 @@ def bundled() -> Path:
     return Path(get_family("pocket").weights("mllm").local_folder()).parent
 
 
-def train(out: Path, *arguments: str) -> Run:
+def train(out: Path, *arguments: str) -> RecipeRun:
     for stage in GENERATOR:
         main(["--stage", stage, "--out", str(out), "--scale", "0.0005", *arguments])
-    return Run(out / "work", out / "weights", scale=0.0005)
+    return RecipeRun(out / "work", out / "weights", scale=0.0005)
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Run:
+def run(tmp_path_factory) -> RecipeRun:
     """A run that goes on from the bundled family."""
     return train(tmp_path_factory.mktemp("recipe"), "--start", str(bundled()))
 
@@ -49,7 +49,7 @@ def test_from_nothing_the_generator_is_a_stock_pipeline(tmp_path: Path) -> None:
     assert pipeline.unet.config.block_out_channels == (64, 128)
 
 
-def test_going_on_the_generator_is_a_stock_pipeline_and_draws_every_form(run: Run) -> None:
+def test_going_on_the_generator_is_a_stock_pipeline_and_draws_every_form(run: RecipeRun) -> None:
     pipeline = StableDiffusionXLPipeline.from_pretrained(run.weights / "generator")
     assert len(pipeline.tokenizer) == len(pipeline.tokenizer_2)
     figures = evaluate_forms(drawer(run, latest_unet(run)), read_strictly, 5, 2)
@@ -59,13 +59,13 @@ def test_going_on_the_generator_is_a_stock_pipeline_and_draws_every_form(run: Ru
     assert len(table(figures).splitlines()) == 2 + len(FORMS) + 1
 
 
-def test_finished_stages_are_not_trained_again(run: Run, capsys) -> None:
+def test_finished_stages_are_not_trained_again(run: RecipeRun, capsys) -> None:
     arguments = ["--out", str(run.work.parent), "--scale", "0.0005", "--start", str(bundled())]
     main(["--stage", "unet", *arguments])
     assert "unet: done before" in capsys.readouterr().out
 
 
-def test_a_run_elsewhere_has_the_stages(run: Run, tmp_path: Path, capsys) -> None:
+def test_a_run_elsewhere_has_the_stages(run: RecipeRun, tmp_path: Path, capsys) -> None:
     written = save_stages(run, tmp_path / "small")
     assert written == dict.fromkeys(GENERATOR, "finished")
     arguments = ["--out", str(tmp_path / "there"), "--scale", "0.0005", "--start", str(bundled())]

@@ -11,17 +11,17 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from hb_tta.training.pocket_family.optimize import Draws, optimize
-from hb_tta.training.pocket_family.run import Run
+from hb_tta.training.pocket_family.run import RecipeRun
 from hb_tta.training.pocket_family.small_form import restore_stages, save_stages
 
 
-def new_run(folder: Path) -> Run:
-    run = Run(folder / "work", folder / "weights", save_seconds=0)
+def new_run(folder: Path) -> RecipeRun:
+    run = RecipeRun(folder / "work", folder / "weights", save_seconds=0)
     run.work.mkdir(parents=True)
     return run
 
 
-def train(run: Run, steps: int, stop: int | None = None) -> tuple[nn.Linear, list[int]]:
+def train(run: RecipeRun, steps: int, stop: int | None = None) -> tuple[nn.Linear, list[int]]:
     """A tiny "unet" stage: the regression y = 2 x."""
     torch.manual_seed(0)
     line, seen = nn.Linear(1, 1), []

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from hb_tta.training.pocket_family.run import Run, forget_places
+from hb_tta.training.pocket_family.run import RecipeRun, forget_places
 from hb_tta.training.pocket_family.small_form import restore_stages
 
 # In the order of their needs: a stage reads what earlier ones left in the run's folders.
@@ -30,7 +30,7 @@ STAGES = {
 }
 
 
-def run_stage(run: Run, stage: str) -> None:
+def run_stage(run: RecipeRun, stage: str) -> None:
     """Run one stage, unless this run has finished it before."""
     marker = run.work / f"{stage}.done.json"
     settings = {"seed": run.seed, "scale": run.scale, "start": run.start is not None}
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    run = Run(
+    run = RecipeRun(
         options.out / "work",
         options.out / "weights",
         options.scale,

@@ -27,7 +27,7 @@ from hb_tta.training.pocket_family.evaluate_views import UNASKED
 from hb_tta.training.pocket_family.measure import MEASURES, chosen_guidance, measured, missing
 from hb_tta.training.pocket_family.mllm_lessons import CATEGORIES
 from hb_tta.training.pocket_family.reasons import reasons
-from hb_tta.training.pocket_family.run import DEV_SEED, SEALED_SEED, TRAIN_SEED, Run
+from hb_tta.training.pocket_family.run import DEV_SEED, SEALED_SEED, TRAIN_SEED, RecipeRun
 from hb_tta.training.pocket_family.sheets import draw_sheets
 
 READ = ("scene", "shape", "colour", "count", "filling", "relation")
@@ -50,7 +50,7 @@ class Row:
         return [self.what, self.aim, figure, str(self.interval.n), "yes" if self.met else "**no**"]
 
 
-def write_card(run: Run) -> None:
+def write_card(run: RecipeRun) -> None:
     """Measure, draw and write: CARD.md, curves.png and contact sheets, in ``run.work / "card"``."""
     folder = run.work / "card"
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def write_card(run: Run) -> None:
     draw_sheets(run, folder)
 
 
-def card_text(run: Run) -> str:
+def card_text(run: RecipeRun) -> str:
     """The card in Markdown; figures of models that the run has not made yet are left out."""
     top = _TOP.format(train=TRAIN_SEED, dev=DEV_SEED, sealed=SEALED_SEED)
     found = list(rows(run))
@@ -73,20 +73,20 @@ def card_text(run: Run) -> str:
     return "\n\n".join([*sections, _models(run), _stages(run), _BOTTOM]) + "\n"
 
 
-def rows(run: Run) -> Iterator[Row]:
+def rows(run: RecipeRun) -> Iterator[Row]:
     """Every aim with its figure, as far as the models are there."""
     for needed, part in _AIMS.items():
         if not missing(run, *needed):
             yield from part(run)
 
 
-def _reader_aims(run: Run) -> Iterator[Row]:
+def _reader_aims(run: RecipeRun) -> Iterator[Row]:
     for name in READ:
         rendered = measured(run, "reader_rendered")[name]
         yield at_least(f"reader: {name}, rendered scenes", rendered, 98)
 
 
-def _vae_aims(run: Run) -> Iterator[Row]:
+def _vae_aims(run: RecipeRun) -> Iterator[Row]:
     for name in READ:
         trips = measured(run, "reader_round_trips")[name]
         yield at_least(f"reader: {name}, VAE round trips", trips, 97)
@@ -94,7 +94,7 @@ def _vae_aims(run: Run) -> Iterator[Row]:
     yield Row("VAE: round trips", "28", psnr, psnr.estimate >= 28, "dB")
 
 
-def _generator_aims(run: Run) -> Iterator[Row]:
+def _generator_aims(run: RecipeRun) -> Iterator[Row]:
     captions, embedding = measured(run, "captions"), measured(run, "embedding")
     agree = captions["agree_average"]
     yield at_least("reader: same verdicts as the strict reader, generated images", agree, 90)
@@ -105,7 +105,7 @@ def _generator_aims(run: Run) -> Iterator[Row]:
     yield _held_out(captions["average"], measured(run, "captions_held_out")["average"])
 
 
-def _form_aims(run: Run) -> Iterator[Row]:
+def _form_aims(run: RecipeRun) -> Iterator[Row]:
     seen, held_out = measured(run, "forms"), measured(run, "forms_held_out")
     yield at_least("generator, full captions: all that is named is right", seen["full/all"], 88)
     for form in FORMS:
@@ -119,7 +119,7 @@ def _form_aims(run: Run) -> Iterator[Row]:
     )
 
 
-def _mllm_aims(run: Run, role: str = "mllm", name: str = "MLLM") -> Iterator[Row]:
+def _mllm_aims(run: RecipeRun, role: str = "mllm", name: str = "MLLM") -> Iterator[Row]:
     mllm = measured(run, role)
     for category in CATEGORIES:
         yield between(f"{name}: {category}", mllm[f"{category}/accuracy"], 75, 88, images=2)
@@ -132,18 +132,18 @@ def _mllm_aims(run: Run, role: str = "mllm", name: str = "MLLM") -> Iterator[Row
         yield at_least(what, kept, 90, images=2)
 
 
-def _second_mllm_aims(run: Run) -> Iterator[Row]:
+def _second_mllm_aims(run: RecipeRun) -> Iterator[Row]:
     yield from _mllm_aims(run, "mllm_two", "second MLLM")
 
 
-def _evaluator_aims(run: Run) -> Iterator[Row]:
+def _evaluator_aims(run: RecipeRun) -> Iterator[Row]:
     for name in (*ATTRIBUTES, *SWAPS):
         right = measured(run, "evaluator")[name]
         swapped = ", swapped" if name in SWAPS else ""
         yield at_least(f"evaluator, one-edit wrong captions: {name}{swapped}", right, 85)
 
 
-def _clip_aims(run: Run) -> Iterator[Row]:
+def _clip_aims(run: RecipeRun) -> Iterator[Row]:
     zero_shot = measured(run, "clip")["colour and shape"]
     yield between("CLIP, zero-shot on single objects: colour and shape", zero_shot, 60, 95)
 
@@ -179,7 +179,7 @@ def _held_out(seen: np.ndarray, unseen: np.ndarray) -> Row:
     return Row(what, "≤ 5", interval, interval.estimate <= 5, "points")
 
 
-def _diversity(run: Run) -> Iterator[Row]:
+def _diversity(run: RecipeRun) -> Iterator[Row]:
     figures = measured(run, "diversity")
     for name in UNASKED:
         # A caption none of whose pictures shows a thing has no spread, and is left out.
@@ -211,7 +211,7 @@ def _cell(values: np.ndarray, images: int = 1) -> str:
 PARTS = ("held-out", "worn", "ordinary")
 
 
-def _questions(run: Run, role: str = "mllm", title: str = "The MLLM") -> str:
+def _questions(run: RecipeRun, role: str = "mllm", title: str = "The MLLM") -> str:
     mllm = measured(run, role)
     shown = ("accuracy", "single_word", "blind", "blank", *(f"accuracy, {p}" for p in PARTS))
     lines = []
@@ -232,11 +232,11 @@ def _questions(run: Run, role: str = "mllm", title: str = "The MLLM") -> str:
     return "\n\n".join([f"## {title} beside its baselines", _BLIND, _table(header, lines)])
 
 
-def _second_questions(run: Run) -> str:
+def _second_questions(run: RecipeRun) -> str:
     return _questions(run, "mllm_two", "The second MLLM")
 
 
-def _forms(run: Run) -> str:
+def _forms(run: RecipeRun) -> str:
     sources = {"": measured(run, "forms"), ", held-out": measured(run, "forms_held_out")}
     names = ("all", "asked", "filling", *FIVE)
     lines = [
@@ -253,7 +253,7 @@ def _found(figures: dict[str, np.ndarray], name: str) -> str:
     return _cell(figures[name]) if name in figures else ""
 
 
-def _drawn(run: Run) -> str:
+def _drawn(run: RecipeRun) -> str:
     captions = measured(run, "captions")
     sources = {
         "caption alone": captions,
@@ -278,7 +278,7 @@ def _drawn(run: Run) -> str:
     return "\n\n".join(["## The generator beside its baselines", _DRAWN, table, text])
 
 
-def _readers(run: Run) -> str:
+def _readers(run: RecipeRun) -> str:
     sources = {
         "rendered": measured(run, "reader_rendered"),
         "rendered, held-out combinations": measured(run, "reader_held_out"),
@@ -292,7 +292,7 @@ def _readers(run: Run) -> str:
     return "\n\n".join(["## The two readers", _READ, _table(["scenes", "judge", *READ], lines)])
 
 
-def _views(run: Run) -> str:
+def _views(run: RecipeRun) -> str:
     described, recorded = measured(run, "views"), measured(run, "views_of_records")
     lines = [
         [
@@ -314,7 +314,7 @@ def _views(run: Run) -> str:
     return "\n\n".join(["## What a view keeps", _KEPT, _table(header, lines)])
 
 
-def _guidance(run: Run) -> str:
+def _guidance(run: RecipeRun) -> str:
     figures = measured(run, "guidance")
     scales = list(dict.fromkeys(name.split("/")[0] for name in figures))
     lines = [[s, *(_cell(figures[f"{s}/{name}"]) for name in (*FIVE, "average"))] for s in scales]
@@ -322,7 +322,7 @@ def _guidance(run: Run) -> str:
     return "\n\n".join(["## Guidance", text, _table(["scale", *FIVE, "average"], lines)])
 
 
-def _models(run: Run) -> str:
+def _models(run: RecipeRun) -> str:
     lines, parameters, size = [], 0, 0
     for folder in sorted({path.parent for path in run.weights.rglob("*.safetensors")}):
         files = list(folder.glob("*.safetensors"))
@@ -338,7 +338,7 @@ def _parameters(path: Path) -> int:
         return sum(int(np.prod(file.get_slice(key).get_shape())) for key in file.keys())
 
 
-def _stages(run: Run) -> str:
+def _stages(run: RecipeRun) -> str:
     logs = stage_logs(run)
     lines = [
         [stage, f"{log[-1]['step']:.0f}", f"{log[-1]['seconds'] / 60:.1f}"]
@@ -358,7 +358,7 @@ def _stages(run: Run) -> str:
     )
 
 
-def hardware(run: Run) -> str:
+def hardware(run: RecipeRun) -> str:
     """The machine in words."""
     if run.device.startswith("cuda"):
         return torch.cuda.get_device_name(run.device)
@@ -375,7 +375,7 @@ def _read(path: str) -> str:
     return Path(path).read_text() if Path(path).exists() else ""
 
 
-_AIMS: dict[tuple[str, ...], Callable[[Run], Iterator[Row]]] = {
+_AIMS: dict[tuple[str, ...], Callable[[RecipeRun], Iterator[Row]]] = {
     ("reader_rendered",): _reader_aims,
     ("reader_round_trips", "vae"): _vae_aims,
     ("captions", "embedding", "captions_held_out"): _generator_aims,
@@ -386,7 +386,7 @@ _AIMS: dict[tuple[str, ...], Callable[[Run], Iterator[Row]]] = {
     ("clip",): _clip_aims,
     ("diversity",): _diversity,
 }
-_SECTIONS: dict[tuple[str, ...], Callable[[Run], str]] = {
+_SECTIONS: dict[tuple[str, ...], Callable[[RecipeRun], str]] = {
     ("reader_rendered", "reader_round_trips"): _readers,
     ("forms", "forms_held_out"): _forms,
     ("mllm",): _questions,

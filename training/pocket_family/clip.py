@@ -28,7 +28,7 @@ from hb_tta.training.pocket_family.edits import SWAPS, draw_choice
 from hb_tta.training.pocket_family.optimize import Draws, optimize
 from hb_tta.training.pocket_family.run import (
     DEV_SEED,
-    Run,
+    RecipeRun,
     dev_scenes,
     to_pixels,
     training_scenes,
@@ -54,7 +54,7 @@ LABELS = {
 }
 
 
-def train_clip(run: Run) -> None:
+def train_clip(run: RecipeRun) -> None:
     """Train the CLIP and save it in open_clip's hub layout, with its tokenizer."""
     torch.manual_seed(run.seed)
     tokenizer = clip_tokenizer(WINDOW)
@@ -113,7 +113,7 @@ def build_model(config: dict) -> open_clip.CLIP:
 
 
 @torch.no_grad()
-def start_tower(model: open_clip.CLIP, run: Run) -> None:
+def start_tower(model: open_clip.CLIP, run: RecipeRun) -> None:
     """Copy the generator's image encoder, its first layers and all around them."""
     source = CLIPVisionModelWithProjection.from_pretrained(
         run.weights / "generator" / "image_encoder", dtype=torch.float32
@@ -265,7 +265,7 @@ def _name(label: str, group: Group) -> str:
 
 
 def evaluate_clip(
-    run: Run, split_seed: int, n: int, *, held_out: bool = False
+    run: RecipeRun, split_seed: int, n: int, *, held_out: bool = False
 ) -> dict[str, np.ndarray]:
     """Figures for the card on ``n`` scenes of a seed: ``zero_shot`` and ``relation_accuracy``."""
     model, tokenizer = load_clip(run.weights / "clip", run.device)

@@ -8,12 +8,12 @@ import math
 from pathlib import Path
 
 from hb_tta.disk import write_aside
-from hb_tta.training.pocket_family.run import Run
+from hb_tta.training.pocket_family.run import RecipeRun
 
 NOT_FIGURES = ("step", "of", "seconds", "loss")
 
 
-def stage_logs(run: Run) -> dict[str, list[dict[str, float]]]:
+def stage_logs(run: RecipeRun) -> dict[str, list[dict[str, float]]]:
     """The log of every stage: one dict an evaluation, with ``seconds`` of training until then."""
     logs = {
         path.stem: [json.loads(line) for line in path.read_text().splitlines()]
@@ -22,7 +22,7 @@ def stage_logs(run: Run) -> dict[str, list[dict[str, float]]]:
     return {stage: log for stage, log in logs.items() if log}
 
 
-def draw_curves(run: Run, path: Path) -> None:
+def draw_curves(run: RecipeRun, path: Path) -> None:
     """One panel a stage: its figures against minutes; the loss where it logs no other figure."""
     import matplotlib
 

@@ -20,7 +20,7 @@ from hb_tta.pocket.captions import FULL, Mention, caption, from_second
 from hb_tta.pocket.reader import Reader
 from hb_tta.pocket.reading import Reading, judge
 from hb_tta.pocket.world import CONTACTS, INVERSE, Scene, render
-from hb_tta.training.pocket_family.run import Run, Scenes, from_pixels, to_pixels
+from hb_tta.training.pocket_family.run import RecipeRun, Scenes, from_pixels, to_pixels
 from hb_tta.training.pocket_family.strict_reader import read_strictly
 
 Figures = dict[str, np.ndarray]  # name → one value a sample, float64
@@ -29,7 +29,7 @@ GUIDANCE = (1.0, 1.5, 2.0, 3.0)
 BATCH = 16
 
 
-def load_reader(run: Run) -> Reader:
+def load_reader(run: RecipeRun) -> Reader:
     """The finished reader of a run."""
     return Reader.from_pretrained(run.weights / "reader").to(run.device)
 
@@ -38,7 +38,7 @@ def load_reader(run: Run) -> Reader:
 
 
 def evaluate_reader(
-    run: Run, seed: int, number: int, *, round_trip: bool = False, held_out: bool = False
+    run: RecipeRun, seed: int, number: int, *, round_trip: bool = False, held_out: bool = False
 ) -> Figures:
     """The reader on ``number`` scenes of a seed, rendered or sent through the VAE and back.
 
@@ -91,13 +91,13 @@ def _relation_right(reading: Reading, scene: Scene) -> bool:
     )
 
 
-def evaluate_vae(run: Run, seed: int, number: int) -> Figures:
+def evaluate_vae(run: RecipeRun, seed: int, number: int) -> Figures:
     """Peak signal-to-noise ratio of round trips, dB a scene."""
     return {"psnr": round_trips(run, Scenes(seed, number).pictures)[1]}
 
 
 @torch.no_grad()
-def round_trips(run: Run, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def round_trips(run: RecipeRun, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pictures sent through the finished VAE and back, uint8, and their PSNR in dB."""
     vae = AutoencoderKL.from_pretrained(run.weights / "generator" / "vae", dtype=torch.float32)
     vae = vae.to(run.device).eval()
@@ -113,13 +113,13 @@ def round_trips(run: Run, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 # ── The generator ───────────────────────────────────────────────────────────────────────────────
 
 
-def family_of(run: Run, *roles: str) -> Family:
+def family_of(run: RecipeRun, *roles: str) -> Family:
     """The pocket family with this run's weights in these roles, and no LoRA."""
     folders = {role: str(run.weights / role) for role in roles}
     return get_family("pocket").with_roles(**folders, lora=None)
 
 
-def load_generator(run: Run, method: str, guidance: float) -> Generator:
+def load_generator(run: RecipeRun, method: str, guidance: float) -> Generator:
     """A method's generator on this run's weights, in fp32."""
     spec = get_method(method).from_family(
         family_of(run, "generator"), guidance_scale=guidance, dtype="float32"
@@ -128,7 +128,7 @@ def load_generator(run: Run, method: str, guidance: float) -> Generator:
 
 
 def draw(
-    run: Run, method: str, guidance: float, contexts: Sequence[DescribedContext], seeds=None
+    run: RecipeRun, method: str, guidance: float, contexts: Sequence[DescribedContext], seeds=None
 ) -> np.ndarray:
     """Generated pictures, uint8 (N, 64, 64, 3): one a context; context i has seed i by default."""
     seeds = range(len(contexts)) if seeds is None else seeds
@@ -147,7 +147,7 @@ def captioned(seed: int, number: int, *, held_out: bool = False) -> list[Scene]:
 
 
 def evaluate_captions(
-    run: Run,
+    run: RecipeRun,
     seed: int,
     number: int,
     guidance: float,
@@ -172,14 +172,14 @@ def evaluate_captions(
     return both_judges(run, draw(run, method, guidance, contexts), scenes)
 
 
-def evaluate_embedding(run: Run, seed: int, number: int, guidance: float) -> Figures:
+def evaluate_embedding(run: RecipeRun, seed: int, number: int, guidance: float) -> Figures:
     """Pictures drawn from a reference's embedding alone, with an empty description."""
     scenes = Scenes(seed, number).records
     contexts = [DescribedContext(render(scene), "") for scene in scenes]
     return both_judges(run, draw(run, "hummingbird", guidance, contexts), scenes)
 
 
-def guidance_figures(run: Run, seed: int, number: int) -> dict[str, Figures]:
+def guidance_figures(run: RecipeRun, seed: int, number: int) -> dict[str, Figures]:
     """Figures of every guidance scale in ``GUIDANCE``: to choose one, on the dev seed."""
     return {str(scale): evaluate_captions(run, seed, number, scale) for scale in GUIDANCE}
 
@@ -190,7 +190,7 @@ def best_guidance(figures: dict[str, Figures]) -> float:
 
 
 def both_judges(
-    run: Run, pictures: np.ndarray, scenes: Sequence[Scene], mention: Mention = FULL
+    run: RecipeRun, pictures: np.ndarray, scenes: Sequence[Scene], mention: Mention = FULL
 ) -> Figures:
     """Pictures judged by both readers against what was asked: see ``evaluate_captions``."""
     readings = load_reader(run).read(pictures), read_strictly(pictures)

@@ -24,7 +24,7 @@ from hb_tta.pocket.reading import Reading, answer, fillings_kept, judge
 from hb_tta.pocket.tasks import make_pair, more_first
 from hb_tta.pocket.world import CONTACTS, DIRECTIONS, Scene, render, sample_scenes
 from hb_tta.training.pocket_family.evaluate import Figures, load_reader
-from hb_tta.training.pocket_family.run import DEV_SEED, Run
+from hb_tta.training.pocket_family.run import DEV_SEED, RecipeRun
 from hb_tta.training.pocket_family.strict_reader import read_strictly
 from hb_tta.training.pocket_family.unet import build_pipeline, latest_unet
 
@@ -114,7 +114,7 @@ def decided(scene: Scene, mention: Mention) -> list[str]:
     return [category for category, decides in can.items() if decides]
 
 
-def drawer(run: Run, unet) -> Draw:
+def drawer(run: RecipeRun, unet) -> Draw:
     """Draws as Hummingbird does: the caption as text, the reference's embedding as pooled."""
     finished, first = run.weights / "generator" / "vae", run.work / "vae_encoder"
     pipeline = build_pipeline(run, unet, finished if finished.exists() else first)
@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--held-out", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    run = Run(options.out / "work", options.out / "weights")
+    run = RecipeRun(options.out / "work", options.out / "weights")
     read = load_reader(run).read if options.judge == "reader" else read_strictly
     draw = drawer(run, latest_unet(run))
     made = evaluate_forms(draw, read, DEV_SEED, options.number, held_out=options.held_out)

@@ -21,14 +21,14 @@ from hb_tta.pocket.tasks import SPLITS, QuestionPair, question_pairs
 from hb_tta.pocket.world import Scene, render, render_batch, sample_scenes
 from hb_tta.training.pocket_family.evaluate import Figures, draw, family_of, load_reader
 from hb_tta.training.pocket_family.mllm_lessons import CATEGORIES, EDITION
-from hb_tta.training.pocket_family.run import Run
+from hb_tta.training.pocket_family.run import RecipeRun
 from hb_tta.training.pocket_family.strict_reader import read_strictly
 
 # ── Kept answers ────────────────────────────────────────────────────────────────────────────────
 
 
 def evaluate_views(
-    run: Run, split: str, number: int, guidance: float, *, described: bool
+    run: RecipeRun, split: str, number: int, guidance: float, *, described: bool
 ) -> dict[str, Figures]:
     """Whether the reader's answer about a view equals its answer about the reference.
 
@@ -94,7 +94,7 @@ UNASKED = ("scene", "places", "sizes")
 _LOOSE = Mention(background=False)
 
 
-def evaluate_diversity(run: Run, seed: int, number: int, guidance: float) -> Figures:
+def evaluate_diversity(run: RecipeRun, seed: int, number: int, guidance: float) -> Figures:
     """How far the seeds of one caption spread, beside pictures of the world with that caption.
 
     The captions tell of one or two equal things and no background.

@@ -38,7 +38,7 @@ from hb_tta.training.pocket_family.matching import (
 )
 from hb_tta.training.pocket_family.optimize import Draws, optimize
 from hb_tta.training.pocket_family.places import PLACE_HEADS, place_labels
-from hb_tta.training.pocket_family.run import Run, Scenes, dev_scenes, training_scenes
+from hb_tta.training.pocket_family.run import RecipeRun, Scenes, dev_scenes, training_scenes
 from hb_tta.training.pocket_family.towers import (
     PATCH_SIGHT,
     SIGHT,
@@ -59,7 +59,7 @@ WORN = 0.15  # the share of worn pictures
 STEPS, SIGHT_STEPS = 1600, 500
 
 
-def train_evaluator(run: Run) -> None:
+def train_evaluator(run: RecipeRun) -> None:
     """Train the evaluator in two stages and save it, with its processor, as on the hub."""
     torch.manual_seed(run.seed)
     processor = build_processor()
@@ -114,7 +114,7 @@ def _start_queries(model: Blip2ForImageTextRetrieval, folder: Path) -> None:
 
 
 @torch.no_grad()
-def start_tower(tower: Blip2VisionModel, run: Run) -> None:
+def start_tower(tower: Blip2VisionModel, run: RecipeRun) -> None:
     """Start from the image encoder, which differs by a layer norm before its first layer."""
     source = CLIPVisionModelWithProjection.from_pretrained(
         run.weights / "generator" / "image_encoder", dtype=torch.float32
@@ -135,7 +135,7 @@ def start_tower(tower: Blip2VisionModel, run: Run) -> None:
             getattr(mine, name).load_state_dict(getattr(theirs, name).state_dict())
 
 
-def low_precision(run: Run) -> torch.autocast:
+def low_precision(run: RecipeRun) -> torch.autocast:
     """bfloat16 products, float32 weights: what a step of so small a model costs is halved."""
     return torch.autocast(torch.device(run.device).type, torch.bfloat16)
 
@@ -147,7 +147,7 @@ def label(records: list[Scene]) -> Labels:
     return labels
 
 
-def _train_sight(run: Run, model: Blip2ForImageTextRetrieval, whole: Heads) -> None:
+def _train_sight(run: RecipeRun, model: Blip2ForImageTextRetrieval, whole: Heads) -> None:
     """Dense labels for the tower's tokens, labels of the scene for the queries."""
     dense = Heads(WIDTH, PATCH_SIGHT).to(run.device)
     scenes, dev = training_scenes(run), dev_scenes(run, 512)
@@ -178,7 +178,7 @@ def _train_sight(run: Run, model: Blip2ForImageTextRetrieval, whole: Heads) -> N
 
 
 def _train_matching(
-    run: Run, model: Blip2ForImageTextRetrieval, whole: Heads, processor: Blip2Processor
+    run: RecipeRun, model: Blip2ForImageTextRetrieval, whole: Heads, processor: Blip2Processor
 ) -> None:
     """Right captions against one-edit wrong ones; the tower is frozen.
 
@@ -351,7 +351,7 @@ def load_evaluator(
 
 
 def evaluate_evaluator(
-    run: Run, split_seed: int, n: int, *, held_out: bool = False
+    run: RecipeRun, split_seed: int, n: int, *, held_out: bool = False
 ) -> dict[str, np.ndarray]:
     """Figures for the card on ``n`` scenes of a seed: 0/1 a sample, by attribute.
 

@@ -26,7 +26,7 @@ from hb_tta.training.pocket_family.mllm_processor import (
     make_tokenizer,
 )
 from hb_tta.training.pocket_family.optimize import Draws, optimize
-from hb_tta.training.pocket_family.run import Run, dev_scenes, training_scenes
+from hb_tta.training.pocket_family.run import RecipeRun, dev_scenes, training_scenes
 from hb_tta.training.pocket_family.towers import (
     PATCH_SIGHT,
     WIDTH,
@@ -40,7 +40,7 @@ SIGHT_STEPS, STEPS = 600, 4000
 BORDER = "<fake_token_around_image>"
 
 
-def train_mllm_two(run: Run) -> None:
+def train_mllm_two(run: RecipeRun) -> None:
     """Train the model and save it with its processor."""
     torch.manual_seed(run.seed)
     processor = make_processor()
@@ -65,7 +65,7 @@ def make_processor() -> Idefics2Processor:
     )
 
 
-def build_model(run: Run, tokenizer) -> Idefics2PatchesForConditionalGeneration:
+def build_model(run: RecipeRun, tokenizer) -> Idefics2PatchesForConditionalGeneration:
     """The model with the image encoder's layers in its tower, the rest untrained."""
     special = {
         "bos_token_id": tokenizer.bos_token_id,
@@ -102,7 +102,7 @@ def build_model(run: Run, tokenizer) -> Idefics2PatchesForConditionalGeneration:
 
 @torch.no_grad()
 def _start_tower(
-    run: Run,
+    run: RecipeRun,
     model: Idefics2PatchesForConditionalGeneration,
     source: CLIPVisionModelWithProjection,
 ) -> None:
@@ -126,7 +126,7 @@ def student_of(model: Idefics2PatchesForConditionalGeneration) -> Student:
     return Student(model, see, parts.connector.modality_projection, parts.text_model)
 
 
-def _train_sight(run: Run, model: Idefics2PatchesForConditionalGeneration) -> None:
+def _train_sight(run: RecipeRun, model: Idefics2PatchesForConditionalGeneration) -> None:
     """Dense labels for the tower's last layer: what is where, without a class token."""
     tower, heads = model.model.vision_model, Heads(WIDTH, PATCH_SIGHT).to(run.device)
     scenes, dev = training_scenes(run, 24_000), dev_scenes(run, 512)

@@ -27,7 +27,7 @@ from hb_tta.training.pocket_family.evaluate import (
 )
 from hb_tta.training.pocket_family.evaluate_views import evaluate_diversity, evaluate_views
 from hb_tta.training.pocket_family.mllm_lessons import CATEGORIES
-from hb_tta.training.pocket_family.run import DEV_SEED, SEALED_SEED, Run
+from hb_tta.training.pocket_family.run import DEV_SEED, SEALED_SEED, RecipeRun
 from hb_tta.weights import Weights
 
 
@@ -45,12 +45,12 @@ class Measure:
 
     roles: tuple[str, ...]
     number: int
-    make: Callable[[Run, int], Mapping[str, Any]]
+    make: Callable[[RecipeRun, int], Mapping[str, Any]]
     guided: bool = False
     least: int = 12
 
 
-def measured(run: Run, name: str) -> Figures:
+def measured(run: RecipeRun, name: str) -> Figures:
     """The figures of a measure, by "name" or "category/name": made now or read back."""
     measure, path = MEASURES[name], run.work / "figures" / f"{name}.json"
     number = run.examples(measure.number, least=measure.least)
@@ -69,7 +69,7 @@ def measured(run: Run, name: str) -> Figures:
     return {name: np.array(values) for name, values in kept["figures"].items()}
 
 
-def missing(run: Run, *names: str) -> list[str]:
+def missing(run: RecipeRun, *names: str) -> list[str]:
     """The weights that these measures need and the run does not have yet."""
     roles = {role for name in names for role in MEASURES[name].roles}
     return sorted(role for role in roles if not (run.weights / _LAST_FILES[role]).exists())
@@ -85,7 +85,7 @@ def _flat(figures: Mapping[str, Any], prefix: str = "") -> Figures:
     return flat
 
 
-def chosen_guidance(run: Run) -> float:
+def chosen_guidance(run: RecipeRun) -> float:
     """The guidance scale that is best on the dev seed."""
     by_scale: dict[str, Figures] = {}
     for name, values in measured(run, "guidance").items():
@@ -94,15 +94,15 @@ def chosen_guidance(run: Run) -> float:
     return best_guidance(by_scale)
 
 
-def _mllm(run: Run, number: int, role: str = "mllm") -> Mapping[str, Any]:
+def _mllm(run: RecipeRun, number: int, role: str = "mllm") -> Mapping[str, Any]:
     from hb_tta.training.pocket_family.mllm_evaluate import best_blind_accuracy, evaluate_mllm
 
     best = {category: np.array([best_blind_accuracy(category)]) for category in CATEGORIES}
     return evaluate_mllm(run, "sealed", number, role=role) | {"best_blind": best}
 
 
-def _forms(held_out: bool) -> Callable[[Run, int], Mapping[str, Any]]:
-    def make(run: Run, number: int) -> Mapping[str, Any]:
+def _forms(held_out: bool) -> Callable[[RecipeRun, int], Mapping[str, Any]]:
+    def make(run: RecipeRun, number: int) -> Mapping[str, Any]:
         from hb_tta.training.pocket_family.evaluate_forms import drawer, evaluate_forms
         from hb_tta.training.pocket_family.unet import latest_unet
 
@@ -112,33 +112,33 @@ def _forms(held_out: bool) -> Callable[[Run, int], Mapping[str, Any]]:
     return make
 
 
-def _evaluator(run: Run, number: int) -> Mapping[str, Any]:
+def _evaluator(run: RecipeRun, number: int) -> Mapping[str, Any]:
     from hb_tta.training.pocket_family.evaluator import evaluate_evaluator
 
     return evaluate_evaluator(run, _sealed(run), number)
 
 
-def _clip(run: Run, number: int) -> Mapping[str, Any]:
+def _clip(run: RecipeRun, number: int) -> Mapping[str, Any]:
     from hb_tta.training.pocket_family.clip import evaluate_clip
 
     return evaluate_clip(run, _sealed(run), number)
 
 
-def _sealed(run: Run) -> int:
+def _sealed(run: RecipeRun) -> int:
     return SEALED_SEED + 1000 * run.seed
 
 
-def _reader(**how: bool) -> Callable[[Run, int], Figures]:
+def _reader(**how: bool) -> Callable[[RecipeRun, int], Figures]:
     return lambda run, number: evaluate_reader(run, _sealed(run), number, **how)
 
 
-def _captions(**how: Any) -> Callable[[Run, int], Figures]:
+def _captions(**how: Any) -> Callable[[RecipeRun, int], Figures]:
     return lambda run, number: evaluate_captions(
         run, _sealed(run), number, chosen_guidance(run), **how
     )
 
 
-def _views(described: bool) -> Callable[[Run, int], Mapping[str, Figures]]:
+def _views(described: bool) -> Callable[[RecipeRun, int], Mapping[str, Figures]]:
     return lambda run, number: evaluate_views(
         run, "sealed", number, chosen_guidance(run), described=described
     )

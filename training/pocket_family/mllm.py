@@ -42,7 +42,7 @@ from hb_tta.training.pocket_family.mllm_lessons import (
 from hb_tta.training.pocket_family.mllm_packing import Packer, Student, packed_logits
 from hb_tta.training.pocket_family.mllm_processor import IMAGE, IMAGE_TOKENS, make_processor
 from hb_tta.training.pocket_family.optimize import Draws, optimize
-from hb_tta.training.pocket_family.run import Run, Scenes, to_pixels, training_scenes
+from hb_tta.training.pocket_family.run import RecipeRun, Scenes, to_pixels, training_scenes
 
 # A width of 160 needs larger initial weights than the usual 0.02, or the gates of the MLPs start
 # shut and comparing what is asked with what is seen is not learnt for a thousand steps.
@@ -57,7 +57,7 @@ OPEN_SHARE, COMPOUND_SHARE, WORDED_SHARE = 0.35, 0.08, 0.12
 WORN = 0.3  # the share of worn pictures
 
 
-def train_mllm(run: Run) -> None:
+def train_mllm(run: RecipeRun) -> None:
     """Train the model and save it with its processor, as llava-hf lays out its folders."""
     torch.manual_seed(run.seed)
     processor = make_processor(run.start / "mllm" if run.start else None)
@@ -68,7 +68,9 @@ def train_mllm(run: Run) -> None:
     processor.save_pretrained(run.weights / "mllm")
 
 
-def teach(run: Run, stage: str, student: Student, packer: Packer, *, steps: int, lr: float) -> None:
+def teach(
+    run: RecipeRun, stage: str, student: Student, packer: Packer, *, steps: int, lr: float
+) -> None:
     """Train an MLLM on the lessons, in place: a curriculum by its own exams."""
     scenes = training_scenes(run, 24_000)  # each comes up about once
     exam, curriculum = Exam(run, student, packer), Curriculum()
@@ -92,7 +94,9 @@ def teach(run: Run, stage: str, student: Student, packer: Packer, *, steps: int,
     )  # fmt: skip
 
 
-def _build_model(run: Run, tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
+def _build_model(
+    run: RecipeRun, tokenizer: PreTrainedTokenizerFast
+) -> LlavaForConditionalGeneration:
     tower = CLIPVisionModelWithProjection.from_pretrained(
         run.weights / "generator" / "image_encoder", dtype=torch.float32
     )
@@ -177,7 +181,7 @@ class Exam:
     marks decide what is asked in training, never what is shown.
     """
 
-    def __init__(self, run: Run, student: Student, packer: Packer):
+    def __init__(self, run: RecipeRun, student: Student, packer: Packer):
         self.student, self.packer = student, packer
         pairs = run.examples(100, least=4)
         pictures: list[np.ndarray] = []

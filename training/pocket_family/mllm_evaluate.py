@@ -24,7 +24,7 @@ from hb_tta.training.pocket_family.mllm_lessons import (
     MME_SUFFIX,
     SINGLE_WORD,
 )
-from hb_tta.training.pocket_family.run import Run
+from hb_tta.training.pocket_family.run import RecipeRun
 from hb_tta.weights import Weights
 
 BATCH = 50
@@ -32,7 +32,7 @@ _BLIND_SEED = 7  # a stream of questions of its own: neither a training nor an e
 
 
 def evaluate_mllm(
-    run: Run, split: str, limit: int = 500, *, role: str = "mllm"
+    run: RecipeRun, split: str, limit: int = 500, *, role: str = "mllm"
 ) -> dict[str, dict[str, np.ndarray]]:
     """Ask a model all of ``pocket_mme`` and have it describe.
 

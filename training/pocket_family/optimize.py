@@ -21,7 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from hb_tta.training.pocket_family.run import Run
+from hb_tta.training.pocket_family.run import RecipeRun
 
 
 class Draws:
@@ -42,7 +42,7 @@ class Draws:
 
 
 def optimize(
-    run: Run,
+    run: RecipeRun,
     stage: str,
     modules: dict[str, nn.Module],
     loss: Callable[[Draws, int], torch.Tensor],

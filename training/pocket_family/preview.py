@@ -13,7 +13,7 @@ from diffusers import StableDiffusionXLPipeline
 from hb_tta.pocket.captions import caption
 from hb_tta.pocket.reading import judge
 from hb_tta.pocket.world import SIZE
-from hb_tta.training.pocket_family.run import Run, dev_scenes
+from hb_tta.training.pocket_family.run import RecipeRun, dev_scenes
 from hb_tta.training.pocket_family.strict_reader import read_strictly
 
 GUIDANCE = 2.0
@@ -21,7 +21,7 @@ BATCH = 16
 
 
 def judged_drawings(
-    run: Run, pipeline: StableDiffusionXLPipeline, captions: int = 64
+    run: RecipeRun, pipeline: StableDiffusionXLPipeline, captions: int = 64
 ) -> dict[str, float]:
     """Accuracy by attribute on dev captions: see ``hb_tta.pocket.reading.judge``.
 

@@ -32,7 +32,7 @@ from hb_tta.pocket.world import (
 from hb_tta.pocket.worn import wear_some
 from hb_tta.training.pocket_family.labels import DENSE_HEADS, dense_labels, head_loss
 from hb_tta.training.pocket_family.optimize import Draws, optimize
-from hb_tta.training.pocket_family.run import Run, dev_scenes, to_pixels
+from hb_tta.training.pocket_family.run import RecipeRun, dev_scenes, to_pixels
 
 BATCH = 64
 WORN = 0.15  # the share of worn pictures
@@ -40,7 +40,7 @@ STEPS, GO_ON_STEPS = 2000, 1200
 UNSURE = -1.0  # a relation whose margin is too small to be taught
 
 
-def train_reader(run: Run) -> Reader:
+def train_reader(run: RecipeRun) -> Reader:
     """Train the reader on fresh scenes every step and save it."""
     torch.manual_seed(run.seed)
     reader = _start(run).to(run.device)
@@ -74,7 +74,7 @@ def train_reader(run: Run) -> Reader:
     return reader
 
 
-def _start(run: Run) -> Reader:
+def _start(run: RecipeRun) -> Reader:
     """An untrained reader, or an earlier family's with heads for what it did not know."""
     reader = Reader(heads=HEADS | FILLING_HEADS)
     if run.start:

@@ -20,7 +20,7 @@ TRAIN_SEED, DEV_SEED, SEALED_SEED = 1, 2, 3
 
 
 @dataclass(frozen=True)
-class Run:
+class RecipeRun:
     """One run of the recipe.
 
     Attributes:
@@ -116,7 +116,7 @@ def from_pixels(pixels: torch.Tensor) -> np.ndarray:
     return clipped.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
-def training_scenes(run: Run, number: int = 40_000, *, everything: bool = False) -> Scenes:
+def training_scenes(run: RecipeRun, number: int = 40_000, *, everything: bool = False) -> Scenes:
     """The training scenes, rendered once a process.
 
     Args:
@@ -130,6 +130,6 @@ def training_scenes(run: Run, number: int = 40_000, *, everything: bool = False)
     return run.cache[key]
 
 
-def dev_scenes(run: Run, number: int = 1000, *, held_out: bool | None = False) -> Scenes:
+def dev_scenes(run: RecipeRun, number: int = 1000, *, held_out: bool | None = False) -> Scenes:
     """Validation scenes: for every choice that is made."""
     return Scenes(DEV_SEED + 1000 * run.seed, run.examples(number, least=32), held_out=held_out)

@@ -20,7 +20,7 @@ from hb_tta.pocket.world import CONTACTS, NEIGHBOURS, SIZE, Scene, render, sampl
 from hb_tta.pocket.worn import KINDS, STRENGTHS, wear
 from hb_tta.training.pocket_family.evaluate import captioned, draw, load_reader, round_trips
 from hb_tta.training.pocket_family.measure import chosen_guidance, missing
-from hb_tta.training.pocket_family.run import SEALED_SEED, Run, Scenes
+from hb_tta.training.pocket_family.run import SEALED_SEED, RecipeRun, Scenes
 
 COLUMNS, NUMBER = 4, 16
 ZOOM, FRAME, GAP, LINE = 3, 4, 14, 13
@@ -36,7 +36,7 @@ class Cell:
     right: bool | None = None
 
 
-def draw_sheets(run: Run, folder: Path) -> None:
+def draw_sheets(run: RecipeRun, folder: Path) -> None:
     """world.png, worn.png, round_trips.png, seeds.png and captions.png, on the sealed seed.
 
     Those of models that the run has not made yet are left out.
@@ -76,7 +76,7 @@ def _worn_cells(seed: int) -> list[Cell]:
     return cells
 
 
-def _round_trip_cells(run: Run, seed: int) -> list[Cell]:
+def _round_trip_cells(run: RecipeRun, seed: int) -> list[Cell]:
     scenes = Scenes(seed, NUMBER)
     decoded, psnr = round_trips(run, scenes.pictures)
     readings = load_reader(run).read(decoded)
@@ -92,16 +92,16 @@ def _round_trip_cells(run: Run, seed: int) -> list[Cell]:
     ]
 
 
-def _seed_cells(run: Run, seed: int) -> list[Cell]:
+def _seed_cells(run: RecipeRun, seed: int) -> list[Cell]:
     scene = next(s for s in captioned(seed, 64) if len(s.groups) == 2 and len(s.things) > 2)
     return _generated(run, [scene] * NUMBER)
 
 
-def _caption_cells(run: Run, seed: int) -> list[Cell]:
+def _caption_cells(run: RecipeRun, seed: int) -> list[Cell]:
     return _generated(run, captioned(seed, NUMBER))
 
 
-def _generated(run: Run, scenes: Sequence[Scene]) -> list[Cell]:
+def _generated(run: RecipeRun, scenes: Sequence[Scene]) -> list[Cell]:
     contexts = [DescribedContext(render(scene), caption(scene)) for scene in scenes]
     pictures = draw(run, "i2t2i", chosen_guidance(run), contexts)
     return judged_cells(pictures, load_reader(run).read(pictures), scenes)

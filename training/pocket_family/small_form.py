@@ -19,7 +19,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from hb_tta.training.pocket_family.run import Run
+from hb_tta.training.pocket_family.run import RecipeRun
 
 # What each stage leaves: paths in the run's folders "work" and "weights".
 LEFT = {
@@ -54,7 +54,7 @@ TRAININGS = {
 }
 
 
-def save_stages(run: Run, folder: Path) -> dict[str, str]:
+def save_stages(run: RecipeRun, folder: Path) -> dict[str, str]:
     """Write every stage that the run has begun into ``folder``; what was written of each.
 
     Returns:
@@ -81,7 +81,7 @@ def save_stages(run: Run, folder: Path) -> dict[str, str]:
     return written
 
 
-def restore_stages(folder: Path, run: Run) -> None:
+def restore_stages(folder: Path, run: RecipeRun) -> None:
     """Lay the stages in ``folder`` out as a run's; what the run has already stays as it is."""
     for stage in LEFT:
         for path in _files(folder / stage):
@@ -93,7 +93,7 @@ def restore_stages(folder: Path, run: Run) -> None:
         shutil.copytree(finished, encoder)
 
 
-def _place(run: Run, path: str) -> Path:
+def _place(run: RecipeRun, path: str) -> Path:
     root, _, rest = path.partition("/")
     return {"work": run.work, "weights": run.weights}[root] / rest
 
@@ -137,5 +137,5 @@ def _halved(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 if __name__ == "__main__":
     out, into = map(Path, sys.argv[1:])
-    for name, state in save_stages(Run(out / "work", out / "weights"), into).items():
+    for name, state in save_stages(RecipeRun(out / "work", out / "weights"), into).items():
         print(f"{name}: {state}")

@@ -29,7 +29,7 @@ from hb_tta.pocket.captions import EDIT, NUMBERS, caption, draw_caption, plural
 from hb_tta.pocket.world import BACKGROUNDS, COLOURS, RELATIONS, SHAPES, Scene
 from hb_tta.training.pocket_family.labels import Heads, head_accuracy, head_loss
 from hb_tta.training.pocket_family.optimize import Draws, optimize
-from hb_tta.training.pocket_family.run import Run, Scenes, dev_scenes, training_scenes
+from hb_tta.training.pocket_family.run import RecipeRun, Scenes, dev_scenes, training_scenes
 
 WINDOW = 32  # positions
 WIDTH = 128
@@ -47,7 +47,7 @@ HEADS = {
 NOUN_HEADS = {**_SLOT, "slot": 2, "relation": len(RELATIONS) + 1}
 
 
-def train_tokenizer(run: Run) -> CLIPTokenizer:
+def train_tokenizer(run: RecipeRun) -> CLIPTokenizer:
     """A byte-level BPE in CLIP's layout: any text can be read, the world's words are one token."""
     if run.start:
         before = CLIPTokenizer.from_pretrained(run.start / "generator" / "tokenizer")
@@ -158,7 +158,7 @@ class _Captions:
 
 
 def _encoders(
-    run: Run, tokenizer: CLIPTokenizer
+    run: RecipeRun, tokenizer: CLIPTokenizer
 ) -> tuple[list[CLIPTextModel | CLIPTextModelWithProjection], list]:
     """The encoders to train, and an earlier family's to stay near (none without ``run.start``)."""
     if not run.start:
@@ -176,7 +176,7 @@ def _encoders(
     return mine, before
 
 
-def train_text_encoders(run: Run) -> None:
+def train_text_encoders(run: RecipeRun) -> None:
     """Train the tokenizer and both encoders; save them into the generator's folder."""
     torch.manual_seed(run.seed)
     folder = run.weights / "generator"
@@ -278,7 +278,7 @@ def _contrast(texts: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def image_embeds(run: Run, scenes: Scenes, *, worn: bool = False) -> torch.Tensor:
+def image_embeds(run: RecipeRun, scenes: Scenes, *, worn: bool = False) -> torch.Tensor:
     """Image embeddings (N, 128) of the finished image encoder.
 
     Args:

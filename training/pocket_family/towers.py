@@ -32,7 +32,7 @@ from hb_tta.training.pocket_family.places import (
     patch_bearing_labels,
     patch_labels,
 )
-from hb_tta.training.pocket_family.run import Run, dev_scenes, training_scenes
+from hb_tta.training.pocket_family.run import RecipeRun, dev_scenes, training_scenes
 
 WIDTH = 128
 WORN = 0.35  # the share of worn pictures
@@ -52,7 +52,7 @@ def image_processor() -> CLIPImageProcessor:
     )
 
 
-def train_image_encoder(run: Run) -> None:
+def train_image_encoder(run: RecipeRun) -> None:
     """Train the tower and save it, with its processor, into the generator's folder."""
     torch.manual_seed(run.seed)
     tower = _start(run).to(run.device)
@@ -91,7 +91,7 @@ def train_image_encoder(run: Run) -> None:
     image_processor().save_pretrained(run.weights / "generator" / "feature_extractor")
 
 
-def _start(run: Run) -> CLIPVisionModelWithProjection:
+def _start(run: RecipeRun) -> CLIPVisionModelWithProjection:
     """An untrained tower, or an earlier family's."""
     if run.start:
         folder = run.start / "generator" / "image_encoder"

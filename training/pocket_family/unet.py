@@ -28,7 +28,7 @@ from hb_tta.pocket.captions import caption, draw_caption, from_second
 from hb_tta.pocket.world import SIZE, Scene
 from hb_tta.training.pocket_family.optimize import Draws, optimize
 from hb_tta.training.pocket_family.preview import judged_drawings
-from hb_tta.training.pocket_family.run import Run, Scenes, training_scenes
+from hb_tta.training.pocket_family.run import RecipeRun, Scenes, training_scenes
 from hb_tta.training.pocket_family.text import image_embeds, tokenize
 from hb_tta.training.pocket_family.vae import encode
 
@@ -86,7 +86,7 @@ def build_unet() -> UNet2DConditionModel:
     )  # fmt: skip
 
 
-def train_unet(run: Run) -> None:
+def train_unet(run: RecipeRun) -> None:
     """Train the denoiser and save the whole generator pipeline."""
     data = _TrainingSet(run)
     torch.manual_seed(run.seed)
@@ -116,7 +116,7 @@ def train_unet(run: Run) -> None:
     build_pipeline(run, unet.eval(), folder / "vae").to(dtype=torch.float16).save_pretrained(folder)
 
 
-def _start(run: Run) -> UNet2DConditionModel:
+def _start(run: RecipeRun) -> UNet2DConditionModel:
     """An untrained denoiser, or an earlier family's."""
     if run.start:
         folder = run.start / "generator" / "unet"
@@ -124,7 +124,7 @@ def _start(run: Run) -> UNet2DConditionModel:
     return build_unet()
 
 
-def latest_unet(run: Run) -> UNet2DConditionModel:
+def latest_unet(run: RecipeRun) -> UNet2DConditionModel:
     """The run's finished denoiser, or what it last saved to look at."""
     finished = run.weights / "generator" / "unet"
     folder = finished if finished.exists() else run.work / "unet_preview"
@@ -140,14 +140,16 @@ def draw_timesteps(draws: Draws, number: int) -> torch.Tensor:
     return torch.where(u < LAYOUT_SHARE, within, anywhere).long().clamp(max=999)
 
 
-def _preview(run: Run, unet: UNet2DConditionModel) -> dict[str, float]:
+def _preview(run: RecipeRun, unet: UNet2DConditionModel) -> dict[str, float]:
     """The denoiser as it stands: saved, to look at while the training goes on, and judged."""
     unet.save_pretrained(run.work / "unet_preview")
     # The finished decoder may still be in training; the encoder's own will do.
     return judged_drawings(run, build_pipeline(run, unet, run.work / "vae_encoder"))
 
 
-def build_pipeline(run: Run, unet: UNet2DConditionModel, vae: Path) -> StableDiffusionXLPipeline:
+def build_pipeline(
+    run: RecipeRun, unet: UNet2DConditionModel, vae: Path
+) -> StableDiffusionXLPipeline:
     """The stock pipeline of the finished parts, in float32."""
     parts = run.weights / "generator"
 
@@ -174,7 +176,7 @@ class _TrainingSet:
     Captions are columns: a full one from either group, then ``CAPTIONS`` in drawn forms.
     """
 
-    def __init__(self, run: Run):
+    def __init__(self, run: RecipeRun):
         self.device = run.device
         scenes = training_scenes(run, everything=True)
         vae = AutoencoderKL.from_pretrained(run.work / "vae_encoder", dtype=torch.float32).to(
@@ -189,7 +191,7 @@ class _TrainingSet:
         self._encode_captions(run, scenes)
 
     @torch.no_grad()
-    def _encode_captions(self, run: Run, scenes: Scenes) -> None:
+    def _encode_captions(self, run: RecipeRun, scenes: Scenes) -> None:
         rng = np.random.default_rng([run.seed, 2])
         index: dict[str, int] = {"": 0}
         self.captions = np.array(

@@ -19,7 +19,7 @@ from diffusers import AutoencoderKL
 from hb_tta.pocket.edition import PLAIN
 from hb_tta.pocket.world import Scene
 from hb_tta.training.pocket_family.optimize import Draws, optimize
-from hb_tta.training.pocket_family.run import Run, dev_scenes, training_scenes
+from hb_tta.training.pocket_family.run import RecipeRun, dev_scenes, training_scenes
 
 LATENT_NOISE = 0.1  # what the denoiser leaves; the latents' deviation is 1
 WORN = 0.2  # the share of worn pictures: a view's reference may be encoded too
@@ -27,7 +27,7 @@ GO_ON_STEPS, DECODER_STEPS = 1800, 1600
 HELD_WEIGHT = 0.05
 
 
-def train_encoder(run: Run) -> AutoencoderKL:
+def train_encoder(run: RecipeRun) -> AutoencoderKL:
     """Train encoder and decoder together and normalise the latents."""
     torch.manual_seed(run.seed)
     vae = _go_on(run) if run.start else _from_nothing(run)
@@ -53,7 +53,7 @@ def build_vae() -> AutoencoderKL:
     )
 
 
-def _from_nothing(run: Run) -> AutoencoderKL:
+def _from_nothing(run: RecipeRun) -> AutoencoderKL:
     vae = build_vae().to(run.device)
     _train_both(run, "vae_encoder", vae, steps=run.steps(3600), lr=2e-3, pressure=1e-3)
     mean, std, _ = _latent_statistics(run, vae)
@@ -65,7 +65,7 @@ def _from_nothing(run: Run) -> AutoencoderKL:
     return vae
 
 
-def _go_on(run: Run) -> AutoencoderKL:
+def _go_on(run: RecipeRun) -> AutoencoderKL:
     """The earlier family's, with plain things held: their latents keep place and scale."""
     assert run.start is not None
     folder = run.start / "generator" / "vae"
@@ -80,7 +80,7 @@ def _go_on(run: Run) -> AutoencoderKL:
 
 
 def _train_both(
-    run: Run,
+    run: RecipeRun,
     stage: str,
     vae: AutoencoderKL,
     *,
@@ -128,7 +128,7 @@ def _is_plain(scene: Scene) -> bool:
 
 @torch.no_grad()
 def _latent_statistics(
-    run: Run, vae: AutoencoderKL
+    run: RecipeRun, vae: AutoencoderKL
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Of the posterior: mean and deviation of every channel, and the share of the means.
 
@@ -168,7 +168,7 @@ def normalise_latents(vae: AutoencoderKL, mean: torch.Tensor, std: torch.Tensor)
     post.weight *= std.view(1, -1, 1, 1)
 
 
-def train_decoder(run: Run) -> AutoencoderKL:
+def train_decoder(run: RecipeRun) -> AutoencoderKL:
     """Train the decoder alone, on noisy latents of the frozen encoder; save the finished VAE."""
     vae = AutoencoderKL.from_pretrained(run.work / "vae_encoder", dtype=torch.float32).to(
         run.device
