@@ -26,7 +26,6 @@ from hb_tta.generators import (
     DescribedContext,
     HummingbirdSpec,
     I2T2ISpec,
-    PipelineGenerator,
     PipelineSpec,
 )
 from hb_tta.generators.loading import ddim_like, load_pipeline
@@ -49,9 +48,6 @@ class TranslationSpec(PipelineSpec):
 
     def to_json(self) -> dict[str, Any]:
         return {**self.fields_json(), "version": 1}
-
-    def load(self, device: str | None = None, **options: Any) -> PipelineGenerator:
-        return PipelineGenerator(self, device=device, **options)
 
     def load_pipeline(self) -> Any:
         return load_pipeline(self.base, AutoPipelineForImage2Image, dtype=self.dtype)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hb_tta.context import DescribedContext
-from hb_tta.generators.pipeline import PipelineGenerator, PipelineSpec
+from hb_tta.generators.pipeline import PipelineSpec
 from hb_tta.generators.protocol import Conditions
 
 if TYPE_CHECKING:
@@ -33,14 +33,6 @@ class I2T2ISpec(PipelineSpec):
     def to_json(self) -> dict[str, Any]:
         """See ``GeneratorSpec.to_json``."""
         return {**self.fields_json(), "version": 1}
-
-    def load(
-        self, device: str | None = None, *, batch_size: int | None = None, cpu_offload: bool = False
-    ) -> PipelineGenerator:
-        """See ``GeneratorSpec.load``."""
-        return PipelineGenerator(
-            self, device=device, batch_size=batch_size, cpu_offload=cpu_offload
-        )
 
     def load_pipeline(self) -> DiffusionPipeline:
         """The text-to-image pipeline that the base's own index names."""

@@ -63,6 +63,14 @@ class PipelineSpec(GeneratorSpec):
         check_side("height", self.height)
         check_side("width", self.width)
 
+    def load(
+        self, device: str | None = None, *, batch_size: int | None = None, cpu_offload: bool = False
+    ) -> PipelineGenerator:
+        """See ``GeneratorSpec.load``."""
+        return PipelineGenerator(
+            self, device=device, batch_size=batch_size, cpu_offload=cpu_offload
+        )
+
     @abstractmethod
     def load_pipeline(self) -> DiffusionPipeline:
         """The pipeline on the CPU, with all that the method changes of it."""
