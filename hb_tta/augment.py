@@ -14,7 +14,7 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from os import PathLike
 from typing import TYPE_CHECKING, Any, SupportsIndex
@@ -24,7 +24,6 @@ from hb_tta.context import (
     MultimodalContext,
     check_task,
     evaluation_context,
-    evaluation_contexts,
 )
 from hb_tta.describe import DescriberSpec
 from hb_tta.device import default_device, default_dtype
@@ -186,6 +185,14 @@ class Augmenter:
             keep_loaded=keep_loaded,
         )
 
+    def __repr__(self) -> str:
+        spec: Any = self.generator_spec
+        told = {one.name: getattr(spec, one.name) for one in fields(spec)}
+        told |= {"describer": self.describer_spec and self.describer_spec.mllm, "task": self.task}
+        told |= {"device": self._models.device, "store": self.store and str(self.store.root)}
+        named = (f"{name}={_short(value)}" for name, value in told.items() if value is not None)
+        return f"<Augmenter {spec.method}: {', '.join(named)}>"
+
     @property
     def spec(self) -> dict[str, Any]:
         """Plain JSON that names everything that decides the views: ``Augmentation.spec``.
@@ -231,13 +238,13 @@ class Augmenter:
         not made.
 
         Args:
-            contexts: ``MultimodalContext``s, or ``DescribedContext``s (a plain (image,
-                description) pair will do) to say what the generator is told. Images as in
-                ``__call__``; of paths only those in work are in memory. A sequence is checked
-                before anything is made, another iterable as it is read.
+            contexts: ``MultimodalContext``s, or ``DescribedContext``s to say what the generator is
+                told. Images as in ``__call__``; of paths only those in work are in memory. A
+                sequence is checked before anything is made, another iterable as it is read.
             n: views a context, at least 1.
             seed: view ``i`` of every context uses ``seed + i``; at least 0.
-            progress: show progress bars; ``None``: where there is much to do, in a terminal.
+            progress: tell how far it is, in a terminal by bars, elsewhere by a line every half
+                minute; ``None``: where there is much to do.
 
         Returns:
             One ``Augmentation`` a context, in order.
@@ -349,9 +356,16 @@ class Augmenter:
 
 def _checked(contexts: Iterable[Any]) -> Iterable[DescribedContext]:
     """Contexts without a place for a ground truth; a sequence is looked through at once."""
-    if isinstance(contexts, Sequence):
-        return evaluation_contexts(contexts)
-    return (evaluation_context(context, number) for number, context in enumerate(contexts))
+    each = (evaluation_context(it, number, pairs=False) for number, it in enumerate(contexts))
+    return list(each) if isinstance(contexts, Sequence) else each
+
+
+def _short(value: Any) -> str:
+    """A setting in a line."""
+    if isinstance(value, Weights):
+        inside = f"/{value.subfolder}" if value.subfolder else ""
+        return repr(value.location + inside)
+    return repr(value)
 
 
 def _told(context: PlannedContext, texts: Mapping[str, str]) -> str | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from hb_tta.errors import UserError
+from hb_tta.errors import UserError, choose_from
 from hb_tta.weights import Weights, as_weights
 
 ROLES = ("generator", "image_encoder", "lora", "mllm", "evaluator", "clip", "reader")
@@ -67,7 +67,7 @@ class Family:
         """
         for role in roles:
             if role not in ROLES:
-                raise UserError(f"there is no role {role!r}: choose from {', '.join(ROLES)}")
+                raise UserError(f"there is no role {role!r}{choose_from(role, ROLES)}")
         return self.filled(roles)
 
     def filled(self, roles: Mapping[str, str | PathLike[str] | Weights | None]) -> Family:
@@ -160,5 +160,5 @@ def get_family(name: str | Family) -> Family:
     if isinstance(name, Family):
         return name
     if name not in _FAMILIES:
-        raise UserError(f"there is no family {name!r}: choose from {', '.join(list_families())}")
+        raise UserError(f"there is no family {name!r}{choose_from(name, list_families())}")
     return _FAMILIES[name]()

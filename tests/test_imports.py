@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 # From the ground up: a part imports parts of the lines above its own, and none beside it.
 LAYERS = (
     ("errors",),
-    ("disk",),
+    ("disk", "progress"),
     ("file_index",),
     ("context", "images", "metrics"),
     ("device", "weights"),

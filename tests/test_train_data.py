@@ -80,7 +80,7 @@ def test_changes_have_the_types_of_their_settings():
         ("max_steps=0", "max_steps=0 is out of range"),
         ("memory=all", "choose from none, block"),
         ("gradient_steps=26", "more than the 12 steps"),
-        ("gradient_at=start", "gradient_at='start': choose from end, anywhere"),
+        ("gradient_at=start", "gradient_at='start' is not known: choose from end, anywhere"),
         ("drift_weight=-1", "use 0 or more"),
         ("decay_steps=7", "leaves nothing to learn until max_steps=250"),
         ("max_sample_gradient=0", "use a positive number, or none"),

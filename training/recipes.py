@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, get_type_hints
 
-from hb_tta.errors import UserError
+from hb_tta.errors import UserError, choose_from
 
 MEMORY_PRESETS = ("none", "block", "step+block")
 OBJECTIVES = ("rewards", "denoising")
@@ -116,10 +116,11 @@ def _check(s: Settings) -> None:
         ("gradient_at", GRADIENT_AT),
         ("optimizer", ("adamw", "sgd")),
     ):
-        if getattr(s, name) not in choices:
-            raise UserError(f"{name}={getattr(s, name)!r}: choose from {', '.join(choices)}")
+        value = getattr(s, name)
+        if value not in choices:
+            raise UserError(f"{name}={value!r} is not known{choose_from(value, choices)}")
     if s.dtype is not None and s.dtype not in DTYPES:
-        raise UserError(f"dtype={s.dtype!r}: choose from {', '.join(DTYPES)}")
+        raise UserError(f"dtype={s.dtype!r} is not known{choose_from(s.dtype, DTYPES)}")
     at_least_1 = (
         "num_inference_steps", "gradient_steps", "lora_rank", "batch_size", "micro_batch_size",
         "max_steps", "save_steps", "evaluate_steps", "evaluate_seeds", "sample_contexts",
@@ -244,7 +245,7 @@ def get_recipe(name: str) -> Settings:
         UserError: there is no such recipe.
     """
     if name not in RECIPES:
-        raise UserError(f"there is no recipe {name!r}: choose from {', '.join(RECIPES)}")
+        raise UserError(f"there is no recipe {name!r}{choose_from(name, RECIPES)}")
     return RECIPES[name]()
 
 
@@ -264,7 +265,7 @@ def with_changes(settings: Settings, changes: Iterable[str]) -> Settings:
             raise UserError(f"--set {change!r} has no '=': write key=value")
         name, _, part = key.strip().partition(".")
         if name not in _HINTS or (part and name not in _MAPPINGS):
-            raise UserError(f"there is no setting {key!r}: choose from {', '.join(sorted(_HINTS))}")
+            raise UserError(f"there is no setting {key!r}{choose_from(name, sorted(_HINTS))}")
         if part:
             old = values.get(name, getattr(settings, name))
             values[name] = {**old, part: _converted(key, text, _MAPPINGS[name])}

@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from hb_tta.errors import HbTtaWarning, UserError
+from hb_tta.progress import Progress
+from hb_tta.progress import progress as told
 from hb_tta.store import MemoryStore, NewEntry, Store
 from hb_tta.store.fill import fill, filling, missing_keys
 from hb_tta.views.models import Models
@@ -43,7 +43,7 @@ class ViewMaker:
         models: load themselves when the first missing entry is claimed.
         store: where the entries go.
         batch_size: views a call of the generator; ``None``: ``VIEWS_PER_BATCH``.
-        progress: show progress bars; ``None``: where there is more than one batch, in a terminal.
+        progress: tell how far it is; ``None``: where there is more than one batch.
     """
 
     def __init__(
@@ -220,12 +220,12 @@ def to_png(image: Image) -> bytes:
     return file.getvalue()
 
 
-def bar(name: str, unit: str, total: int | None, batch_size: int, progress: bool | None) -> Any:
-    """A progress bar; by default in a terminal alone, where there is more than one batch."""
+def bar(
+    name: str, unit: str, total: int | None, batch_size: int, progress: bool | None
+) -> Progress:
+    """The progress of a job; by default where there is more than one batch."""
     few = total is not None and total <= batch_size
-    hidden = (True if few else None) if progress is None else not progress
-    # A bar below another one goes when it is full.
-    return tqdm(total=total, desc=name, unit=unit, disable=hidden, leave=None)
+    return told(name, unit, total, shown=not few if progress is None else progress, leave=None)
 
 
 def _warn_of(contexts: Iterable[PlannedContext]) -> None:
