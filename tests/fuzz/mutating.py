@@ -15,7 +15,8 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 TEXTS = (
     "", " ", "\0", "\n", "\r\n", "\t", "\x1b[31mred\x1b[0m", "\x1b]0;title\x07", "\x85", "\u2028",
     "\u2029", "\ud800", "\ufeff", "\u202e", "é", "漢字", "👩‍👩‍👧", "~", "~a.png",
-    "../../x", "/etc/passwd", "a/../../b", "..", ".", "-", "--help", "a" * 300, "a" * 70_000, "{}", "{0}", "%s", "None",
+    "../../x", "/etc/passwd", "a/../../b", "..", ".", "-", "--help", "a" * 300, "a" * 70_000,
+    "{}", "{0}", "%s", "None",
     "nan", "inf", "1e999", "0", "-1", "true", "null", "<script>alert(1)</script>", "file:///etc",
     "https://example.invalid/a.png", "con", "a\\b", "*", "?", "a=b,c=d", "@x", "$HOME", "`id`",
 )  # fmt: skip

@@ -62,11 +62,8 @@ def whole_png(data: bytes) -> bool:
     """Whether every chunk up to IEND has the checksum that it states."""
     place = 8
     while place + 12 <= len(data):
-        size = int.from_bytes(data[place : place + 4], "big")
-        body, stated = (
-            data[place + 4 : place + 8 + size],
-            data[place + 8 + size : place + 12 + size],
-        )
+        end = place + 8 + int.from_bytes(data[place : place + 4], "big")
+        body, stated = data[place + 4 : end], data[end : end + 4]
         if len(stated) < 4 or zlib.crc32(body) != int.from_bytes(stated, "big"):
             return False
         if body[:4] == b"IEND":
