@@ -45,14 +45,12 @@ def lay(entry: bytes, folder: Path) -> Trial:
     there.path.write_bytes(entry)
 
     def run() -> tuple[Any, list[str], list[int]]:
-        statuses = []
         with warnings.catch_warnings(record=True) as caught, redirect_stdout(io.StringIO()):
             warnings.simplefilter("always", HbTtaWarning)
-            place = ["--store", str(store.root)]
-            statuses.append(main(["store", "verify", *place]))
+            before = len(store.verify())
             found = store.read(NAMESPACE, KEY)
-            statuses.append(main(["store", "verify", *place]))
-            statuses.append(main(["store", "prune", "--verify", *place]))
+            statuses = [before, len(store.verify())]
+            statuses.append(main(["store", "prune", "--verify", "--store", str(store.root)]))
         return found, [str(one.message) for one in caught], statuses
 
     def wrong(returned: tuple[Any, list[str], list[int]]) -> str | None:
