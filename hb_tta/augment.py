@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from os import PathLike
@@ -32,7 +32,7 @@ from hb_tta.families import Family, get_family
 from hb_tta.generators import ALIASES, DEFAULT, Default, build_spec, get_method, used_settings
 from hb_tta.images import PixelDigests, load_image
 from hb_tta.store import MemoryStore, Store
-from hb_tta.views.make import SHORTENED, WORDLESS, Stored, ViewMaker, bar
+from hb_tta.views.make import SHORTENED, WORDLESS, Stored, ViewMaker, bar, numbered
 from hb_tta.views.models import Models
 from hb_tta.views.plan import FIRST_WINDOW, PlannedContext, PlannedViews, Planner, windows
 from hb_tta.weights import Weights, as_weights
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from hb_tta.generators import GeneratorSpec
 
 Source = str | PathLike[str] | Weights
+OnFailure = Callable[[int, UserError], object]
 
 OFFERED = ("base", "image_encoder", "lora", "num_inference_steps", "guidance_scale")
 """Settings that many methods have: of one that has no use for them a warning says so."""
@@ -229,7 +230,13 @@ class Augmenter:
         return list(self.iter_augment(contexts, n, seed, progress=progress))
 
     def iter_augment(
-        self, contexts: Iterable[Any], n: int = 4, seed: int = 0, *, progress: bool | None = None
+        self,
+        contexts: Iterable[Any],
+        n: int = 4,
+        seed: int = 0,
+        *,
+        progress: bool | None = None,
+        on_failure: OnFailure | None = None,
     ) -> Iterator[Augmentation]:
         """Views of many contexts, each handed out as soon as its views are there.
 
@@ -245,15 +252,18 @@ class Augmenter:
             seed: view ``i`` of every context uses ``seed + i``; at least 0.
             progress: tell how far it is, in a terminal by bars, elsewhere by a line every half
                 minute; ``None``: where there is much to do.
+            on_failure: told the number of a context that alone is at fault, and why: its image
+                cannot be read, or a model refuses it. The others go on. ``None``: it is raised.
 
         Returns:
-            One ``Augmentation`` a context, in order.
+            One ``Augmentation`` a context, in order; none of those that failed.
 
         Raises:
             UserError: an image cannot be read, a context carries its ground truth, a model cannot
                 be loaded, the store cannot be written.
         """
-        return self._handed_out(_checked(contexts), _seeds(n, seed), progress)
+        fail = on_failure or _raise
+        return self._handed_out(_checked(contexts), _seeds(n, seed), progress, fail)
 
     def make(
         self, contexts: Sequence[Any], n: int = 4, seed: int = 0, *, progress: bool | None = None
@@ -265,7 +275,7 @@ class Augmenter:
         if self.store is None:
             raise UserError("an augmenter with store=False keeps nothing: give it a store")
         maker = self._maker(self.store, progress)
-        for plans in self._planned(_checked(contexts), _seeds(n, seed), maker, progress):
+        for plans in self._planned(_checked(contexts), _seeds(n, seed), maker, progress, _raise):
             maker.make(plans)
 
     def view_keys(
@@ -293,12 +303,19 @@ class Augmenter:
         self._models.unload()
 
     def _handed_out(
-        self, contexts: Iterable[DescribedContext], seeds: range, progress: bool | None
+        self,
+        contexts: Iterable[DescribedContext],
+        seeds: range,
+        progress: bool | None,
+        fail: OnFailure,
     ) -> Iterator[Augmentation]:
         maker = self._maker(self._store(), progress)
-        for plans in self._planned(contexts, seeds, maker, progress):
+        for plans in self._planned(contexts, seeds, maker, progress, fail):
             for plan, stored in maker.views(plans):
-                yield self._augmentation(plan, stored)
+                if isinstance(stored, UserError):
+                    fail(plan.context.number, stored)
+                else:
+                    yield self._augmentation(plan, stored)
 
     def _planned(
         self,
@@ -306,6 +323,7 @@ class Augmenter:
         seeds: range,
         maker: ViewMaker,
         progress: bool | None,
+        fail: OnFailure,
     ) -> Iterator[list[PlannedViews]]:
         """A window after the other, its descriptions written."""
         digests = PixelDigests()
@@ -316,10 +334,22 @@ class Augmenter:
                 for window in windows(enumerate(contexts)):
                     planned = []
                     for number, context in window:
-                        planned.append(planner.context(context, number))
+                        try:
+                            digest = digests.of(context.image)
+                        except UserError as error:
+                            fail(number, error)
+                        else:
+                            planned.append(planner.context(context, number, digest))
                         shown.update()
                     texts = maker.descriptions(planned)
-                    yield [planner.views(each, _told(each, texts), seeds) for each in planned]
+                    plans = []
+                    for each in planned:
+                        refused = maker.refused.get(each.description_key or "")
+                        if refused is None:
+                            plans.append(planner.views(each, _told(each, texts), seeds))
+                        else:
+                            fail(each.number, refused)
+                    yield plans
         finally:
             digests.save()
 
@@ -352,6 +382,10 @@ class Augmenter:
             keys=list(plan.keys),
             warnings=notes,
         )
+
+
+def _raise(number: int, error: UserError) -> None:
+    raise numbered(number, error) from error
 
 
 def _checked(contexts: Iterable[Any]) -> Iterable[DescribedContext]:

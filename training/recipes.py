@@ -37,9 +37,12 @@ class Settings:
 
     # ── Data ──
     data: str | None = None  # a name of training/data.py's table, or a path
-    data_format: str | None = None  # how to read that path; None: JSONL
+    data_format: str | None = None  # the layout of a folder; None: a file of rows lies in it
+    image_column: str | None = None  # of your own rows; None: one of the usual names
+    question_column: str | None = None
     samples: int | None = None  # rows of the data that are read; None: all
-    held_out: int = 64  # rows at the beginning kept for evaluation
+    # Rows at the beginning kept for evaluation; None: 64, of fewer than 320 good rows a fifth
+    held_out: int | None = None
     max_new_tokens: int = 75  # of a description: the released code in training
 
     # ── The objective: −Σ λ·reward (equation 6) ──
@@ -102,6 +105,7 @@ class Settings:
 FREE = frozenset(
     {
         "generator", "evaluator", "mllm", "reward_weights", "data", "data_format",  # by content
+        "image_column", "question_column",
         "memory", "micro_batch_size", "max_steps", "save_steps", "patience",
         "evaluate_steps", "evaluate_seeds", "sample_contexts", "min_diversity", "trackers", "cache",
     }
@@ -134,7 +138,7 @@ def _check(s: Settings) -> None:
             f"gradient_steps={s.gradient_steps} is more than the {s.num_inference_steps} steps of "
             "a sample: use at most num_inference_steps"
         )
-    if s.held_out < 1:
+    if s.held_out is not None and s.held_out < 1:
         raise UserError(f"held_out={s.held_out} leaves nothing to watch the training by: use 1")
     for name in ("learning_rate", "max_gradient_norm", "lora_alpha", "loss_scale"):
         if not (math.isfinite(getattr(s, name)) and getattr(s, name) > 0):
@@ -166,7 +170,6 @@ def pocket() -> Settings:
         family="pocket",
         data="pocket",
         samples=4096,
-        held_out=64,
         # All measured (docs/LOG.md). Single samples have a hundred times the usual gradient: a step
         # would follow them alone without max_sample_gradient. Things are placed in early steps, and
         # counting needs those. Sampling in 12 steps, judged in 25: twice the samples a minute.
