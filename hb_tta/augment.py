@@ -32,6 +32,7 @@ from hb_tta.families import Family, get_family
 from hb_tta.generators import ALIASES, DEFAULT, Default, build_spec, get_method, used_settings
 from hb_tta.images import PixelDigests, load_image
 from hb_tta.store import MemoryStore, Store
+from hb_tta.views.familiar import FamiliarSpec
 from hb_tta.views.make import SHORTENED, WORDLESS, Stored, ViewMaker, bar, numbered
 from hb_tta.views.models import Models
 from hb_tta.views.plan import FIRST_WINDOW, PlannedContext, PlannedViews, Planner, windows
@@ -89,6 +90,7 @@ class Augmenter:
     Args:
         generator: the spec of the method, from ``get_method(name)``.
         describer: who writes the descriptions; ``None``: every context must come with one.
+        familiar: by which an image is known that these models are not for; ``None``: nobody warns.
         store: a ``Store`` or its folder; ``None``: the default one; ``False``: keep nothing
             after the call.
         task: of ``augmenter(image, question)``; the contexts of ``augment`` have their own.
@@ -104,6 +106,7 @@ class Augmenter:
         generator: GeneratorSpec,
         describer: DescriberSpec | None = None,
         *,
+        familiar: FamiliarSpec | None = None,
         store: Store | str | PathLike[str] | bool | None = None,
         task: str = "vqa",
         device: str | None = None,
@@ -122,6 +125,7 @@ class Augmenter:
         self._models = Models(
             generator,
             self.describer_spec,
+            familiar=familiar,
             device=device,
             batch_size=batch_size,
             cpu_offload=cpu_offload,
@@ -175,9 +179,11 @@ class Augmenter:
                 HbTtaWarning,
                 stacklevel=2,
             )
+        written_by = _describer_spec(describer, models, dtype) if spec.needs_description else None
         return cls(
             spec,
-            _describer_spec(describer, models, dtype) if spec.needs_description else None,
+            written_by,
+            familiar=_familiar(models, spec, written_by),
             store=store,
             task=task,
             device=device,
@@ -367,6 +373,8 @@ class Augmenter:
         meta = stored[0][1]
         written = plan.context.description_key is not None
         notes = list(plan.context.warnings)
+        if "unlike" in meta:
+            notes.append(meta["unlike"])
         if meta.get("shortened"):
             notes.append(SHORTENED)
         if written and not plan.description:
@@ -432,6 +440,17 @@ def _open(store: Store | str | PathLike[str] | bool | None) -> Store | None:
     if store is None or store is True:
         return Store()
     return store if isinstance(store, Store) else Store(store)
+
+
+def _familiar(
+    family: Family, spec: GeneratorSpec, describer: DescriberSpec | None
+) -> FamiliarSpec | None:
+    """What knows the family's images, where a model of the family is to see them."""
+    own = {family.roles.get(role) for role in ("generator", "mllm")} - {None}
+    used = {getattr(spec, name) for name in spec.roles} | {describer and describer.mllm}
+    if "statistics" not in family.roles or own.isdisjoint(used):
+        return None
+    return FamiliarSpec(family.roles["statistics"], family.weights("image_encoder"))
 
 
 def _describer_spec(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from threading import Event, Thread
 from types import TracebackType
 from typing import Protocol, Self
@@ -53,6 +54,7 @@ def progress(
     done: int = 0,
     leave: bool | None = True,
     smoothing: float = 0.3,
+    unit_scale: bool = False,
 ) -> Progress:
     """The progress of a job, on stderr.
 
@@ -64,9 +66,10 @@ def progress(
         done: of an earlier run.
         leave: whether a bar stays when it is full; ``None``: unless another is above it.
         smoothing: of a bar's speed, from 0 (the mean) to 1 (the last step's).
+        unit_scale: whether the unit is too small to be told in ones: bytes, told in GB.
     """
     if shown and not _is_terminal():
-        return Lines(name, unit, total, done)
+        return Lines(name, "GB" if unit_scale else unit, total, done, 1e9 if unit_scale else 1)
     return tqdm(
         total=total,
         desc=name,
@@ -74,6 +77,7 @@ def progress(
         initial=done,
         leave=leave,
         smoothing=smoothing,
+        unit_scale=unit_scale,
         disable=not shown,
     )
 
@@ -81,7 +85,10 @@ def progress(
 class Lines:
     """A line every ``SECONDS`` while a job is at work, also while no step of it ends."""
 
-    def __init__(self, name: str, unit: str, total: int | None, done: int = 0) -> None:
+    def __init__(
+        self, name: str, unit: str, total: int | None, done: int = 0, size: float = 1
+    ) -> None:
+        self._size = size
         self._name, self._unit, self._total = name, unit, total
         self._done = self._before = done
         self._also, self._started = "", time.monotonic()
@@ -102,13 +109,19 @@ class Lines:
 
     def line(self, seconds: float) -> str:
         """What is told after so many seconds."""
-        of = "" if self._total is None else f" of {self._total}"
-        parts = [f"{self._name}: {self._done}{of} {self._unit}s in {spoken(seconds)}"]
+        counted = self._done if self._total is None else self._total
+        many = self._size == 1 and counted != 1
+        of = "" if self._total is None else f" of {self._number(self._total)}"
+        what = f"{self._number(self._done)}{of} {self._unit}{'s' if many else ''}"
+        parts = [f"{self._name}: {what} in {spoken(seconds)}"]
         new = self._done - self._before
         if new and self._total is not None and self._done < self._total:
             left = seconds / new * (self._total - self._done)
             parts.append(f"about {spoken(left)} left")
         return "; ".join([*parts, *filter(None, [self._also])])
+
+    def _number(self, value: int) -> str:
+        return str(value) if self._size == 1 else f"{value / self._size:.2f}"
 
     def __enter__(self) -> Self:
         return self
@@ -130,6 +143,20 @@ def spoken(seconds: float) -> str:
         if seconds / size < limit:
             return f"{seconds / size:.0f} {unit}" if size < 3600 else f"{seconds / size:.1f} h"
     return f"{seconds / 86400:.1f} days"
+
+
+@contextmanager
+def without_bars_of_libraries() -> Iterator[None]:
+    """While weights are loaded, which takes seconds: transformers' bars would drown our own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _is_terminal() -> bool:

@@ -183,7 +183,7 @@ def _is_place(name: str) -> bool:
 
 
 def _exists(name: str) -> bool:
-    return os.path.exists(user_path(name))  # False of what can be no path, too
+    return bool(name) and os.path.exists(user_path(name))  # False of what can be no path, too
 
 
 def _matching(name: str) -> list[str]:
@@ -192,7 +192,7 @@ def _matching(name: str) -> list[str]:
         return [name]
     found = sorted(glob.glob(name, recursive=True))
     if not found:
-        raise UserError(f"no file matches {name!r}: check the pattern")
+        raise UserError(f"no file matches {name!r}: check the pattern; a question comes last, once")
     return found
 
 

@@ -66,7 +66,8 @@ class Sheet:
                 return
         row = Row("views", views, augmentation.seeds, augmentation.description)
         notes = {"warning": "; ".join(augmentation.warnings)} if augmentation.warnings else {}
-        facts = {"image": request.called or str(request.index), **notes}
+        row_of = "" if request.called == str(request.image) else f" ({request.called})"
+        facts = {"image": Path(image).name + row_of, **notes}
         self._panels.append(Panel(reference, request.question, [row], facts))
 
     def write(self, images: int) -> None:

@@ -65,6 +65,7 @@ class ViewMaker:
         self._batch_size = batch_size or VIEWS_PER_BATCH
         self._progress = progress
         self.refused: dict[str, UserError] = {}
+        self._notes: dict[str, str | None] = {}  # of images by digest: what the models are not for
 
     # Descriptions.
 
@@ -104,6 +105,7 @@ class ViewMaker:
 
     def _describe(self, contexts: Sequence[PlannedContext]) -> Iterator[NewEntry]:
         read = tried(contexts, lambda context: context.context(None))
+        self._look(contexts, read)
         whole = [each for each in read if not isinstance(each, UserError)]
         written = iter(apart(whole, self._models.describe, "the describer"))
         for context, each in zip(contexts, read, strict=True):
@@ -210,6 +212,7 @@ class ViewMaker:
             list(zip(batch, fitted, strict=True)),
             lambda each: each[0][0].context.context(each[1]["description"]),
         )
+        self._look([plan.context for plan, _ in batch], read)
         whole = [
             (context, [seed for _, _, seed in group])
             for context, (_, group) in zip(read, batch, strict=True)
@@ -236,7 +239,27 @@ class ViewMaker:
     def _about_view(self, plan: PlannedViews, about: dict[str, Any], seed: int) -> dict[str, Any]:
         """What people find beside a view."""
         generator = self._models.generator_json
-        return {"pixels": plan.context.digest, **about, "generator": generator, "seed": seed}
+        note = self._notes.get(plan.context.digest)
+        unlike = {} if note is None else {"unlike": note}
+        digest = plan.context.digest
+        return {"pixels": digest, **about, **unlike, "generator": generator, "seed": seed}
+
+    def _look(self, planned: Sequence[PlannedContext], read: Sequence[Any]) -> None:
+        """Say of an image that the models are not for it, before anything is made of it."""
+        familiar = self._models.familiar
+        new = {
+            context.digest: described.image
+            for context, described in zip(planned, read, strict=True)
+            if not isinstance(described, UserError) and context.digest not in self._notes
+        }
+        if familiar is None or not new:
+            return
+        distances = apart(list(new.values()), familiar.distances, "the image encoder")
+        for digest, distance in zip(new, distances, strict=True):
+            note = None if isinstance(distance, UserError) else familiar.note(distance)
+            self._notes[digest] = note
+            if note is not None:
+                warnings.warn(familiar.sentence, HbTtaWarning, stacklevel=2)
 
     def _fitted(self, plan: PlannedViews) -> dict[str, Any]:
         """What the text encoders take of the description, and whether it had to be shortened."""
