@@ -138,11 +138,12 @@ class Lines:
 
 
 def spoken(seconds: float) -> str:
-    """A time as people say it: "40 s", "12 min", "3.5 h", "4.2 days"."""
+    """A time as people say it: "40 s", "12 min", "3.5 h", "4.2 days", "9 years"."""
     for size, unit, limit in ((1, "s", 100), (60, "min", 100), (3600, "h", 48)):
         if seconds / size < limit:
             return f"{seconds / size:.0f} {unit}" if size < 3600 else f"{seconds / size:.1f} h"
-    return f"{seconds / 86400:.1f} days"
+    days = seconds / 86400
+    return f"{days:.1f} days" if days < 1000 else f"{days / 365.25:,.0f} years"
 
 
 @contextmanager

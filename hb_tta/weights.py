@@ -94,8 +94,8 @@ class Weights:
         """The commit that a hub id stands for, 40 hex digits; None of a folder.
 
         It is the one that the hub's cache on this machine holds for the revision, also where the
-        hub has moved on: views stay what they are until ``hb-tta download`` fetches the new one. Where
-        the cache holds none, the hub is asked, and the answer is kept in the cache.
+        hub has moved on: views stay what they are until ``hb-tta download`` fetches the new one.
+        Where the cache holds none, the hub is asked, and the answer is kept in the cache.
 
         Raises:
             UserError: the cache holds none and the hub cannot be asked, or knows of none.

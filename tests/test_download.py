@@ -1,4 +1,4 @@
-"""`hb-tta download`: the files that are needed, said first, and fetched once however often it stops."""
+"""`hb-tta download`: what is needed is said first, and fetched once however often it stops."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from hb_tta.describe import DescriberSpec
 from hb_tta.errors import UserError
 from hb_tta.images import pixel_digest
 from hb_tta.training.data import BadRecord, Interleaved, Rows, open_source
-from hb_tta.training.prepare import Order, Prepared, Share, describe_all
+from hb_tta.training.prepare import Order, Prepared, Share, describe_all, suited
 from hb_tta.training.recipes import RECIPES, get_recipe, to_json, with_changes
 from hb_tta.weights import Weights
 
@@ -368,3 +368,9 @@ def test_nothing_to_train_on_is_told(tmp_path):
     )
     with pytest.raises(UserError, match="no sample is left .* 3 bad: line 1"):
         Prepared(tmp_path / "d", tmp_path / "d", 3, 1)
+
+
+def test_held_out_rows_follow_the_number_of_good_ones():
+    numbers = {1: 1, 4: 1, 10: 2, 100: 20, 319: 63, 320: 64, 4096: 64}
+    assert {rows: suited(rows) for rows in numbers} == numbers
+    assert all(get_recipe(name).held_out is None for name in RECIPES)
