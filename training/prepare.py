@@ -36,6 +36,7 @@ from hb_tta.rewards import Judge
 from hb_tta.rewards.pixels import pixels_of
 from hb_tta.store import content_key
 from hb_tta.training.data import BadRecord, Source
+from hb_tta.views.refusals import apart
 
 SHARD = 16  # rows a shard, and that models take at once
 MOST_HELD_OUT = 64  # rows; more of them would tell little more, and evaluation takes its time
@@ -85,7 +86,7 @@ def describe_all(
             records = list(source.read(start, start + SHARD))
             if describer is None and any(_needs_description(record) for record in records):
                 describer = spec.load(device)
-            write_aside(path, json.dumps(_described(records, describer)).encode())
+            write_aside(path, json.dumps(_described(records, describer, start)).encode())
             progress("describing", start + len(records), rows)
         if len(json.loads(path.read_bytes())) < SHARD:
             break  # the source ends here
@@ -97,7 +98,9 @@ def _needs_description(record: Example | BadRecord) -> bool:
     return isinstance(record, Example) and record.description is None
 
 
-def _described(records: Sequence[Example | BadRecord], describer: Any) -> list[dict[str, Any]]:
+def _described(
+    records: Sequence[Example | BadRecord], describer: Any, start: int
+) -> list[dict[str, Any]]:
     """Every row's texts; a ground truth stands in no file that evaluation reads."""
     rows: list[dict[str, Any]] = [
         {"bad": record.reason}
@@ -116,12 +119,19 @@ def _described(records: Sequence[Example | BadRecord], describer: Any) -> list[d
         if isinstance(record, Example) and record.description is None
     }
     if missing:
-        texts = describer.describe_with(
-            [context.image for context in missing.values()],
-            [training_prompt(context) for context in missing.values()],
+        texts = apart(
+            list(missing.values()),
+            lambda contexts: describer.describe_with(
+                [context.image for context in contexts],
+                [training_prompt(context) for context in contexts],
+            ),
+            "the describer",
         )
         for i, text in zip(missing, texts, strict=True):
-            rows[i]["description"] = text
+            if isinstance(text, UserError):
+                rows[i] = {"bad": f"row {start + i}: {text}"}
+            else:
+                rows[i]["description"] = text
     for row in rows:
         if "bad" not in row and not (row["description"] or "").strip():
             row["bad"] = "the describer wrote nothing of use"
