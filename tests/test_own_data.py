@@ -189,7 +189,7 @@ def test_what_does_not_go_together_is_told(work: Path, named: list[str], sentenc
 
 
 def test_a_folder_is_read_by_the_rows_in_it(work: Path) -> None:
-    (work / "pics" / "metadata.csv").write_text("file_name,text\nb.png,Is it b?\n")
+    (work / "pics" / "metadata.csv").write_text("file_name,query\nb.png,Is it b?\n")
     (work / "pics" / "other.jsonl").write_text("{}\n")
     (work / "pics" / ".hidden.csv").write_text("x\n")
     assert told(asked("pics")) == [("pics/b.png", "Is it b?")]

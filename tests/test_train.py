@@ -146,11 +146,11 @@ def test_dry_run_tells_devices_in_hours_or_days(capsys):
     assert main(["train", "--recipe", "paper-vqa", "--dry-run"]) == 0
     told = capsys.readouterr().out
     for name in ("A100 80 GB", "H100 SXM", "H200", "this machine"):
-        (line,) = [line for line in told.splitlines() if line.startswith(name)]
+        (line,) = [line for line in told.splitlines() if line.startswith(f"  {name}")]
         assert " days" in line
     assert main(["train", "--recipe", "pocket", "--dry-run"]) == 0
     told = capsys.readouterr().out
-    (line,) = [line for line in told.splitlines() if line.startswith("H200")]
+    (line,) = [line for line in told.splitlines() if line.startswith("  H200")]
     assert " s " in line or " min" in line
     fits = [row["fits"] for row in on_devices(1.0, 1, 100.0, 0.5)]
     assert fits == [False, False, True]
