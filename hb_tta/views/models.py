@@ -107,7 +107,7 @@ class Models:
             self._release_generator()
 
     def _json(self, spec: GeneratorSpec | DescriberSpec) -> dict[str, Any]:
-        """A model's part of a key. The keys of what rounding may move stay what they always were."""
+        """A model's part of a key; without the setting it is what it always was."""
         return {**spec.to_json(), **({"deterministic": True} if self.deterministic else {})}
 
     def _check_same(self, spec: GeneratorSpec | DescriberSpec, json: dict[str, Any] | None) -> None:
