@@ -17,6 +17,7 @@ from pathlib import Path
 from hb_tta.errors import UserError
 from hb_tta.file_index import FileIndex
 from hb_tta.hub_files import Repository
+from hb_tta.network import at_once
 from hb_tta.reading import user_path
 
 # What is fetched of a hub repository: safetensors, configurations, vocabularies, templates.
@@ -202,12 +203,13 @@ class Weights:
         from huggingface_hub import errors, snapshot_download
 
         try:
-            return snapshot_download(
-                self.location,
-                revision=revision,
-                allow_patterns=list(patterns),
-                ignore_patterns=list(_NOT_FETCHED),
-            )
+            with at_once():
+                return snapshot_download(
+                    self.location,
+                    revision=revision,
+                    allow_patterns=list(patterns),
+                    ignore_patterns=list(_NOT_FETCHED),
+                )
         except errors.RevisionNotFoundError as error:
             raise UserError(
                 f"the hub's {self.location!r} has no revision {self.revision!r}: check its name"

@@ -13,10 +13,9 @@ ROOT = Path(__file__).parents[1]
 # From the ground up: a part imports parts of the lines above its own, and none beside it.
 LAYERS = (
     ("errors", "progress", "reading"),
-    ("disk",),
+    ("disk", "network", "device"),
     ("file_index", "locks"),
-    ("context", "images", "metrics"),
-    ("device", "hub_files"),
+    ("context", "images", "metrics", "hub_files"),
     ("weights",),
     ("families", "plugins", "spelling"),
     ("describe", "generators", "pocket", "rewards", "store", "tta"),
