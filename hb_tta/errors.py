@@ -14,3 +14,12 @@ class HbTtaWarning(UserWarning):
 
     The command line shows warnings of this class alone, each in a line, wherever they come from.
     """
+
+
+def shown(value: object, most: int = 120) -> str:
+    """A value as a sentence shows it: on one line, and shortened where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # thousands of digits, or of lists in lists
+        return f"a {type(value).__name__} beyond all bounds"
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from hb_tta.errors import UserError
+from hb_tta.lora import write_lora
 from hb_tta.training.checkpoints import restore_checkpoint, save_checkpoint
-from hb_tta.training.export import write_lora
 from hb_tta.training.frozen import freeze
 from hb_tta.training.prepare import Order
 from hb_tta.training.progress import Console, told
