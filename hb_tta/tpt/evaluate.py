@@ -21,7 +21,9 @@ from hb_tta.errors import UserError
 from hb_tta.metrics import bootstrap_interval, expected_calibration_error, paired_test
 from hb_tta.store.features import cached_tensors
 from hb_tta.tpt.few_shot import STEPS, FewShotTuner
-from hb_tta.tpt.tuner import LEARNING_RATE, PROMPT, PromptTuner
+from hb_tta.tpt.filters import check_shares, get_filter
+from hb_tta.tpt.prompt_learners import check_prompt
+from hb_tta.tpt.tuner import LEARNING_RATE, PROMPT, PromptTuner, check_optimisation
 from hb_tta.tpt.views import ViewFeatures, ViewRequest
 from hb_tta.tta.combine import rules_for
 from hb_tta.tta.rule import CLASSES
@@ -38,7 +40,11 @@ TASKS_PER_CHUNK = 8
 
 @dataclass(frozen=True)
 class TptSettings:
-    """Settings of ``PromptTuner`` and ``FewShotTuner``; ``steps`` None is each one's own."""
+    """Settings of ``PromptTuner`` and ``FewShotTuner``; ``steps`` None is each one's own.
+
+    Raises:
+        UserError: one is out of range.
+    """
 
     prompt: str = PROMPT
     filter: str = "tpt"
@@ -51,6 +57,12 @@ class TptSettings:
     support_views: bool = True
     query_views: bool = True
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_prompt(self.prompt)
+        get_filter(self.filter)
+        check_shares(self.selection, self.generated_selection)
+        check_optimisation(1 if self.steps is None else self.steps, self.lr)
 
     def deciding(self, *names: str) -> dict[str, Any]:
         """Those settings as plain JSON, for a key."""

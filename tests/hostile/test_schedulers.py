@@ -10,7 +10,6 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from diffusers import DDIMScheduler
 from sdxl_folders import PIPELINE
 
 from hb_tta.errors import UserError
