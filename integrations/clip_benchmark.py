@@ -275,6 +275,11 @@ class _Watched:
 
     def __iter__(self):
         for images, target in self._loader:
+            if target.ndim > 1:
+                raise UserError(
+                    "the data set has several labels an image: prompt tuning looks for one class; "
+                    "run clip_benchmark itself for it"
+                )
             self._targets.append(target.cpu())
             yield images, target
 

@@ -226,6 +226,15 @@ def unscaled(config: Any, latents_BChw: Tensor) -> Tensor:
     return latents * std + mean
 
 
+def scaled(config: Any, latents_BChw: Tensor) -> Tensor:
+    """The inverse of ``unscaled``."""
+    mean, std = config.get("latents_mean"), config.get("latents_std")
+    if mean is not None and std is not None:
+        mean, std = (latents_BChw.new_tensor(values).view(1, -1, 1, 1) for values in (mean, std))
+        latents_BChw = (latents_BChw - mean) / std
+    return latents_BChw * config.scaling_factor
+
+
 def last_steps(carried: int, total: int) -> range:
     """The places of the last ``carried`` of ``total`` steps."""
     return range(total - carried, total)

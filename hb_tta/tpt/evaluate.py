@@ -181,14 +181,19 @@ def evaluate_few_shot(
 
 def support_request(image: HoiImage) -> ViewRequest:
     """A support and its annotation, which is an input of the task."""
-    return ViewRequest(image.image, f"{image.agent} | {image.action} | {image.object}", "hoi")
+    return ViewRequest(image.image, _interaction(image.agent, image.action, image.object), "hoi")
 
 
 def query_requests(task: HoiTask) -> list[ViewRequest]:
     """The queries, with what the positive supports tell of agent and object."""
     told = Counter((image.agent, image.object) for image in task.supports if image.label == 0)
     agent, thing = told.most_common(1)[0][0]
-    return [ViewRequest(query.image, f"{agent} | {thing}", "hoi") for query in task.queries]
+    return [ViewRequest(query.image, _interaction(agent, thing), "hoi") for query in task.queries]
+
+
+def _interaction(*parts: str) -> str:
+    """What the annotation has of it; an image of no action has none to tell."""
+    return " | ".join(part for part in parts if part)
 
 
 def _few_shot_answers(

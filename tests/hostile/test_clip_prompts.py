@@ -125,9 +125,7 @@ def test_clips_own_tokenizer_tells_too(tokenizer):
     assert encoder.too_long([fits, cut, "short"]) == [cut]
 
 
-@pytest.mark.parametrize(
-    "prompt", ["a photo of a {}", "a {} in a photo", "{label}", "{c}. a photo"]
-)
+@pytest.mark.parametrize("prompt", ["a photo of a {}", "a {} in a photo", "{label}", "a }"])
 def test_a_prompt_with_braces_is_refused(prompt, capsys):
     with pytest.raises(UserError, match="with its braces"):
         PromptTuner(siglip(), None, ["cat", "dog"], prompt=prompt)

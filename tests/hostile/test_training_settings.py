@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from hb_tta.training.fitting import check_generator
 from hb_tta.training.frozen import load_generator
 from hb_tta.training.ranges import Within, check
 from hb_tta.training.recipes import Settings, get_recipe, to_json, with_changes
-from hb_tta.training.rollout import Rollout, unscaled
+from hb_tta.training.rollout import Rollout, scaled, unscaled
 from hb_tta.training.start import PROJECT, start, start_trackers
 from hb_tta.weights import Weights
 
@@ -87,11 +88,10 @@ def test_python_values_have_their_types(name, value):
 
 def test_ranges_say_what_they_are():
     assert str(Within(above=0, most=1)) == "more than 0, at most 1"
-    assert (
-        str(Within(least=8, most=8192, multiple=8)) == "a multiple of 8, 8 or more, at most 8,192"
-    )
+    eights = Within(least=8, most=8192, multiple=8)
+    assert str(eights) == "a multiple of 8, 8 or more, at most 8,192"
     with pytest.raises(UserError, match="x=12 is out of range: use a multiple of 8"):
-        check("x", __import__("typing").Annotated[int, Within(least=8, multiple=8)], 12)
+        check("x", Annotated[int, eights], 12)
 
 
 # ── Trackers ─────────────────────────────────────────────────────────────────────────────────────
@@ -148,7 +148,8 @@ def test_a_vae_with_a_mean_of_its_own_decodes_as_in_the_stock_pipeline(tmp_path)
     pipe = load_generator(Settings(family="pocket"), family, torch.device("cpu")).pipe
     latents = torch.randn(1, count, 8, 8, generator=torch.Generator().manual_seed(0))
     rollout = Rollout(pipe.unet, pipe.vae, pipe.scheduler, 1, memory="none")
-    scaled = latents * 2.0 / pipe.vae.config.scaling_factor + 0.5
+    by_hand = latents * 2.0 / pipe.vae.config.scaling_factor + 0.5
     with torch.no_grad():
-        torch.testing.assert_close(unscaled(pipe.vae.config, latents), scaled)
-        torch.testing.assert_close(rollout.decode(latents), pipe.vae.decode(scaled).sample)
+        torch.testing.assert_close(unscaled(pipe.vae.config, latents), by_hand)
+        torch.testing.assert_close(scaled(pipe.vae.config, by_hand), latents)
+        torch.testing.assert_close(rollout.decode(latents), pipe.vae.decode(by_hand).sample)
