@@ -15,7 +15,7 @@ LAYERS = (
     ("errors",),
     ("disk",),
     ("file_index",),
-    ("context", "images", "metrics"),
+    ("context", "images", "metrics", "processors"),
     ("device", "weights"),
     ("families", "lora", "plugins", "spelling"),
     ("describe", "generators", "pocket", "rewards", "store", "tta"),
