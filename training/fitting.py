@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from accelerate import init_empty_weights
@@ -12,6 +11,7 @@ from torch import nn
 from hb_tta.errors import UserError
 from hb_tta.generators.reading import reading
 from hb_tta.lora.plain import named_by
+from hb_tta.reading import read_json
 from hb_tta.training.recipes import Settings
 from hb_tta.weights import Weights
 
@@ -33,7 +33,10 @@ def check_generator(settings: Settings, weights: Weights) -> None:
 
 
 def _config(weights: Weights, part: str) -> dict[str, Any]:
-    return json.loads(weights.file(f"{part}/config.json").read_text(encoding="utf-8"))
+    found = read_json(weights.file(f"{part}/config.json"))
+    if not isinstance(found, dict):
+        raise ValueError(f"{part}/config.json holds no object")
+    return found
 
 
 def _check_targets(settings: Settings, unet: nn.Module) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 from hb_tta.disk import write_aside
 from hb_tta.errors import UserError
+from hb_tta.reading import objects_in
 from hb_tta.training.recipes import FREE, Settings, to_json
 
 CACHE = ".cache"  # hidden: what lies there is no part of the LoRA's fingerprint
@@ -67,15 +68,10 @@ class RunFolder:
     def load_metrics(self, step: int) -> None:
         """Reads the lines up to a step and drops the later ones; none at all before the first."""
         path = self.folder / METRICS
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        self.metrics = []
-        for line in lines:
-            try:
-                row = json.loads(line)
-            except ValueError:  # the last line of a killed process
-                continue
-            if step and row["step"] <= step:
-                self.metrics.append(row)
+        rows = [row for _, row in objects_in(path)] if path.exists() else []
+        self.metrics = [  # None: the last line of a killed process, or damaged
+            row for row in rows if row and step and 0 <= row.get("step", -1) <= step
+        ]
         text = "".join(json.dumps(row) + "\n" for row in self.metrics)
         write_aside(path, text.encode())
 

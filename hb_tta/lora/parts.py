@@ -12,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 
 from hb_tta.errors import UserError, shown
+from hb_tta.reading import read_bytes
 
 _BITS: Mapping[str, np.dtype] = {
     "F64": np.dtype("<u8"),
@@ -66,7 +67,7 @@ def read_parts(path: Path) -> tuple[dict[str, Part], dict[str, str]]:
         UserError: it is damaged or no safetensors file, or holds something else.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
         raw = deserialize(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     except (SafetensorError, OSError, ValueError, RecursionError) as error:

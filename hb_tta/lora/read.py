@@ -6,7 +6,6 @@ not guessed, and what is not understood is refused by its name.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from hb_tta.lora.config import Config, read_config
 from hb_tta.lora.names import is_unet_path, kohya_path
 from hb_tta.lora.parts import Part, read_parts
 from hb_tta.lora.plain import DOWN, UP, Lora, check_whole, named_by
+from hb_tta.reading import parse_json, read_json
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -28,7 +28,6 @@ UNET = "unet."
 KOHYA = "lora_unet_"
 
 _TEXT = ("text_encoder", "text_model.", "lora_te", "te.", "te1.", "te2.")
-_MOST_BYTES = 1 << 20  # of a configuration
 _ENDINGS = {
     ".lora_A.weight": DOWN,
     ".lora_B.weight": UP,
@@ -121,12 +120,8 @@ def _read_peft(folder: Path) -> Lora:
 
 def _json(path: Path) -> Any:
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read(_MOST_BYTES + 1)
-        if len(text) > _MOST_BYTES:
-            raise ValueError("it is too long")
-        return json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
+        return read_json(path)
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{str(path)!r} cannot be read ({reason}): fetch the LoRA again") from error
 
@@ -203,8 +198,8 @@ def _diffusers_key(key: str) -> tuple[str, str | None]:
 def _header_config(file: Path, text: str) -> Config:
     where = f"{str(file)!r}, in its header,"
     try:
-        written = json.loads(text)
-    except (ValueError, RecursionError, TypeError):
+        written = parse_json(text)
+    except ValueError:
         raise UserError(f"{where} has a {METADATA} that is no JSON: fetch it again") from None
     if not isinstance(written, dict):
         raise UserError(f"{where} has a {METADATA} that is no JSON object: fetch it again")

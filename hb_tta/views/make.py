@@ -9,12 +9,14 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from hb_tta.errors import HbTtaWarning, UserError
+from hb_tta.reading import parse_json
 from hb_tta.store import MemoryStore, NewEntry, Store
 from hb_tta.store.fill import fill, filling, missing_keys
 from hb_tta.views.models import Models
@@ -56,7 +58,10 @@ class ViewMaker:
     ) -> None:
         self._models = models
         self._store = store
-        self._batch_size = batch_size or VIEWS_PER_BATCH
+        # A batch's shape moves the last bit of its rows: equal bytes need one shape, of one row.
+        alone = models.deterministic
+        self._batch_size = 1 if alone else batch_size or VIEWS_PER_BATCH
+        self._descriptions_size = 1 if alone else DESCRIPTIONS_PER_BATCH
         self._progress = progress
 
     # Descriptions.
@@ -70,7 +75,7 @@ class ViewMaker:
             if not missing:
                 return texts
             _warn_of([wanted[key] for key in missing])
-            size = DESCRIPTIONS_PER_BATCH
+            size = self._descriptions_size
             with bar("describing", "image", len(missing), size, self._progress) as shown:
                 fill(
                     self._store,
@@ -87,10 +92,11 @@ class ViewMaker:
         missing = []
         for key in keys:
             found = self._store.read("descriptions", key)
-            if found is None:
+            text = None if found is None else _text_in(found[0])
+            if text is None:
                 missing.append(key)
             else:
-                texts[key] = json.loads(found[0])["description"]
+                texts[key] = text
         return missing
 
     def _describe(self, contexts: Sequence[PlannedContext]) -> Iterator[NewEntry]:
@@ -210,6 +216,14 @@ class ViewMaker:
         if plan.context.description_key and not text:
             warnings.warn(WORDLESS, HbTtaWarning, stacklevel=2)
         return {"description": description, "shortened": shortened}
+
+
+def _text_in(payload: bytes) -> str | None:
+    """The description that an entry holds; None where it is not of our making."""
+    with suppress(ValueError, KeyError, TypeError):
+        text = parse_json(payload)["description"]
+        return text if isinstance(text, str) else None
+    return None
 
 
 def to_png(image: Image) -> bytes:
