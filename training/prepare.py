@@ -36,6 +36,7 @@ from hb_tta.rewards import Judge
 from hb_tta.rewards.pixels import pixels_of
 from hb_tta.store import content_key
 from hb_tta.training.data import BadRecord, Source
+from hb_tta.training.rollout import scaled
 from hb_tta.views.refusals import apart
 
 SHARD = 16  # rows a shard, and that models take at once
@@ -216,7 +217,7 @@ def _negative(generator: HummingbirdGenerator) -> dict[str, Tensor]:
 def _latents(pipe: Any, images: Sequence[Any]) -> Tensor:
     side = pipe.unet.config.sample_size * pipe.vae_scale_factor
     pixels = pixels_of(images, side).to(pipe.vae.device, pipe.vae.dtype) * 2 - 1
-    return pipe.vae.encode(pixels).latent_dist.mode() * pipe.vae.config.scaling_factor
+    return scaled(pipe.vae.config, pipe.vae.encode(pixels).latent_dist.mode())
 
 
 def described_path(folder: Path, start: int) -> Path:
