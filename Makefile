@@ -1,6 +1,6 @@
 # Every target makes the virtual environment by itself, and mends it when pyproject.toml or
 # constraints.txt changes.
-#   make demo         augment the bundled scenes and write a contact sheet
+#   make demo         tell the method on bundled questions, on one page
 #   make test         the tests (under 7 minutes on two cores); TESTS="tests/test_cli.py" for some
 #   make soak         the long tests
 #   make lint         ruff and mypy

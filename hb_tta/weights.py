@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import total_ordering
 from pathlib import Path
@@ -202,6 +204,23 @@ class Weights:
 def as_weights(source: str | os.PathLike[str] | Weights) -> Weights:
     """A folder, hub id or ``Weights`` as ``Weights``."""
     return source if isinstance(source, Weights) else Weights(os.fspath(source))
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Loading takes seconds; the libraries' bars would drown our caller's own output."""
+    from transformers.utils import logging
+
+    # Only what is imported already can show any.
+    diffusers = sys.modules.get("diffusers.utils.logging")
+    shown = [one for one in (logging, diffusers) if one and one.is_progress_bar_enabled()]
+    for library in shown:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in shown:
+            library.enable_progress_bar()
 
 
 # ── Folders ──────────────────────────────────────────────────────────────────────────────────────

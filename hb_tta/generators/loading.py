@@ -18,7 +18,6 @@ from diffusers import (
     DiffusionPipeline,
     StableDiffusionXLPipeline,
 )
-from diffusers.utils import logging as diffusers_logging
 from transformers import (
     AutoConfig,
     CLIPConfig,
@@ -31,7 +30,7 @@ from transformers.utils import logging as transformers_logging
 from hb_tta.errors import UserError
 from hb_tta.generators.description import check_vocabulary, tokenizers_of
 from hb_tta.generators.reading import located, read_index, reading
-from hb_tta.weights import Weights
+from hb_tta.weights import Weights, without_bars
 
 SDXL = "a Stable Diffusion XL pipeline"
 
@@ -60,7 +59,7 @@ def load_sdxl(
     parts: dict[str, Any] = {"add_watermarker": False}
     if not embeds_images:
         parts |= {"image_encoder": None, "feature_extractor": None}
-    with _no_progress_bars():
+    with without_bars():
         if embeds_images and image_encoder is not None:
             parts |= _load_image_encoder(image_encoder, getattr(torch, dtype))
         pipe = _load(base, StableDiffusionXLPipeline, dtype, parts, unet_dtype=unet_dtype or dtype)
@@ -102,7 +101,7 @@ def load_pipeline(
     Raises:
         UserError: the weights are missing or damaged, or no such pipeline.
     """
-    with _no_progress_bars():
+    with without_bars():
         return _load(base, loader, dtype, parts)
 
 
@@ -149,23 +148,6 @@ def ddim_like(config: Mapping[str, Any]) -> DDIMScheduler:
         clip_sample=written.get("clip_sample", False),
         set_alpha_to_one=written.get("set_alpha_to_one", False),
     )
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Loading takes seconds; the libraries' bars would drown our caller's own."""
-    shown = [
-        library
-        for library in (diffusers_logging, transformers_logging)
-        if library.is_progress_bar_enabled()
-    ]
-    for library in shown:
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library in shown:
-            library.enable_progress_bar()
 
 
 def _load_image_encoder(weights: Weights, dtype: torch.dtype) -> dict[str, Any]:

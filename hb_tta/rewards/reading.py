@@ -6,24 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hb_tta.errors import UserError
-from hb_tta.weights import Weights
+from hb_tta.weights import Weights, without_bars
 
 
 @contextmanager
 def reading(weights: Weights, what: str = "evaluator") -> Iterator[None]:
     """Turns the libraries' many complaints about files into one sentence."""
     from safetensors import SafetensorError
-    from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # loading takes seconds; its bar would drown a training's own
     try:
-        yield
+        with without_bars():
+            yield
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"{weights.location!r} cannot be loaded as a reward's {what}: {reason}"
         ) from error
-    finally:
-        if shown:
-            logging.enable_progress_bar()
