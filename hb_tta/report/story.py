@@ -135,8 +135,8 @@ def tally(stories: Sequence[Story]) -> list[str]:
         ends = [(s.alone.right, s.attempts[place].together.right) for s in stories]
         after = sum(right for _, right in ends)
         sentences.append(
-            f"Right answers: {alone} of {total} alone, {after} of {total} with the views of {method} "
-            f"({ends.count((False, True))} fixed, {ends.count((True, False))} broken)."
+            f"Right answers: {alone} of {total} alone, {after} of {total} with the views of "
+            f"{method} ({ends.count((False, True))} fixed, {ends.count((True, False))} broken)."
         )
     return sentences
 
