@@ -32,11 +32,13 @@ class Frozen:
         generator: without its encoders, which have had their say.
         judges: on the device.
         prepared: the samples, as the encoders and the judges see them.
+        source: where their pictures are.
     """
 
     generator: HummingbirdGenerator
     judges: list[Judge]
     prepared: Prepared
+    source: Source
 
 
 def freeze(
@@ -57,7 +59,7 @@ def freeze(
     judges = _judges(settings, family, accelerator.device)
     prepared = _encode(settings, family, source, described, generator, judges, accelerator, console)
     _drop_encoders(generator)
-    return Frozen(generator, judges, prepared)
+    return Frozen(generator, judges, prepared, source)
 
 
 def family_of(settings: Settings) -> Family:
