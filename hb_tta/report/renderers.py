@@ -19,7 +19,7 @@ PAGE, PHONE = 1216, 334
 """Pixels that a table may take of a page in a window of 1,300, and of one on a phone."""
 
 _GAP = "  "
-_LETTER, _SMALL_LETTER, _PADDING = 7.8, 6.1, 15  # pixels, by page.css
+_LETTER, _SMALL_LETTER, _PADDING = 7.8, 5.9, 14  # pixels, by page.css
 
 Row = Sequence[str]
 
