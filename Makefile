@@ -3,6 +3,7 @@
 #   make demo         tell the method on bundled questions, on one page
 #   make test         the tests (under 7 minutes on two cores); TESTS="tests/test_cli.py" for some
 #   make soak         the long tests
+#   make fuzz         hostile inputs by the thousand (minutes); FUZZ="images --count 500" for some
 #   make lint         ruff and mypy
 #   make docs         write docs/help.md again
 #   make pictures     make the README's pictures again (minutes; needs Chromium)
@@ -17,6 +18,7 @@ PYTHON   ?= python3
 VENV     ?= .venv
 PIP_ARGS ?=
 TESTS    ?=
+FUZZ     ?=
 JOBS     ?= 2
 BIN      := $(VENV)/bin
 # Which versions: somebody else's release must not break a fresh environment. The variables reach
@@ -26,7 +28,7 @@ BUILD_VERSIONS := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraint
 # One torch thread a process: on a busy machine two are slower than one.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: demo test soak lint docs pictures constraints test-newest test-lowest
+.PHONY: demo test soak fuzz lint docs pictures constraints test-newest test-lowest
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -37,6 +39,9 @@ test: $(VENV)/.installed
 
 soak: $(VENV)/.installed
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -m soak $(TESTS)
+
+fuzz: $(VENV)/.installed
+	PYTHONPATH=tests $(BIN)/python -m fuzz --jobs $(JOBS) $(FUZZ)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -12,11 +12,11 @@ ROOT = Path(__file__).parents[1]
 
 # From the ground up: a part imports parts of the lines above its own, and none beside it.
 LAYERS = (
-    ("errors",),
-    ("disk",),
-    ("file_index",),
-    ("context", "images", "metrics"),
-    ("device", "weights"),
+    ("errors", "progress", "reading"),
+    ("disk", "network", "device"),
+    ("file_index", "locks"),
+    ("context", "images", "metrics", "hub_files"),
+    ("weights",),
     ("families", "plugins", "spelling"),
     ("describe", "generators", "pocket", "rewards", "store", "tta"),
     ("datasets", "views"),

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from hb_tta.context import DescribedContext, evaluation_contexts
 from hb_tta.describe.templates import TEMPLATE_VERSION, evaluation_prompt, printable
-from hb_tta.device import check_dtype, default_device, default_dtype
+from hb_tta.device import check_dtype, check_memory, default_device, default_dtype
 from hb_tta.errors import UserError
-from hb_tta.weights import Weights, as_weights, without_bars
+from hb_tta.progress import without_bars_of_libraries
+from hb_tta.weights import Weights, as_weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -207,9 +208,8 @@ def load_mllm(
     dtype = dtype or default_dtype(device)
     check_dtype(dtype)
     weights = as_weights(source)
-    with without_bars():
-        processor = _load_processor(weights)
-        return _load_model(weights, dtype).to(device).eval(), processor
+    processor = _load_processor(weights)
+    return _load_model(weights, dtype).to(device).eval(), processor
 
 
 def _load_processor(mllm: Weights) -> Any:
@@ -231,7 +231,7 @@ def _load_processor(mllm: Weights) -> Any:
 def _load_model(mllm: Weights, dtype: str) -> Any:
     from transformers import AutoModelForImageTextToText
 
-    with _reading(mllm):
+    with _reading(mllm), without_bars_of_libraries():
         return AutoModelForImageTextToText.from_pretrained(
             mllm.local_folder(), dtype=dtype, use_safetensors=True
         )
@@ -244,7 +244,8 @@ def _reading(mllm: Weights) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, MemoryError, SafetensorError) as error:
+        check_memory(error, f"the weights {mllm.location!r}")
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"{mllm.location!r} cannot be loaded as a describer (an image-text-to-text model in "

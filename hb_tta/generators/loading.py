@@ -30,7 +30,8 @@ from transformers.utils import logging as transformers_logging
 from hb_tta.errors import UserError
 from hb_tta.generators.description import check_vocabulary, tokenizers_of
 from hb_tta.generators.reading import located, read_index, reading
-from hb_tta.weights import Weights, without_bars
+from hb_tta.progress import without_bars_of_libraries
+from hb_tta.weights import Weights
 
 SDXL = "a Stable Diffusion XL pipeline"
 
@@ -59,7 +60,7 @@ def load_sdxl(
     parts: dict[str, Any] = {"add_watermarker": False}
     if not embeds_images:
         parts |= {"image_encoder": None, "feature_extractor": None}
-    with without_bars():
+    with without_bars_of_libraries():
         if embeds_images and image_encoder is not None:
             parts |= _load_image_encoder(image_encoder, getattr(torch, dtype))
         pipe = _load(base, StableDiffusionXLPipeline, dtype, parts, unet_dtype=unet_dtype or dtype)
@@ -101,7 +102,7 @@ def load_pipeline(
     Raises:
         UserError: the weights are missing or damaged, or no such pipeline.
     """
-    with without_bars():
+    with without_bars_of_libraries():
         return _load(base, loader, dtype, parts)
 
 
@@ -148,6 +149,16 @@ def ddim_like(config: Mapping[str, Any]) -> DDIMScheduler:
         clip_sample=written.get("clip_sample", False),
         set_alpha_to_one=written.get("set_alpha_to_one", False),
     )
+
+
+def load_image_encoder(weights: Weights, dtype: str) -> dict[str, Any]:
+    """A CLIP vision tower by itself, on the CPU: "image_encoder" and its "feature_extractor".
+
+    Raises:
+        UserError: the weights are missing or damaged, or no such tower.
+    """
+    with without_bars_of_libraries():
+        return _load_image_encoder(weights, getattr(torch, dtype))
 
 
 def _load_image_encoder(weights: Weights, dtype: torch.dtype) -> dict[str, Any]:

@@ -16,8 +16,10 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from hb_tta.errors import UserError
+from hb_tta.network import at_once, hub_answers
+from hb_tta.progress import without_bars_of_libraries
 from hb_tta.tpt.encoders import DualEncoder
-from hb_tta.weights import Weights, without_bars
+from hb_tta.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def load_clip(source: str | PathLike[str] | Weights, *, device: str | None = Non
     if ":" in name and not Path(name).exists():
         return _named(name, device or "cpu")
     weights = source if isinstance(source, Weights) else Weights(fspath(source))
-    folder = Path(weights.local_folder())
+    folder = Path(weights.local_folder("clip"))
     if (folder / "open_clip_config.json").is_file():
         made = _open_clip_folder(folder, device or "cpu")
     elif (folder / "config.json").is_file():
@@ -77,12 +79,15 @@ def _named(name: str, device: str) -> Clip:
             "open_clip.list_pretrained(), or name a folder or a hub id"
         )
     try:
-        model, _, preprocess = open_clip.create_model_and_transforms(
-            architecture, pretrained=tag, device=device
-        )
+        with at_once():
+            model, _, preprocess = open_clip.create_model_and_transforms(
+                architecture, pretrained=tag, device=device
+            )
     except (OSError, RuntimeError) as error:
+        told = "" if hub_answers() else "the hub cannot be reached, and "
+        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"the weights of {name!r} cannot be loaded: {str(error).splitlines()[0]}"
+            f"the weights of {name!r} cannot be loaded: {told}{reason}: connect, or name a folder"
         ) from error
     encoder = DualEncoder(model, open_clip.get_tokenizer(architecture))
     return _clip(encoder, preprocess, _side(model), _state_digest(model))
@@ -117,7 +122,7 @@ class _Processor:
 
 def _transformers_folder(folder: Path, device: str) -> tuple[DualEncoder, Any, int]:
     try:
-        with without_bars():
+        with without_bars_of_libraries():
             model = AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         processor = _Processor(AutoImageProcessor.from_pretrained(folder))
