@@ -118,6 +118,12 @@ def test_a_file_that_is_none_is_a_sentence(folder: Path, name: str, data: bytes,
     assert "\n" not in str(raised.value)
 
 
+def test_a_text_without_an_end_takes_no_time(folder: Path) -> None:
+    for text in (b'[{"image": "' + b"a b \\\\" * 20_000 + b"}]", b'["' + b"\\" * 99_999 + b"]"):
+        Path("rows.json").write_bytes(text)
+        assert [type(row) for row in trained("rows.json")] == [BadRecord]
+
+
 def test_a_pipe_is_waited_for_by_nobody(folder: Path) -> None:
     import os
 
