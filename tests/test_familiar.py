@@ -32,7 +32,7 @@ def familiar():
 
 def scenes(number: int, held_out: bool = False) -> np.ndarray:
     stream = sample_scenes(SEED, held_out=held_out, edition=BUNDLED)
-    return np.stack(render_batch(list(islice(stream, number))))
+    return np.asarray(render_batch(list(islice(stream, number))))
 
 
 def photographs() -> list[Image.Image]:
@@ -118,7 +118,7 @@ def test_distances_are_those_of_mahalanobis() -> None:
     features = torch.randn(5000, 6) * torch.arange(1, 7) ** 0.3 + 4
     encoder = Encoder(None, None)
     encoder.__class__ = type("Given", (Encoder,), {"__call__": lambda self, given: given})
-    found = image_statistics(encoder, features, features[:100])
+    found = image_statistics(encoder, features, features[:100])  # type: ignore[arg-type]
     from scipy.spatial.distance import mahalanobis
 
     inverse = torch.linalg.inv(torch.cov(features.T).double()).numpy()

@@ -16,7 +16,7 @@ from hb_tta.errors import UserError
 from hb_tta.training.data import BadRecord, open_source
 
 SOUND = {"image": "a.png", "question": "Is it?", "answer": "yes"}
-ODD = {
+ODD: dict[str, str | bytes] = {
     "a number of 5,000 digits": '{"image": "a.png", "question": "?", "id": ' + "7" * 5000 + "}",
     "nesting": '{"image": "a.png", "question": "?", "id": ' + "[" * 9000 + "]" * 9000 + "}",
     "a list": "[1]",
