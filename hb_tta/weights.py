@@ -17,13 +17,8 @@ from pathlib import Path
 from hb_tta.errors import UserError
 from hb_tta.file_index import FileIndex
 from hb_tta.hub_files import Repository
-<<<<<<< HEAD
 from hb_tta.network import at_once, hub_answers
-from hb_tta.reading import user_path
-=======
-from hb_tta.network import at_once
 from hb_tta.reading import read_text, user_path
->>>>>>> main
 
 # What is fetched of a hub repository: safetensors, configurations, vocabularies, templates.
 _FETCHED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
