@@ -11,12 +11,12 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from hb_tta.context import MOST_VIEWS
 from hb_tta.device import DTYPES, default_device
 from hb_tta.errors import UserError, choose_from
+from hb_tta.reading import read_text
 
 ARGS = "--augment_args"
 """The option that takes every setting by name, in our commands and in other people's."""
@@ -44,7 +44,19 @@ def whole(value: Any, least: int | None = None, most: int | None = None) -> int:
 
 
 positive = partial(whole, least=1)
+from_zero = partial(whole, least=0)
 views = partial(whole, least=1, most=MOST_VIEWS)
+
+
+def share(value: Any) -> float:
+    """A number of more than 0, at most 1: a share of things, a rate of learning."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise Unfit("is no number") from None
+    if isinstance(value, bool) or not 0 < number <= 1:
+        raise Unfit("is out of range: use more than 0, at most 1")
+    return number
 
 
 def yes_or_no(value: Any) -> bool:
@@ -130,7 +142,7 @@ def _pair(item: str) -> tuple[str, str]:
 
 def _read_file(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        return read_text(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise UserError(f"{ARGS} @{path} cannot be read ({reason}): check the path") from None

@@ -18,7 +18,7 @@ from hb_tta.errors import UserError
 from hb_tta.file_index import FileIndex
 from hb_tta.hub_files import Repository
 from hb_tta.network import at_once
-from hb_tta.reading import user_path
+from hb_tta.reading import read_text, user_path
 
 # What is fetched of a hub repository: safetensors, configurations, vocabularies, templates.
 _FETCHED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
@@ -193,7 +193,7 @@ class Weights:
 
         repository = Path(constants.HF_HUB_CACHE, "models--" + self.location.replace("/", "--"))
         try:
-            commit = (repository / "refs" / (self.revision or "main")).read_text("ascii").strip()
+            commit = read_text(repository / "refs" / (self.revision or "main")).strip()
         except (OSError, ValueError):
             return None
         return commit if _COMMIT.fullmatch(commit) else None

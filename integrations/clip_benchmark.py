@@ -30,12 +30,14 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from hb_tta import spelling
 from hb_tta.errors import UserError
 from hb_tta.families import get_family, list_families
 from hb_tta.settings import ViewSettings, add_arguments, by_arguments, each, options_of
 from hb_tta.store import Store
 from hb_tta.tpt.filters import get_filter
 from hb_tta.tpt.models import load_clip
+from hb_tta.tpt.prompt_learners import check_prompt
 from hb_tta.tpt.tuner import PromptTuner
 from hb_tta.tpt.views import ViewFeatures, ViewRequest
 from hb_tta.tta.combine import rules_for
@@ -99,12 +101,13 @@ def own_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog="hb-tta")
     parser.add_argument("--augment")
     add_arguments(parser, "n", "family", "store")
-    parser.add_argument("--crops", type=int)
+    share = spelling.argument(spelling.share)
+    parser.add_argument("--crops", type=spelling.argument(spelling.from_zero))
     parser.add_argument("--filter", default="tpt")
-    parser.add_argument("--selection", type=float)
-    parser.add_argument("--generated-selection", type=float)
-    parser.add_argument("--steps", type=int, default=1)
-    parser.add_argument("--lr", type=float, default=5e-3)
+    parser.add_argument("--selection", type=share)
+    parser.add_argument("--generated-selection", type=share)
+    parser.add_argument("--steps", type=spelling.argument(spelling.positive), default=1)
+    parser.add_argument("--lr", type=share, default=5e-3)
     parser.add_argument("--prompt", default="a photo of a")
     return parser
 
@@ -112,6 +115,7 @@ def own_parser() -> argparse.ArgumentParser:
 def read_options(argv: Sequence[str]) -> tuple[Options, list[str]]:
     """Our flags, and the command line that is left, with what our model type needs put in."""
     ours, theirs = own_parser().parse_known_args(list(argv))
+    check_prompt(ours.prompt)
     asked = by_arguments(ours)
     crops = get_filter(ours.filter).crops if ours.crops is None else ours.crops
     names = ("filter", "selection", "generated_selection", "steps", "lr", "prompt")
@@ -312,6 +316,11 @@ class _Watched:
 
     def __iter__(self):
         for images, target in self._loader:
+            if target.ndim > 1:
+                raise UserError(
+                    "the data set has several labels an image: prompt tuning looks for one class; "
+                    "run clip_benchmark itself for it"
+                )
             self._targets.append(target.cpu())
             yield images, target
 

@@ -17,6 +17,7 @@ from hb_tta.generators.hummingbird import HummingbirdGenerator, HummingbirdSpec
 from hb_tta.rewards import Judge, get_reward, load_rewards
 from hb_tta.store import content_key
 from hb_tta.training.data import Source, columns_of, open_source
+from hb_tta.training.fitting import check_generator
 from hb_tta.training.prepare import Prepared, Share, describe_all, description_key, encode_all
 from hb_tta.training.progress import Console
 from hb_tta.training.recipes import Settings
@@ -52,6 +53,7 @@ def freeze(
         UserError: the data or the weights cannot be used, or the folder holds another run.
     """
     family = family_of(settings)
+    check_generator(settings, family.weights("generator"))
     source = open_source(settings.data, settings.data_format, columns=columns_of(settings))
     assert source is not None
     models = _fingerprints(settings, family, source)
@@ -86,7 +88,14 @@ def load_generator(settings: Settings, family: Family, device: torch.device) -> 
     for model in (generator.pipe.unet, generator.pipe.vae):
         model.requires_grad_(False).eval()
     generator.pipe.vae.disable_slicing()  # the decoder sees one micro-batch at a time
+    _upcast(generator.pipe.vae)
     return generator
+
+
+def _upcast(vae: Any) -> None:
+    """SDXL's VAE overflows in float16; the stock pipeline decodes with it in float32 then."""
+    if vae.dtype == torch.float16 and vae.config.force_upcast:
+        vae.to(torch.float32)
 
 
 def reward_names(settings: Settings) -> list[str]:

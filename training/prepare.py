@@ -32,10 +32,12 @@ from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.generators.description import fit_description
 from hb_tta.generators.hummingbird import HummingbirdGenerator
 from hb_tta.images import pixel_digest
+from hb_tta.reading import read_json
 from hb_tta.rewards import Judge
 from hb_tta.rewards.pixels import pixels_of
 from hb_tta.store import content_key
 from hb_tta.training.data import BadRecord, Source
+from hb_tta.training.rollout import scaled
 from hb_tta.views.refusals import apart
 
 SHARD = 16  # rows a shard, and that models take at once
@@ -88,7 +90,7 @@ def describe_all(
                 describer = spec.load(device)
             write_aside(path, json.dumps(_described(records, describer, start)).encode())
             progress("describing", start + len(records), rows)
-        if len(json.loads(path.read_bytes())) < SHARD:
+        if len(read_json(path)) < SHARD:
             break  # the source ends here
     if describer is not None:
         describer.unload()
@@ -162,7 +164,7 @@ def encode_all(
         target = encoded_path(folder, start)
         if not share.has(number) or target.exists():
             continue
-        texts = json.loads(path.read_bytes())
+        texts = read_json(path)
         records = list(source.read(start, start + SHARD))
         good = [
             (record, row["description"])
@@ -216,7 +218,7 @@ def _negative(generator: HummingbirdGenerator) -> dict[str, Tensor]:
 def _latents(pipe: Any, images: Sequence[Any]) -> Tensor:
     side = pipe.unet.config.sample_size * pipe.vae_scale_factor
     pixels = pixels_of(images, side).to(pipe.vae.device, pipe.vae.dtype) * 2 - 1
-    return pipe.vae.encode(pixels).latent_dist.mode() * pipe.vae.config.scaling_factor
+    return scaled(pipe.vae.config, pipe.vae.encode(pixels).latent_dist.mode())
 
 
 def described_path(folder: Path, start: int) -> Path:
@@ -285,7 +287,7 @@ class Prepared:
         for number, path in enumerate(described_shards(described, rows)):
             start, row = number * SHARD, 0
             left = None if rows is None else rows - start
-            for place, written in enumerate(json.loads(path.read_bytes())[:left]):
+            for place, written in enumerate(read_json(path)[:left]):
                 if "bad" in written:
                     self.bad.append(written["bad"])
                     continue

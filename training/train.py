@@ -21,8 +21,8 @@ from accelerate import Accelerator
 
 from hb_tta.errors import UserError
 from hb_tta.locks import owned
+from hb_tta.lora import write_lora
 from hb_tta.training.checkpoints import restore_checkpoint, save_checkpoint
-from hb_tta.training.export import write_lora
 from hb_tta.training.frozen import freeze
 from hb_tta.training.prepare import Order
 from hb_tta.training.progress import Console, told

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from hb_tta.lora import write_lora
 from hb_tta.training.evaluation import Held, evaluate
-from hb_tta.training.export import write_lora
 from hb_tta.training.frozen import Frozen, reward_names
 from hb_tta.training.pictures import write_curve
 from hb_tta.training.progress import Bar, Console, figures

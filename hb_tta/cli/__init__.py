@@ -222,7 +222,7 @@ def _prepare_streams() -> None:
             if nowhere != number:
                 os.close(nowhere)
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+            setattr(sys, name, open(os.devnull, mode=mode, encoding="utf-8"))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     if not sys.stderr.isatty():

@@ -19,6 +19,7 @@ from hb_tta.context import DescribedContext, evaluation_contexts
 from hb_tta.describe.templates import TEMPLATE_VERSION, evaluation_prompt, printable
 from hb_tta.device import check_dtype, check_memory, default_device, default_dtype
 from hb_tta.errors import UserError
+from hb_tta.processors import complete
 from hb_tta.progress import without_bars_of_libraries
 from hb_tta.weights import Weights, as_weights
 
@@ -209,7 +210,9 @@ def load_mllm(
     check_dtype(dtype)
     weights = as_weights(source)
     processor = _load_processor(weights)
-    return _load_model(weights, dtype).to(device).eval(), processor
+    model = _load_model(weights, dtype).to(device).eval()
+    complete(processor, model.config)
+    return model, processor
 
 
 def _load_processor(mllm: Weights) -> Any:

@@ -78,6 +78,7 @@ def _named(name: str, device: str) -> Clip:
             f"open_clip has no model {architecture!r} with weights {tag!r}: take a pair of "
             "open_clip.list_pretrained(), or name a folder or a hub id"
         )
+    _check_activation(architecture, tag)
     try:
         with at_once():
             model, _, preprocess = open_clip.create_model_and_transforms(
@@ -91,6 +92,17 @@ def _named(name: str, device: str) -> Clip:
         ) from error
     encoder = DualEncoder(model, open_clip.get_tokenizer(architecture))
     return _clip(encoder, preprocess, _side(model), _state_digest(model))
+
+
+def _check_activation(architecture: str, tag: str) -> None:
+    """OpenAI's and others' weights were trained with QuickGELU; with GELU they score lower."""
+    meant = open_clip.get_pretrained_cfg(architecture, tag).get("quick_gelu", False)
+    has = (open_clip.get_model_config(architecture) or {}).get("quick_gelu", False)
+    if meant and not has:
+        raise UserError(
+            f"the weights {tag!r} of {architecture!r} were trained with QuickGELU, which "
+            f"it has not: take {architecture}-quickgelu:{tag}"
+        )
 
 
 def _open_clip_folder(folder: Path, device: str) -> tuple[DualEncoder, Any, int]:

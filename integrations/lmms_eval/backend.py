@@ -268,7 +268,7 @@ class AugmentedBackend:
         requests = [question.copy()]
         for view in zip(*(a.views for a in augmentations), strict=True):
             requests.append(question.copy(view))
-        whole, self.task_dict = self.task_dict, question.task_dict
+        whole, self.task_dict = self.task_dict, question.task_dict(self.task_dict)
         try:
             value, record = answer(requests, own)
         finally:
