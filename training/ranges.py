@@ -71,11 +71,11 @@ def check(name: str, hint: Any, value: Any) -> None:
         hint: its type, with what it is annotated with.
         value: as Python or JSON has it.
     """
-    kind, rules = typing.get_origin(hint), ()
-    if kind is typing.Annotated:
+    rules: list[Within | OneOf] = []
+    if typing.get_origin(hint) is typing.Annotated:
         hint, *rules = typing.get_args(hint)
     kind, optional = _without_none(hint)
-    if value is None and optional:
+    if optional and value in (None, ()):
         return
     if not _is_of(kind, value):
         raise UserError(f"{name}={shown(value)} is no value of it: use {said(kind, optional)}")
