@@ -11,12 +11,12 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from hb_tta.context import MOST_VIEWS
 from hb_tta.device import DTYPES, default_device
-from hb_tta.errors import UserError
+from hb_tta.errors import UserError, choose_from
+from hb_tta.reading import read_text
 
 ARGS = "--augment_args"
 """The option that takes every setting by name, in our commands and in other people's."""
@@ -89,7 +89,7 @@ def device(value: Any) -> str:
 def dtype(value: Any) -> str:
     """A number format."""
     if value not in DTYPES:
-        raise Unfit(f"is not known: choose one of {', '.join(DTYPES)}")
+        raise Unfit(f"is not known{choose_from(value, DTYPES)}")
     return value
 
 
@@ -145,7 +145,7 @@ def _pair(item: str) -> tuple[str, str]:
 
 def _read_file(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        return read_text(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise UserError(f"{ARGS} @{path} cannot be read ({reason}): check the path") from None

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hb_tta.errors import UserError, shown
+from hb_tta.errors import UserError, choose_from, shown
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _check_names(name: str, rule: OneOf, value: Any) -> None:
         known = rule.more()
     for one in given:
         if one not in known:
-            raise UserError(f"{name}={shown(one)} is not known: choose from {', '.join(known)}")
+            raise UserError(f"{name}={shown(one)} is not known{choose_from(one, known)}")
 
 
 def said(kind: Any, optional: bool = False) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, get_type_hints
 
 from hb_tta.device import DTYPES
-from hb_tta.errors import UserError, shown
+from hb_tta.errors import UserError, choose_from, shown
 from hb_tta.families import list_families
 from hb_tta.training.ranges import OneOf, Within, check
 
@@ -61,9 +61,12 @@ class Settings:
 
     # ── Data ──
     data: str | None = None  # a name of training/data.py's table, or a path
-    data_format: str | None = None  # how to read that path; None: JSONL
+    data_format: str | None = None  # the layout of a folder; None: a file of rows lies in it
+    image_column: str | None = None  # of your own rows; None: one of the usual names
+    question_column: str | None = None
     samples: Annotated[int | None, _FROM_1] = None  # rows of the data that are read; None: all
-    held_out: Annotated[int, _FROM_1] = 64  # rows at the beginning kept for evaluation
+    # Rows at the beginning kept for evaluation; None: 64, of fewer than 320 good rows a fifth
+    held_out: Annotated[int | None, _FROM_1] = None
     max_new_tokens: Annotated[int, Within(least=1, most=4096)] = (
         75  # of a description: the released code in training
     )
@@ -135,6 +138,7 @@ class Settings:
 FREE = frozenset(
     {
         "generator", "evaluator", "mllm", "reward_weights", "data", "data_format",  # by content
+        "image_column", "question_column",
         "memory", "micro_batch_size", "max_steps", "save_steps", "patience",
         "evaluate_steps", "evaluate_seeds", "sample_contexts", "min_diversity", "trackers", "cache",
     }
@@ -156,7 +160,7 @@ def _check_together(s: Settings) -> None:
             f"decay_steps={s.decay_steps} leaves nothing to learn until max_steps={s.max_steps}: "
             "use as many or more, or none"
         )
-    if s.samples is not None and s.samples <= s.held_out:
+    if None not in (s.samples, s.held_out) and s.samples <= s.held_out:  # type: ignore[operator]
         raise UserError(
             f"samples={s.samples} leaves nothing to train on beside held_out={s.held_out}: use more"
         )
@@ -173,7 +177,6 @@ def pocket() -> Settings:
         family="pocket",
         data="pocket",
         samples=4096,
-        held_out=64,
         # All measured (docs/LOG.md). Single samples have a hundred times the usual gradient: a step
         # would follow them alone without max_sample_gradient. Things are placed in early steps, and
         # counting needs those. Sampling in 12 steps, judged in 25: twice the samples a minute.
@@ -252,7 +255,7 @@ def get_recipe(name: str) -> Settings:
         UserError: there is no such recipe.
     """
     if name not in RECIPES:
-        raise UserError(f"there is no recipe {name!r}: choose from {', '.join(RECIPES)}")
+        raise UserError(f"there is no recipe {name!r}{choose_from(name, RECIPES)}")
     return RECIPES[name]()
 
 
@@ -272,9 +275,7 @@ def with_changes(settings: Settings, changes: Iterable[str]) -> Settings:
             raise UserError(f"--set {shown(change)} has no '=': write key=value")
         name, _, part = key.strip().partition(".")
         if name not in _HINTS or (part and name not in _MAPPINGS):
-            raise UserError(
-                f"there is no setting {shown(key)}: choose from {', '.join(sorted(_HINTS))}"
-            )
+            raise UserError(f"there is no setting {shown(key)}{choose_from(name, sorted(_HINTS))}")
         if part:
             old = values.get(name, getattr(settings, name))
             values[name] = {**old, part: _converted(key, text, _MAPPINGS[name])}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hb_tta.disk import write_aside
-from hb_tta.errors import UserError, shown
+from hb_tta.errors import UserError, choose_from, shown
 from hb_tta.lora.names import kohya_name
 from hb_tta.lora.parts import Part, file_of
 from hb_tta.lora.plain import DOWN, UP, Lora
@@ -40,7 +40,7 @@ def write_lora(lora: Lora, folder: Path, form: str) -> Path:
         UserError: there is no such format, or it has no name for a layer.
     """
     if form not in FORMATS:
-        raise UserError(f"there is no LoRA format {form!r}: choose from {', '.join(FORMATS)}")
+        raise UserError(f"there is no LoRA format {form!r}{choose_from(form, FORMATS)}")
     if form == "peft":
         keyed = {PEFT_PREFIX + key: part for key, part in lora.parts.items()}
         write_aside(folder / WEIGHTS_FILE, file_of(keyed, {"format": "pt"}))

@@ -17,6 +17,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from hb_tta.errors import UserError
 from hb_tta.network import at_once, hub_answers
+from hb_tta.progress import without_bars_of_libraries
 from hb_tta.tpt.encoders import DualEncoder
 from hb_tta.weights import Weights
 
@@ -53,7 +54,7 @@ def load_clip(source: str | PathLike[str] | Weights, *, device: str | None = Non
     if ":" in name and not Path(name).exists():
         return _named(name, device or "cpu")
     weights = source if isinstance(source, Weights) else Weights(fspath(source))
-    folder = Path(weights.local_folder())
+    folder = Path(weights.local_folder("clip"))
     if (folder / "open_clip_config.json").is_file():
         made = _open_clip_folder(folder, device or "cpu")
     elif (folder / "config.json").is_file():
@@ -133,7 +134,8 @@ class _Processor:
 
 def _transformers_folder(folder: Path, device: str) -> tuple[DualEncoder, Any, int]:
     try:
-        model = AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+        with without_bars_of_libraries():
+            model = AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         processor = _Processor(AutoImageProcessor.from_pretrained(folder))
     except (OSError, ValueError, KeyError, RuntimeError) as error:
