@@ -1,13 +1,14 @@
-"""Runs that can be compared: over the same questions, each once, and of names that differ."""
+"""Runs that can be compared: the same questions and metrics, each once, and names that differ."""
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hb_tta.errors import UserError
-from hb_tta.report.records import Record, Run
+from hb_tta.errors import HbTtaWarning, UserError
+from hb_tta.report.records import ACC, Metric, Record, Run
 
 
 def check_once(records: Sequence[Record], where: object) -> None:
@@ -37,6 +38,61 @@ def check_questions(runs: Sequence[Run]) -> None:
                     f"question {question} is another one in {runs[0].name} ({record.text!r:.80}) "
                     f"than in {run.name} ({other[question].text!r:.80}): evaluate the same task"
                 )
+
+
+def of_equal_metrics(runs: Sequence[Run]) -> list[Run]:
+    """The runs with the metrics that all have, each over the questions that have it in all.
+
+    Metrics that cover all questions come first.
+
+    Raises:
+        UserError: no metric is in all runs.
+    """
+    if runs[0].metrics == (ACC,):
+        return list(runs)
+    kept = {
+        metric: _having(metric, runs) for metric in runs[0].metrics if _in_all(metric.name, runs)
+    }
+    kept = {metric: questions for metric, questions in kept.items() if questions}
+    if not kept:
+        names = [", ".join(metric.name for metric in run.metrics) for run in runs]
+        raise UserError(f"the runs have no metric in common ({'; '.join(names)}): name one task")
+    whole = max(map(len, kept.values()))
+    ordered = sorted(kept, key=lambda metric: len(kept[metric]) < whole)
+    metrics = [replace(metric, kind=_kind(metric, kept[metric], runs)) for metric in ordered]
+    return [_with_metrics(run, metrics, list(map(kept.__getitem__, ordered))) for run in runs]
+
+
+def _in_all(name: str, runs: Sequence[Run]) -> bool:
+    return all(name in [metric.name for metric in run.metrics] for run in runs)
+
+
+def _having(metric: Metric, runs: Sequence[Run]) -> set[str]:
+    """The questions that have a number of a metric in all runs."""
+    having = [{r.question for r in run.records if r.value(metric) is not None} for run in runs]
+    both, some = set.intersection(*having), set.union(*having)
+    if both != some:
+        warnings.warn(
+            f"{metric.name}: {len(some - both)} questions have no number in one of the runs and "
+            "are left out of all",
+            HbTtaWarning,
+            stacklevel=2,
+        )
+    return both
+
+
+def _kind(metric: Metric, questions: set[str], runs: Sequence[Run]) -> str:
+    values = (r.scores[metric.name] for run in runs for r in run.records if r.question in questions)
+    return "percent" if all(0 <= value <= 1 for value in values) else "fine"
+
+
+def _with_metrics(run: Run, metrics: list[Metric], questions: list[set[str]]) -> Run:
+    records = []
+    for record in run.records:
+        both = zip(metrics, questions, strict=True)
+        scores = {m.name: record.scores[m.name] for m, its in both if record.question in its}
+        records.append(replace(record, scores=scores, score=next(iter(scores.values()), 0.0)))
+    return replace(run, records=records, metrics=tuple(metrics))
 
 
 def _asks(record: Record, same_model: bool) -> tuple[str, ...]:
