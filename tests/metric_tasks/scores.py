@@ -54,3 +54,8 @@ def choice(doc: dict[str, Any], results: list[str]) -> dict[str, Any]:
     by_length = [loss / length for loss, length in zip(losses, lengths, strict=True)]
     chosen = {"acc": losses, "acc_norm": by_length}
     return {name: float(its.index(min(its)) == doc["place"]) for name, its in chosen.items()}
+
+
+def parts_of_a_point(doc: dict[str, Any], results: list[str]) -> dict[str, Any]:
+    """A point for the middle, less the farther from it."""
+    return {"flag_score": max(0.0, 1 - 0.3 * abs(int(results[0]) - 3))}
