@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import total_ordering
 from pathlib import Path
 
-from hb_tta.disk import cache_root
 from hb_tta.errors import UserError
 from hb_tta.file_index import FileIndex
+from hb_tta.reading import user_path
 
 # What is fetched of a hub repository: safetensors, configurations, vocabularies, templates.
 _FETCHED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
@@ -57,7 +57,7 @@ class Weights:
         Raises:
             UserError: it is neither an existing folder nor like a hub id.
         """
-        folder = Path(self.location).expanduser()
+        folder = user_path(self.location)
         if self.location and folder.is_dir():
             return True
         if self.location and folder.exists():
@@ -77,8 +77,8 @@ class Weights:
         its files, wherever it lies: what ``sha256sum`` prints for them in order of their names,
         hashed once more. Markdown and hidden files do not count, nor ``__pycache__``.
 
-        The files' digests are kept in an index beside the store, so that the second time costs a
-        look at their sizes and times.
+        The large files' digests are kept in an index beside the store (``FileIndex``), so that the
+        second time costs a look at their sizes and times.
 
         Raises:
             UserError: the folder is missing or empty, or the hub's commit is not known.
@@ -156,7 +156,7 @@ class Weights:
         return self.location, self.subfolder or "", self.revision or ""
 
     def _folder(self) -> Path:
-        folder = Path(self.location).expanduser() / (self.subfolder or "")
+        folder = user_path(self.location) / (self.subfolder or "")
         if not folder.is_dir():
             raise UserError(f"the weights {self.location!r} have no folder {self.subfolder!r}")
         return folder
@@ -208,7 +208,7 @@ def as_weights(source: str | os.PathLike[str] | Weights) -> Weights:
 
 
 def _folder_digest(folder: Path) -> str:
-    index = FileIndex(cache_root() / "fingerprints.json")
+    index = FileIndex("fingerprints.json")
     try:
         lines = [f"{index.digest(path)}  {name}\n" for name, path in sorted(_files(folder))]
     except OSError as error:

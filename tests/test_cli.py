@@ -218,6 +218,7 @@ def test_what_is_there_is_neither_decoded_nor_written_again(work):
 
 def test_an_image_is_looked_at_once(work, monkeypatch):
     monkeypatch.setattr(FileIndex, "_FRESH_NS", 0)  # the image has just been written
+    monkeypatch.setattr(FileIndex, "_SMALL", -1)  # and is known by its times
     monkeypatch.setenv("XDG_CACHE_HOME", str(work / "cache"))
     decoded: list[str] = []
     listening = True

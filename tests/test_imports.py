@@ -12,9 +12,9 @@ ROOT = Path(__file__).parents[1]
 
 # From the ground up: a part imports parts of the lines above its own, and none beside it.
 LAYERS = (
-    ("errors",),
+    ("errors", "reading"),
     ("disk",),
-    ("file_index",),
+    ("file_index", "locks"),
     ("context", "images", "metrics"),
     ("device", "weights"),
     ("families", "plugins", "spelling"),

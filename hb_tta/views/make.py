@@ -9,12 +9,14 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from hb_tta.errors import HbTtaWarning, UserError
+from hb_tta.reading import parse_json
 from hb_tta.store import MemoryStore, NewEntry, Store
 from hb_tta.store.fill import fill, filling, missing_keys
 from hb_tta.views.models import Models
@@ -87,10 +89,11 @@ class ViewMaker:
         missing = []
         for key in keys:
             found = self._store.read("descriptions", key)
-            if found is None:
+            text = None if found is None else _text_in(found[0])
+            if text is None:
                 missing.append(key)
             else:
-                texts[key] = json.loads(found[0])["description"]
+                texts[key] = text
         return missing
 
     def _describe(self, contexts: Sequence[PlannedContext]) -> Iterator[NewEntry]:
@@ -210,6 +213,14 @@ class ViewMaker:
         if plan.context.description_key and not text:
             warnings.warn(WORDLESS, HbTtaWarning, stacklevel=2)
         return {"description": description, "shortened": shortened}
+
+
+def _text_in(payload: bytes) -> str | None:
+    """The description that an entry holds; None where it is not of our making."""
+    with suppress(ValueError, KeyError, TypeError):
+        text = parse_json(payload)["description"]
+        return text if isinstance(text, str) else None
+    return None
 
 
 def to_png(image: Image) -> bytes:
