@@ -16,7 +16,7 @@ def check_once(records: Sequence[Record], where: object) -> None:
     often = [name for name, count in Counter(r.question for r in records).items() if count > 1]
     if often:
         raise UserError(
-            f"{where} has question {often[0]} more than once: evaluate once into a new folder"
+            f"{where} has question {often[0]:.80} more than once: evaluate once into a new folder"
         )
 
 
@@ -28,15 +28,17 @@ def check_questions(runs: Sequence[Run]) -> None:
         for question in sorted(first.keys() ^ other.keys()):
             has, lacks = (runs[0], run) if question in first else (run, runs[0])
             raise UserError(
-                f"question {question} is in the run {has.name} and not in {lacks.name}: "
+                f"question {question:.80} is in the run {has.name:.80} and not in "
+                f"{lacks.name:.80}: "
                 "evaluate both on the same questions (--limit)"
             )
         same = run.model == runs[0].model
         for question, record in first.items():
             if _asks(record, same) != _asks(other[question], same):
                 raise UserError(
-                    f"question {question} is another one in {runs[0].name} ({record.text!r:.80}) "
-                    f"than in {run.name} ({other[question].text!r:.80}): evaluate the same task"
+                    f"question {question:.80} is another one in {runs[0].name:.80} "
+                    f"({record.text!r:.80}) than in {run.name:.80} "
+                    f"({other[question].text!r:.80}): evaluate the same task"
                 )
 
 
@@ -56,7 +58,8 @@ def of_equal_metrics(runs: Sequence[Run]) -> list[Run]:
     kept = {metric: questions for metric, questions in kept.items() if questions}
     if not kept:
         names = [", ".join(metric.name for metric in run.metrics) for run in runs]
-        raise UserError(f"the runs have no metric in common ({'; '.join(names)}): name one task")
+        told = "; ".join(names)
+        raise UserError(f"the runs have no metric in common ({told:.200}): name runs of one task")
     whole = max(map(len, kept.values()))
     ordered = sorted(kept, key=lambda metric: len(kept[metric]) < whole)
     metrics = [replace(metric, kind=_kind(metric, kept[metric], runs)) for metric in ordered]
@@ -73,8 +76,8 @@ def _having(metric: Metric, runs: Sequence[Run]) -> set[str]:
     both, some = set.intersection(*having), set.union(*having)
     if both != some:
         warnings.warn(
-            f"{metric.name}: {len(some - both)} questions have no number in one of the runs and "
-            "are left out of all",
+            f"{metric.name:.80}: {len(some - both)} questions have no number in one of the runs "
+            "and are left out of all",
             HbTtaWarning,
             stacklevel=2,
         )

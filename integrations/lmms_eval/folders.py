@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hb_tta.errors import UserError
-from hb_tta.integrations.lmms_eval.lines import parsed, read_text
+from hb_tta.integrations.lmms_eval.lines import read_object
 
 PLUGIN_FOLDER = "hb_tta"
 SETTINGS_FILE = "settings.json"
@@ -73,15 +73,15 @@ class SamplesFile:
         path = self.path.with_name(f"{self.date}_results.json")
         if not path.is_file():
             return {}
-        found = parsed(read_text(path), str(path))
+        found = read_object(path)
         for name, kinds in _SHAPE.items():
             *outer, inner = name.split("/")
             around = found
             for one in outer:
                 around = around.get(one) or {}
             if not isinstance(around.get(inner), (*kinds, type(None))):
-                raise UserError(f"{path} is damaged ({name} is {type(around[inner]).__name__}): "
-                                "evaluate again")  # fmt: skip
+                kind = type(around[inner]).__name__
+                raise UserError(f"{path} is damaged ({name} is of type {kind}): evaluate again")
         return found
 
     @property
@@ -101,8 +101,7 @@ class SamplesFile:
             return None
         for folder in self.plugin_folders():
             try:
-                path = folder / SETTINGS_FILE
-                found = parsed(read_text(path), str(path))
+                found = read_object(folder / SETTINGS_FILE)
             except UserError:
                 continue
             if isinstance(found.get("method"), str):

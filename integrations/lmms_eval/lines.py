@@ -1,13 +1,12 @@
-"""Files of JSON lines, other people's too: read whole, and no deeper than any harness nests."""
+"""A harness's files, other people's too: JSON objects, nested no deeper than any harness nests."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hb_tta import reading
 from hb_tta.errors import UserError
 
 DEEPEST = 40
@@ -23,7 +22,17 @@ def read_lines(path: Path) -> Lines:
     Raises:
         UserError: a line is damaged, or the file cannot be read.
     """
-    return [parsed(text, f"{path}, line {number}") for number, text in _texts(path)]
+    texts = enumerate(read_text(path).split("\n"), 1)  # a question may hold a U+2028
+    return [parsed(text, f"{path}, line {place}") for place, text in texts if text.strip()]
+
+
+def read_object(path: Path) -> Line:
+    """The object that a file holds.
+
+    Raises:
+        UserError: it holds none, or cannot be read.
+    """
+    return parsed(read_text(path), str(path))
 
 
 def parsed(text: str, where: str) -> Line:
@@ -33,8 +42,8 @@ def parsed(text: str, where: str) -> Line:
         UserError: it is none.
     """
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):  # also of a number with thousands of digits
+        found = reading.parse_json(text)
+    except ValueError:
         found = None
     if not isinstance(found, dict) or is_deep(found):
         raise UserError(f"{where} is damaged: evaluate again")
@@ -48,10 +57,8 @@ def read_text(path: Path) -> str:
         UserError: it is none, or cannot be read.
     """
     try:
-        if not path.is_file():  # a pipe would never end
-            raise UserError(f"{path} is no file: name a samples file of lmms-eval")
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
+        return reading.read_text(path)
+    except ValueError:
         raise UserError(f"{path} is no text: name a samples file of lmms-eval") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error})") from error
@@ -76,13 +83,6 @@ def number(value: Any) -> float | None:
     except OverflowError:
         return None
     return found if math.isfinite(found) else None
-
-
-def _texts(path: Path) -> Iterator[tuple[int, str]]:
-    # Not splitlines: a question may hold a U+2028.
-    for place, text in enumerate(read_text(path).split("\n"), 1):
-        if text.strip():
-            yield place, text
 
 
 def _parts(value: Any) -> Any:

@@ -118,9 +118,9 @@ def _number(value: Any) -> float | None:
     if isinstance(value, bool):
         return float(value)
     if isinstance(value, str):
-        return _WORDS.get(value, float(value) if _NUMPY.fullmatch(value) else None)
-    if isinstance(value, list):  # one a repeat: the task's own mean is over all of them
-        each = [_number(one) for one in value]
+        return _WORDS.get(value, number(float(value)) if _NUMPY.fullmatch(value) else None)
+    if isinstance(value, list):  # one a repeat, whose mean counts
+        each = [None if isinstance(one, list) else _number(one) for one in value]
         numbers = [one for one in each if one is not None]
         return sum(numbers) / len(numbers) if numbers and len(numbers) == len(each) else None
     return number(value)

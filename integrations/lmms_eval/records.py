@@ -96,7 +96,7 @@ def records_of(
     if not numbers.by_metric:
         names = ", ".join(numbers.without) or "no metric"
         raise UserError(
-            f"{file.path} has no number a question ({names}): the task scores all of them "
+            f"{file.path} has no number a question ({names:.200}): the task scores all of them "
             "together, so there is nothing to compare question by question"
         )
     first = next(iter(by_filter.values()))
@@ -129,7 +129,7 @@ def _by_filter(file: SamplesFile, lines: Lines) -> dict[str, Lines]:
         seen[document] = place + 1
         if place >= len(names):
             raise UserError(
-                f"{file.path} has question {document} more than once: evaluate once into a new "
+                f"{file.path} has question {document:.80} more than once: evaluate once into a new "
                 "folder"
             )
         found[names[place]].append(line)

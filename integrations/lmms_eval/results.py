@@ -142,6 +142,7 @@ def _check_settings(files: list[SamplesFile], runs: list[Run]) -> None:
             one, other = first.config.get(name), file.config.get(name)
             if one != other:
                 raise UserError(
-                    f"{first_run.name} ({first.path}) was run with {name} {one} and {run.name} "
-                    f"({file.path}) with {name} {other}: evaluate both with the same"
+                    f"{first_run.name:.80} ({first.path}) was run with {name} {one!s:.80} and "
+                    f"{run.name:.80} ({file.path}) with {name} {other!s:.80}: evaluate both with "
+                    "the same"
                 )
