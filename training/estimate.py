@@ -22,9 +22,9 @@ from hb_tta.device import default_device, default_dtype
 from hb_tta.errors import UserError
 from hb_tta.families import get_family
 from hb_tta.training.data import open_source
+from hb_tta.training.logged import read_rows
 from hb_tta.training.lora import add_lora, lora_layers, lora_parameters
 from hb_tta.training.recipes import MEMORY_PRESETS, Settings, to_json
-from hb_tta.training.logged import read_rows
 from hb_tta.training.run import METRICS
 from hb_tta.training.sdxl import SDXL, SDXL_UNET, SDXL_VAE
 from hb_tta.weights import Weights
