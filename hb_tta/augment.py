@@ -20,6 +20,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from hb_tta.context import (
+    MOST_VIEWS,
     DescribedContext,
     MultimodalContext,
     check_task,
@@ -97,6 +98,10 @@ class Augmenter:
         cpu_offload: keep each part of the pipeline on the GPU only while it works.
         keep_loaded: whether describer and generator stay on the device together; ``None``: on a
             CPU and on a GPU of 40 GiB or more (LLaVA 7B and SDXL in bf16 with room to work).
+        deterministic: make each view by itself, on one thread, so that its bytes depend on nothing
+            else (on one kind of device, with one version of torch). Slower; such views are kept
+            apart from the others. Otherwise views made together with others, or on another
+            number of threads, may differ by rounding.
     """
 
     def __init__(
@@ -110,6 +115,7 @@ class Augmenter:
         batch_size: int | None = None,
         cpu_offload: bool = False,
         keep_loaded: bool | None = None,
+        deterministic: bool = False,
     ) -> None:
         check_task(task)
         if batch_size is not None and batch_size < 1:
@@ -123,9 +129,10 @@ class Augmenter:
             generator,
             self.describer_spec,
             device=device,
-            batch_size=batch_size,
+            batch_size=1 if deterministic else batch_size,
             cpu_offload=cpu_offload,
             keep_loaded=keep_loaded,
+            deterministic=deterministic,
         )
 
     @classmethod
@@ -142,6 +149,7 @@ class Augmenter:
         batch_size: int | None = None,
         cpu_offload: bool = False,
         keep_loaded: bool | None = None,
+        deterministic: bool = False,
         **settings: Any,
     ) -> Augmenter:
         """An augmenter from a method's name and a family of models. Loads no model yet.
@@ -153,7 +161,7 @@ class Augmenter:
                 come with its description; a ``DescriberSpec`` sets the description's length too.
             dtype: "float32", "bfloat16" or "float16"; ``None``: float32 on a CPU, bfloat16 on a
                 GPU.
-            device, store, task, batch_size, cpu_offload, keep_loaded: see the class.
+            device, store, task, batch_size, cpu_offload, keep_loaded, deterministic: see the class.
             settings: the method's own, by the names of its spec's fields (`hb-tta list` tells
                 them): ``lora=None`` for the untuned generator, ``base=`` a folder or hub id,
                 ``steps=``, ``guidance=``, ``magnitude=``, …
@@ -184,6 +192,7 @@ class Augmenter:
             batch_size=batch_size,
             cpu_offload=cpu_offload,
             keep_loaded=keep_loaded,
+            deterministic=deterministic,
         )
 
     @property
@@ -362,8 +371,8 @@ def _told(context: PlannedContext, texts: Mapping[str, str]) -> str | None:
 def _seeds(n: SupportsIndex, seed: SupportsIndex) -> range:
     """The views' seeds, checked."""
     number, first = _whole("n", n), _whole("seed", seed)
-    if number < 1:
-        raise UserError(f"n={number} views are none: use 1 or more")
+    if not 1 <= number <= MOST_VIEWS:
+        raise UserError(f"n={number} is no number of views: use 1 to {MOST_VIEWS}")
     if not 0 <= first <= 2**63 - number:
         raise UserError(f"seed={first} is out of range: use 0 to 2**63 - n")
     return range(first, first + number)

@@ -91,6 +91,10 @@ _DESCRIBER = "the MLLM that writes the descriptions (default: the family's)"
 _DTYPE = f"numbers to compute with, {', '.join(DTYPES)} (default: what suits the device)"
 _BATCH = "views made at once (default: what suits the device)"
 _OFFLOAD = "keep on the GPU only what works just now: slower, for small GPUs"
+_DETERMINISTIC = (
+    "make each view by itself, on one thread, so that its bytes never differ: slower; otherwise "
+    "views may differ by rounding with what they are made beside"
+)
 _DEVICE = "where the models run, such as cpu or cuda:1 (default: a GPU if any)"
 _STORE = "where views are kept (default: $HB_TTA_STORE or ~/.cache/hb_tta/store)"
 
@@ -108,7 +112,9 @@ class ViewSettings:
         describer: who writes the descriptions: a folder, a hub id or a ``DescriberSpec``;
             ``DEFAULT``: the family's; ``None``: nobody.
         dtype: of describer and generator; ``None``: float32 on a CPU, bfloat16 on a GPU.
-        batch_size, cpu_offload, device, store: see ``Augmenter``. No view depends on them.
+        batch_size, cpu_offload, device, store: see ``Augmenter``. No view depends on them, up to
+            rounding.
+        deterministic: nor in their last bit; see ``Augmenter``.
 
     Raises:
         UserError: a name is unknown, or a value is not of its kind.
@@ -120,7 +126,7 @@ class ViewSettings:
         "sdxl", spelling.named, "--family", "NAME", _FAMILY, in_spec=True
     )
     n: int = _option(
-        4, spelling.positive, "-n", "N", "generated views of an image (default: 4)", also="views"
+        4, spelling.views, "-n", "N", "generated views of an image (default: 4)", also="views"
     )
     seed: int = _option(0, spelling.whole, "--seed", "SEED", _SEED)
     describer: str | PathLike[str] | Weights | DescriberSpec | Default | None = _option(
@@ -132,6 +138,9 @@ class ViewSettings:
     )
     cpu_offload: bool = _option(
         False, spelling.yes_or_no, "--cpu-offload", None, _OFFLOAD, running=True
+    )
+    deterministic: bool = _option(
+        False, spelling.yes_or_no, "--deterministic", None, _DETERMINISTIC, in_spec=True
     )
     device: str | None = _option(None, spelling.device, "--device", "DEVICE", _DEVICE, running=True)
     store: Store | str | PathLike[str] | bool | None = _option(
@@ -245,6 +254,7 @@ class ViewSettings:
             device=self.device or device,
             batch_size=self.batch_size,
             cpu_offload=self.cpu_offload,
+            deterministic=self.deterministic,
             store=self.store if store is None else store,
             task=task,
             keep_loaded=keep_loaded,

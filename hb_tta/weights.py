@@ -15,7 +15,8 @@ from pathlib import Path
 
 from hb_tta.errors import UserError
 from hb_tta.file_index import FileIndex
-from hb_tta.reading import user_path
+from hb_tta.network import at_once
+from hb_tta.reading import read_text, user_path
 
 # What is fetched of a hub repository: safetensors, configurations, vocabularies, templates.
 _FETCHED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
@@ -166,7 +167,7 @@ class Weights:
 
         repository = Path(constants.HF_HUB_CACHE, "models--" + self.location.replace("/", "--"))
         try:
-            commit = (repository / "refs" / (self.revision or "main")).read_text("ascii").strip()
+            commit = read_text(repository / "refs" / (self.revision or "main")).strip()
         except (OSError, ValueError):
             return None
         return commit if _COMMIT.fullmatch(commit) else None
@@ -176,12 +177,13 @@ class Weights:
         from huggingface_hub import errors, snapshot_download
 
         try:
-            return snapshot_download(
-                self.location,
-                revision=revision,
-                allow_patterns=list(patterns),
-                ignore_patterns=list(_NOT_FETCHED),
-            )
+            with at_once():
+                return snapshot_download(
+                    self.location,
+                    revision=revision,
+                    allow_patterns=list(patterns),
+                    ignore_patterns=list(_NOT_FETCHED),
+                )
         except errors.RevisionNotFoundError as error:
             raise UserError(
                 f"the hub's {self.location!r} has no revision {self.revision!r}: check its name"

@@ -13,10 +13,10 @@ ROOT = Path(__file__).parents[1]
 # From the ground up: a part imports parts of the lines above its own, and none beside it.
 LAYERS = (
     ("errors", "reading"),
-    ("disk",),
+    ("disk", "network", "device"),
     ("file_index", "locks"),
     ("context", "images", "metrics"),
-    ("device", "weights"),
+    ("weights",),
     ("families", "plugins", "spelling"),
     ("describe", "generators", "pocket", "rewards", "store", "tta"),
     ("datasets", "views"),

@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hb_tta.device import default_device, default_dtype
 from hb_tta.errors import UserError
 from hb_tta.families import get_family
+from hb_tta.reading import read_json
 from hb_tta.training.data import open_source
 from hb_tta.training.logged import read_rows
 from hb_tta.training.lora import add_lora, lora_layers, lora_parameters
@@ -88,9 +89,7 @@ def build(weights: Weights) -> tuple[UNet2DConditionModel, AutoencoderKL]:
     configs: list[dict[str, Any]] | None = None
     if weights.is_folder():
         folder = Path(weights.local_folder())
-        configs = [
-            json.loads((folder / part / "config.json").read_text()) for part in ("unet", "vae")
-        ]
+        configs = [read_json(folder / part / "config.json") for part in ("unet", "vae")]
     elif weights.location == SDXL:
         configs = [SDXL_UNET, SDXL_VAE]
     if configs is None:

@@ -32,6 +32,7 @@ from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.generators.description import fit_description
 from hb_tta.generators.hummingbird import HummingbirdGenerator
 from hb_tta.images import pixel_digest
+from hb_tta.reading import read_json
 from hb_tta.rewards import Judge
 from hb_tta.rewards.pixels import pixels_of
 from hb_tta.store import content_key
@@ -86,7 +87,7 @@ def describe_all(
                 describer = spec.load(device)
             write_aside(path, json.dumps(_described(records, describer)).encode())
             progress("describing", start + len(records), rows)
-        if len(json.loads(path.read_bytes())) < SHARD:
+        if len(read_json(path)) < SHARD:
             break  # the source ends here
     if describer is not None:
         describer.unload()
@@ -151,7 +152,7 @@ def encode_all(
         target = encoded_path(folder, start)
         if not share.has(number) or target.exists():
             continue
-        texts = json.loads(path.read_bytes())
+        texts = read_json(path)
         records = list(source.read(start, start + SHARD))
         good = [
             (record, row["description"])
@@ -271,7 +272,7 @@ class Prepared:
         for number, path in enumerate(described_shards(described, rows)):
             start, row = number * SHARD, 0
             left = None if rows is None else rows - start
-            for written in json.loads(path.read_bytes())[:left]:
+            for written in read_json(path)[:left]:
                 if "bad" in written:
                     self.bad.append(written["bad"])
                     continue

@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import is_tensorboard_available
 
-from hb_tta.device import default_dtype
+from hb_tta.device import default_dtype, is_out_of_memory
 from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.families import get_family
 from hb_tta.training.recipes import MEMORY_PRESETS, Settings
@@ -46,10 +45,8 @@ def memory_advice(settings: Settings) -> Iterator[None]:
     """Turns "out of memory" into what to try."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not (
-            "allocate memory" in str(error) or "out of memory" in str(error)
-        ):
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not is_out_of_memory(error):
             raise
         raise UserError(
             f"memory does not suffice with memory={settings.memory}, "

@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, TextIO
 
-from hb_tta.errors import HbTtaWarning, UserError
+from hb_tta.device import is_out_of_memory
+from hb_tta.errors import HbTtaWarning, UserError, visible
 
 # name: (module, what it does)
 COMMANDS = {
@@ -36,6 +37,8 @@ COMMANDS = {
 }
 
 WIDTH = 90  # of every help text, so that docs/help.md does not depend on a terminal
+
+NO_MEMORY = "memory does not suffice: ask for less at once, or give the process more"
 
 _FULL = "free some space and give the same command again, finished views are kept"
 _FORBIDDEN = "choose a file or folder that you may use"
@@ -147,7 +150,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError as error:
             if arguments.debug:
                 raise
-            status, sentence = 1, describe_os_error(error)
+            short = is_out_of_memory(error)
+            status, sentence = 1, NO_MEMORY if short else describe_os_error(error)
+        except Exception as error:
+            if arguments.debug or not is_out_of_memory(error):
+                raise
+            status, sentence = 1, NO_MEMORY
     print(f"hb-tta: {sentence}", file=sys.stderr)
     return status
 
@@ -155,10 +163,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def describe_os_error(error: OSError) -> str:
     """One sentence of what the operating system refused, and the way out where one is known."""
     if error.strerror is None:
-        return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        lines = str(error).strip().split("\n")
+        return visible(lines[0]) or type(error).__name__
     where = f" ({os.fsdecode(error.filename)})" if error.filename is not None else ""
     remedy = _REMEDIES.get(error.errno or 0)
-    return f"{error.strerror}{where}" + (f": {remedy}" if remedy else "")
+    return visible(f"{error.strerror}{where}") + (f": {remedy}" if remedy else "")
 
 
 def _version() -> str:
@@ -181,7 +190,19 @@ def _show_warning(
 
 
 def _prepare_streams() -> None:
-    """Print any script in any locale, and no progress bars of the hub's libraries into a log."""
+    """Print any script in any locale, and no progress bars of the hub's libraries into a log.
+
+    A stream that is closed (``2>&-``) leads nowhere, so that nobody's file gets its number.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(nowhere := os.open(os.devnull, os.O_RDWR), number)
+            if nowhere != number:
+                os.close(nowhere)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode=mode, encoding="utf-8"))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     if not sys.stderr.isatty():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import deque
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
@@ -13,23 +14,27 @@ from typing import IO, TYPE_CHECKING, Any, Self
 from hb_tta.cli.requests import Failure, Request
 from hb_tta.disk import holds, write_aside
 from hb_tta.errors import UserError
+from hb_tta.locks import owned
+from hb_tta.reading import open_regular, read_json
 from hb_tta.store import content_key
 
 if TYPE_CHECKING:
     from hb_tta.augment import Augmentation
 
 MANIFEST, SPECS, VIEWS = "manifest.jsonl", "specs.json", "views"
+_VIEW_NAME = re.compile(r"\d{6,}-seed\d+(-[0-9a-f]{8})?\.png")
 
 
 class Output:
     """Writes views, and a line of ``manifest.jsonl`` a request, as they come.
 
-    A view's file is named by its request's index and its seed alone: a name taken from the
-    question could tell the answer. A file of the same name is replaced, unless it holds the same
-    bytes already. ``specs.json`` has every spec under its hash.
+    A view's file is named by its request's index, its seed and the beginning of its key: a name
+    taken from the question could tell the answer, and with the key a file that an earlier run's
+    manifest lists never comes to hold another picture. ``specs.json`` has every spec under its
+    hash. Once a run is whole, views that its manifest does not list are removed.
 
     Args:
-        folder: made as needed.
+        folder: made as needed, and this run's alone while it is entered.
 
     Attributes:
         images, views: how many were written, or found right.
@@ -38,9 +43,11 @@ class Output:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.images = self.views = 0
-        self._lines = Lines(folder / MANIFEST)
+        self._held = ExitStack()
+        self._listed: set[str] = set()
         self._failures: deque[Failure] = deque()
         self._specs: dict[str, dict[str, Any]] = {}
+        self._lines: Lines
 
     def fail(self, failure: Failure) -> None:
         """Take a line that could not be used; it is written in its place among the others."""
@@ -53,7 +60,10 @@ class Output:
             UserError: the folder cannot be written, or the disk is full.
         """
         self._write_failures(before=request.index)
-        names = [f"{VIEWS}/{request.index:06d}-seed{seed}.png" for seed in augmentation.seeds]
+        names = [
+            f"{VIEWS}/{request.index:06d}-seed{seed}-{key[:8]}.png"
+            for seed, key in zip(augmentation.seeds, augmentation.keys, strict=True)
+        ]
         for name, png in zip(names, augmentation.pngs, strict=True):
             write_result(self.folder / name, png)
         self._lines.write(
@@ -71,11 +81,14 @@ class Output:
                 ],
             }
         )
+        self._listed.update(names)
         self.images += 1
         self.views += len(names)
         return [self.folder / name for name in names]
 
     def __enter__(self) -> Self:
+        self._held.enter_context(owned(self.folder))
+        self._lines = Lines(self.folder / MANIFEST)
         return self
 
     def __exit__(
@@ -84,9 +97,20 @@ class Output:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is None:
-            self._write_failures()
-        self._lines.close(whole=error is None)
+        with self._held:
+            if error is None:
+                self._write_failures()
+            self._lines.close(whole=error is None)
+            if error is None:
+                self._remove_stale()
+
+    def _remove_stale(self) -> None:
+        """Remove the views of other runs, by the names that only we give."""
+        for path in list((self.folder / VIEWS).glob("*.png")):
+            ours = _VIEW_NAME.fullmatch(path.name)
+            if ours and f"{VIEWS}/{path.name}" not in self._listed:
+                with suppress(OSError):  # it does no harm
+                    path.unlink()
 
     def _write_failures(self, before: float = float("inf")) -> None:
         while self._failures and self._failures[0].index < before:
@@ -184,7 +208,7 @@ def _unwritten(path: Path, error: OSError) -> UserError:
 
 
 def _count_lines(path: Path) -> int:
-    with suppress(OSError), open(path, "rb") as file:
+    with suppress(OSError), open_regular(path) as file:
         return sum(1 for _ in file)
     return 0
 
@@ -192,6 +216,6 @@ def _count_lines(path: Path) -> int:
 def _read_specs(path: Path) -> dict[str, Any]:
     """The specs of earlier runs, whose lines may stay."""
     with suppress(OSError, ValueError):
-        specs = json.loads(path.read_bytes())
+        specs = read_json(path)
         return specs if isinstance(specs, dict) else {}
     return {}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hb_tta.cli.options import positive
 from hb_tta.cli.output import write_result
+from hb_tta.errors import HbTtaWarning
 from hb_tta.settings import ViewSettings, by_arguments, each, options_of, settings_table
 from hb_tta.settings import add_arguments as add_settings
 
@@ -133,6 +135,7 @@ def _add_tuning(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate every method on every part of the task; write and print the table."""
+    _look_for_clip(arguments.clip, options_of(by_arguments(arguments))["family"])
     from hb_tta.datasets import load_tasks
     from hb_tta.families import get_family
     from hb_tta.tpt import table
@@ -165,6 +168,24 @@ def run(arguments: argparse.Namespace) -> int:
     # Markdown for a file or another program, where it is pasted from.
     print(table.text(results) if sys.stdout.isatty() else table.markdown(results))
     return 0
+
+
+def _look_for_clip(named: str | None, family: str) -> None:
+    """Say that there is no network before torch and open_clip are imported, which takes longer."""
+    from hb_tta.families import get_family
+    from hb_tta.network import hub_answers
+    from hb_tta.weights import Weights
+
+    if named is None:
+        get_family(family).weights("clip").commit()
+    elif ":" not in named or Path(named).exists():
+        Weights(named).commit()
+    elif not hub_answers():
+        warnings.warn(
+            f"the hub cannot be reached: {named} can be had only if it was fetched before",
+            HbTtaWarning,
+            stacklevel=2,
+        )
 
 
 def view_settings(arguments: argparse.Namespace) -> dict[str, ViewSettings]:

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hb_tta.errors import visible
+
 DESCRIPTION = """\
 Fine-tunes a generator's UNet, by a LoRA, on rewards for images that show what their context
 descriptions say (Hummingbird, section 4.2). The run lives in DIR: the last LoRA lies there in
@@ -64,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train, or say what it would take."""
     from hb_tta.errors import UserError
+    from hb_tta.families import get_family
     from hb_tta.training.recipes import get_recipe, with_changes
 
     settings = with_changes(get_recipe(arguments.recipe), _changes(arguments))
@@ -75,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.out is None:
         raise UserError("there is no folder for the run: name one with --out DIR")
+    get_family(settings.family).weights("generator").commit()  # before torch is imported
     from hb_tta.training.train import train
 
     result = train(settings, Path(arguments.out), quiet=arguments.json)
@@ -108,7 +112,8 @@ def _told(result: dict[str, Any]) -> str:
         lines.append(f"held-out diversity: {first['diversity']:.4g} → {last['diversity']:.4g}")
     if result["skipped"]:
         lines.append(f"{result['skipped']} steps skipped: their gradient was not finite")
+    out = visible(result["out"])
     if result["bad_records"]:
-        lines.append(f"{result['bad_records']} bad rows: {result['out']}/bad_records.jsonl")
-    lines.append(f"the LoRA is in {result['out']}; look at its samples/ and convergence.png")
+        lines.append(f"{result['bad_records']} bad rows: {out}/bad_records.jsonl")
+    lines.append(f"the LoRA is in {out}; look at its samples/ and convergence.png")
     return "\n".join(lines)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from hb_tta.datasets.files import files_below
 from hb_tta.datasets.samples import Example, FewShot, HoiImage, HoiTask, example, subset
 from hb_tta.errors import UserError
+from hb_tta.reading import read_json
 
 BONGARD_SPLITS = {
     "seen act., seen obj.": "bongard_hoi_test_seen_obj_seen_act.json",
@@ -132,7 +133,7 @@ class BongardExamples:
 
 
 def _read(file: Path) -> list[Any]:
-    return json.loads(file.read_text(encoding="utf-8-sig"))
+    return read_json(file)
 
 
 def _annotation(row: Mapping[str, Any]) -> Annotation:

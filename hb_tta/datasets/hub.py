@@ -11,6 +11,7 @@ from typing import Any
 from hb_tta.datasets.files import listing_digest
 from hb_tta.datasets.samples import Example, Examples, example
 from hb_tta.errors import UserError
+from hb_tta.network import hub_answers
 
 
 class HubExamples:
@@ -71,6 +72,11 @@ def load_rows(name: str, path: Path | None, config: str | None, split: str) -> A
         raise UserError(
             f"{name} is read by the package datasets: pip install 'hb-tta[train]'"
         ) from error
+    if path is None and not hub_answers():
+        raise UserError(
+            f"the data {name!r} lie on the hub, which cannot be reached: connect, or name a copy "
+            "of them with --data"
+        )
     try:
         rows = datasets.load_dataset(str(path or name), config, split=split, streaming=True)
     except Exception as error:  # the library raises of every kind

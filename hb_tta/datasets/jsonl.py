@@ -17,6 +17,7 @@ from typing import Any
 from hb_tta.context import TASKS
 from hb_tta.datasets.samples import Example, example
 from hb_tta.errors import UserError
+from hb_tta.reading import open_regular
 
 Line = tuple[int, bytes | dict[str, Any]]
 """A line's number, from 1, and its text; or an array item's number and what it is."""
@@ -30,7 +31,7 @@ def lines_of(file: Path) -> Iterator[Line]:
     Raises:
         UserError: it begins as an array and is none.
     """
-    with open(file, "rb") as lines:
+    with open_regular(file) as lines:
         started = False
         for number, line in enumerate(lines, start=1):
             line = line.removeprefix(_MARK) if number == 1 else line

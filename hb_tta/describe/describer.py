@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from hb_tta.context import DescribedContext, evaluation_contexts
 from hb_tta.describe.templates import TEMPLATE_VERSION, evaluation_prompt, printable
-from hb_tta.device import check_dtype, default_device
+from hb_tta.device import check_dtype, check_memory, default_device
 from hb_tta.errors import UserError
 from hb_tta.weights import Weights
 
@@ -221,7 +221,8 @@ def _reading(mllm: Weights) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, MemoryError, SafetensorError) as error:
+        check_memory(error, f"the weights {mllm.location!r}")
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"{mllm.location!r} cannot be loaded as a describer (an image-text-to-text model in "

@@ -5,7 +5,6 @@ Shape suffixes: B images, C channels, H height, W width.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hb_tta.errors import UserError
+from hb_tta.reading import read_json
 from hb_tta.rewards.pixels import Normalize, resized
 from hb_tta.rewards.protocol import Targets
 from hb_tta.rewards.reading import reading
@@ -61,7 +61,7 @@ class Aesthetic(nn.Module):
         with reading(weights, "aesthetic predictor"):
             folder = Path(weights.local_folder())
             written = folder / "config.json"
-            named = json.loads(written.read_text())["clip"] if written.exists() else None
+            named = read_json(written)["clip"] if written.exists() else None
             source = Weights(named).local_folder() if named else str(folder / "clip")
             tower = CLIPVisionModelWithProjection.from_pretrained(
                 source, dtype=dtype, use_safetensors=True

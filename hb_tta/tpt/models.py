@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from hb_tta.errors import UserError
+from hb_tta.network import at_once, hub_answers
 from hb_tta.tpt.encoders import DualEncoder
 from hb_tta.weights import Weights
 
@@ -77,12 +78,15 @@ def _named(name: str, device: str) -> Clip:
             "open_clip.list_pretrained(), or name a folder or a hub id"
         )
     try:
-        model, _, preprocess = open_clip.create_model_and_transforms(
-            architecture, pretrained=tag, device=device
-        )
+        with at_once():
+            model, _, preprocess = open_clip.create_model_and_transforms(
+                architecture, pretrained=tag, device=device
+            )
     except (OSError, RuntimeError) as error:
+        told = "" if hub_answers() else "the hub cannot be reached, and "
+        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"the weights of {name!r} cannot be loaded: {str(error).splitlines()[0]}"
+            f"the weights of {name!r} cannot be loaded: {told}{reason}: connect, or name a folder"
         ) from error
     encoder = DualEncoder(model, open_clip.get_tokenizer(architecture))
     return _clip(encoder, preprocess, _side(model), _state_digest(model))
