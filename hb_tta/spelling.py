@@ -15,7 +15,7 @@ from typing import Any
 
 from hb_tta.context import MOST_VIEWS
 from hb_tta.device import DTYPES, default_device
-from hb_tta.errors import UserError
+from hb_tta.errors import UserError, choose_from
 from hb_tta.reading import read_text
 
 ARGS = "--augment_args"
@@ -44,7 +44,19 @@ def whole(value: Any, least: int | None = None, most: int | None = None) -> int:
 
 
 positive = partial(whole, least=1)
+from_zero = partial(whole, least=0)
 views = partial(whole, least=1, most=MOST_VIEWS)
+
+
+def share(value: Any) -> float:
+    """A number of more than 0, at most 1: a share of things, a rate of learning."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise Unfit("is no number") from None
+    if isinstance(value, bool) or not 0 < number <= 1:
+        raise Unfit("is out of range: use more than 0, at most 1")
+    return number
 
 
 def yes_or_no(value: Any) -> bool:
@@ -74,7 +86,7 @@ def device(value: Any) -> str:
 def dtype(value: Any) -> str:
     """A number format."""
     if value not in DTYPES:
-        raise Unfit(f"is not known: choose one of {', '.join(DTYPES)}")
+        raise Unfit(f"is not known{choose_from(value, DTYPES)}")
     return value
 
 

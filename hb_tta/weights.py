@@ -9,13 +9,15 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import total_ordering
 from pathlib import Path
 
 from hb_tta.errors import UserError
 from hb_tta.file_index import FileIndex
-from hb_tta.network import at_once
+from hb_tta.hub_files import Repository
+from hb_tta.network import at_once, hub_answers
 from hb_tta.reading import read_text, user_path
 
 # What is fetched of a hub repository: safetensors, configurations, vocabularies, templates.
@@ -93,8 +95,8 @@ class Weights:
         """The commit that a hub id stands for, 40 hex digits; None of a folder.
 
         It is the one that the hub's cache on this machine holds for the revision, also where the
-        hub has moved on: views stay what they are until ``hf download`` fetches the new one. Where
-        the cache holds none, the hub is asked, and the answer is kept in the cache.
+        hub has moved on: views stay what they are until ``hb-tta download`` fetches the new one.
+        Where the cache holds none, the hub is asked, and the answer is kept in the cache.
 
         Raises:
             UserError: the cache holds none and the hub cannot be asked, or knows of none.
@@ -108,15 +110,27 @@ class Weights:
         if not _COMMIT.fullmatch(commit):
             raise UserError(
                 f"the hub's cache does not know the commit of {self.location!r}: run"
-                f" `hf download {self.location}`, or name a folder"
+                f" `hb-tta download {self.location}`, or name a folder"
             )
         return commit
 
-    def local_folder(self) -> str:
+    def newest(self) -> str:
+        """The commit that the hub has now for the revision, which the cache then knows for it.
+
+        Raises:
+            UserError: the hub cannot be asked, or knows of none.
+        """
+        return Path(self._fetch(self.revision, ".gitattributes")).name
+
+    def local_folder(self, role: str | None = None) -> str:
         """The folder to load from, subfolder included; a hub id is fetched first where needed.
 
         A fetched snapshot is that of ``commit()``. It leaves out pickles and the duplicates for
         other runtimes.
+
+        Args:
+            role: what it is loaded as, where the repository may hold it in several forms, of which
+                one is fetched (``hub_files.needed``).
 
         Raises:
             UserError: the folder is missing, or the hub's files can not be had.
@@ -124,7 +138,8 @@ class Weights:
         if self.is_folder():
             return str(self._folder())
         inside = f"{self.subfolder}/" if self.subfolder else ""
-        snapshot = self._fetch(self.commit(), *(inside + pattern for pattern in _FETCHED))
+        patterns = self._names(role) or [inside + pattern for pattern in _FETCHED]
+        snapshot = self._fetch(self.commit(), *patterns)
         folder = Path(snapshot, self.subfolder or "")
         if not folder.is_dir():
             raise UserError(f"the hub's {self.location!r} has no folder {self.subfolder!r}")
@@ -152,6 +167,17 @@ class Weights:
         if isinstance(cached, str):
             return Path(cached)
         return Path(self._fetch(self.commit(), name), name)
+
+    def _names(self, role: str | None) -> list[str]:
+        """The files of one form; none where the hub cannot be asked, or nobody wants to know."""
+        from huggingface_hub import constants
+
+        if role is None or constants.HF_HUB_OFFLINE or not hub_answers():
+            return []
+        repository = Repository(self.location, self.commit() or "")
+        with suppress(Exception):  # the fetch that follows has the sentences
+            return [f.name for f in repository.needed(subfolder=self.subfolder, role=role)]
+        return []
 
     def _order(self) -> tuple[str, str, str]:
         return self.location, self.subfolder or "", self.revision or ""
@@ -196,8 +222,8 @@ class Weights:
         except Exception as error:  # the HTTP client below has exceptions of its own
             raise UserError(
                 f"the weights {self.location!r} are not all on this machine and the hub cannot be"
-                f" reached ({type(error).__name__}): connect and run `hf download {self.location}`,"
-                " or name a folder"
+                f" reached ({type(error).__name__}): connect and run"
+                f" `hb-tta download {self.location}`, or name a folder"
             ) from error
 
 

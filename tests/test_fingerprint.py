@@ -301,12 +301,14 @@ def test_a_folder_of_that_name_goes_before_the_hub(
 def test_an_unknown_commit_without_a_network(cached: Path, damage: bytes) -> None:
     (cached / "refs" / "main").write_bytes(damage)
     for weights in (Weights("org/name"), Weights("org/other")):
-        with pytest.raises(UserError, match=f"{weights.location}.*hf download {weights.location}"):
+        with pytest.raises(
+            UserError, match=f"{weights.location}.*hb-tta download {weights.location}"
+        ):
             weights.fingerprint()
 
 
 def test_missing_files_without_a_network(cached: Path) -> None:
-    with pytest.raises(UserError, match="'org/name' are not all on this machine.*hf download"):
+    with pytest.raises(UserError, match="'org/name' are not all on this machine.*hb-tta download"):
         Weights("org/name", revision="v1").local_folder()
 
 

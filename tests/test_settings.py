@@ -146,10 +146,10 @@ def test_flags_say_the_same_as_augment_args():
 
 
 def test_the_demo_is_pockets_own(work, capsys):
-    line = ["demo", "--scenes", "1", "-n", "2", "--store", "kept", "--out", "page.html"]
+    line = ["demo", "--questions", "1", "-n", "2", "--store", "kept", "--out", "page.html"]
     methods = ["--method", "randaugment", "--augment_args", "magnitude=3"]
     assert main([*line, *methods]) == 0
-    assert "randaugment: 2 views of 1 scenes" in capsys.readouterr().err
+    assert "randaugment: 2 views for 1 questions" in capsys.readouterr().err
 
 
 # ── key=value, JSON, a file ──────────────────────────────────────────────────────────────────────
@@ -191,7 +191,7 @@ def test_json_and_a_file_say_the_same_as_key_value(tmp_path):
         ("seed=-1", "seed=-1 is out of range"),
         ("family=", "family='' names nothing"),
         ("family=sd3", "there is no family 'sd3'"),
-        ("dtype=int8", "dtype='int8' is not known: choose one of float32"),
+        ("dtype=int8", "dtype='int8' is not known: choose from float32"),
         ("device=gpu", "device='gpu' is no device"),
         ("cpu_offload=perhaps", "cpu_offload='perhaps' is neither true nor false"),
         ('{"describer": {"name": "x"}}', "is no describer: give a folder, a hub id, or its mllm"),

@@ -21,8 +21,8 @@ from accelerate import Accelerator
 
 from hb_tta.errors import UserError
 from hb_tta.locks import owned
+from hb_tta.lora import write_lora
 from hb_tta.training.checkpoints import restore_checkpoint, save_checkpoint
-from hb_tta.training.export import write_lora
 from hb_tta.training.frozen import freeze
 from hb_tta.training.prepare import Order
 from hb_tta.training.progress import Console, told
@@ -73,6 +73,7 @@ def _train(accelerator: Accelerator, settings: Settings, out: Path, quiet: bool)
     # ── Where it stopped ──
     step, skipped = restore_checkpoint(out, tuned.unet, tuned.optimizer)
     if main:
+        run.claim(settings, frozen.models)
         run.load_metrics(step)
         if step < settings.max_steps:
             start_trackers(accelerator, step)
@@ -107,10 +108,10 @@ def _train(accelerator: Accelerator, settings: Settings, out: Path, quiet: bool)
     # ── What remains ──
     if main and step == began:  # nothing was left to do: what lies there may be gone or junk
         write_lora(lora_of(settings, tuned.unet), out, "peft")
-    watch.draw_curve()
+    curve = watch.draw_curve()
     accelerator.wait_for_everyone()
     accelerator.end_training()
-    return summary(run, step, ended, skipped, frozen)
+    return summary(run, step, ended, skipped, frozen, curve)
 
 
 def _check_finite(skipped_in_a_row: int) -> None:

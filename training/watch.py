@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from hb_tta.lora import write_lora
 from hb_tta.training.evaluation import Held, evaluate
-from hb_tta.training.export import write_lora
 from hb_tta.training.frozen import Frozen, reward_names
-from hb_tta.training.pictures import write_curve, write_grid
+from hb_tta.training.pictures import write_curve
 from hb_tta.training.progress import Bar, Console, figures
 from hb_tta.training.recipes import Settings
 from hb_tta.training.run import RunFolder
+from hb_tta.training.sheet import SampleSheets
 from hb_tta.training.steps import Step
 from hb_tta.training.stopping import is_best
 from hb_tta.training.tuned import Tuned, lora_of
@@ -39,6 +40,8 @@ class Watch:
     ) -> None:
         self._settings, self._run, self._accelerator = settings, run, accelerator
         self._frozen, self._tuned, self._console = frozen, tuned, console
+        shown = frozen.prepared.held_out[:: accelerator.num_processes]  # the main process's
+        self._sheets = SampleSheets(run.folder / "samples", frozen.source, shown)
 
     def evaluate(self, step: int) -> None:
         """Samples the held-out contexts after a step, and keeps the LoRA if it is the best yet."""
@@ -63,9 +66,7 @@ class Watch:
         track = self._accelerator.log
         track({f"held_out/{n}": v for n, v in held.rewards.items()}, step=step)
         track({"held_out/diversity": held.diversity}, step=step)
-        shown = self._frozen.prepared.held_out[:: self._accelerator.num_processes]
-        path = self._run.folder / "samples" / f"step_{step:06d}.png"
-        write_grid(path, held.pictures, shown, f"step {step}")
+        self._sheets.write(step, held.pictures)
 
     def log(self, step: int, did: Step, skipped: int, started: float, bar: Bar) -> None:
         """A step's figures.
@@ -91,17 +92,25 @@ class Watch:
         )
         bar.update(row)
 
-    def draw_curve(self) -> None:
-        """The run's convergence, at its end."""
+    def draw_curve(self) -> Path | None:
+        """The run's convergence, at its end: where it was drawn."""
         if not self._accelerator.is_main_process:
-            return
+            return None
         path: Path = self._run.folder / "convergence.png"
-        if not write_curve(path, self._run.metrics, reward_names(self._settings)):
-            self._console.say("no convergence.png: pip install 'hb-tta[train]' for matplotlib")
+        if write_curve(path, self._run.metrics, reward_names(self._settings)):
+            return path
+        self._console.say(f"no {path.name}: pip install 'hb-tta[train]' for matplotlib")
+        path.unlink(missing_ok=True)  # of an earlier part of the run
+        return None
 
 
 def summary(
-    run: RunFolder, step: int, ended: str | None, skipped: int, frozen: Frozen
+    run: RunFolder,
+    step: int,
+    ended: str | None,
+    skipped: int,
+    frozen: Frozen,
+    curve: Path | None,
 ) -> dict[str, Any]:
     """What ``train`` returns."""
     evaluations = run.evaluations()
@@ -113,6 +122,7 @@ def summary(
         "first": evaluations[0] if evaluations else None,
         "last": evaluations[-1] if evaluations else None,
         "out": str(run.folder),
+        "curve": None if curve is None else str(curve),
     }
 
 

@@ -55,6 +55,9 @@ def reading(weights: Weights, what: str) -> Iterator[None]:
     except (OSError, ValueError, KeyError, RuntimeError, MemoryError, SafetensorError) as error:
         check_memory(error, f"the weights {weights.location!r}")
         reason = " ".join(str(error).split())
+        fetched = (
+            "" if weights.is_folder() else f" (`hb-tta download {weights.location}` fetches it)"
+        )
         raise UserError(
-            f"{weights.location!r} cannot be loaded as {what}: {reason[:300]}"
+            f"{weights.location!r} cannot be loaded as {what}{fetched}: {reason[:300]}"
         ) from error

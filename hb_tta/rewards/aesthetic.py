@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hb_tta.errors import UserError
 from hb_tta.reading import read_json
+from hb_tta.rewards.expected import picture_values
 from hb_tta.rewards.pixels import Normalize, resized
 from hb_tta.rewards.protocol import Targets
 from hb_tta.rewards.reading import reading
@@ -68,7 +69,7 @@ class Aesthetic(nn.Module):
             )
             pictures = CLIPImageProcessor.from_pretrained(source)
             head = _head(load_file(folder / "head.safetensors"))
-        return cls(tower, head, pictures.image_mean, pictures.image_std)
+        return cls(tower, head, *picture_values(pictures, tower.config.image_size, weights))
 
     def targets(self, images: Sequence[Image], descriptions: Sequence[str]) -> Targets:
         """Nothing: beauty alone counts."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hb_tta.errors import UserError
 from hb_tta.images import load_image
+from hb_tta.processors import complete
 from hb_tta.tta.combine import Combiner
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ def answer(
 
     Args:
         model: of ``AutoModelForImageTextToText``, on any device.
-        processor: its ``AutoProcessor``, with a chat template.
+        processor: its ``AutoProcessor``, with a chat template. What it leaves to the model is put
+            into it: see ``hb_tta.processors``.
         image: a Pillow image, a path or the bytes of an image file.
         question: the whole prompt, with an instruction on how to answer if there is to be one.
         views: images in the same forms, as an ``Augmenter`` gives them; none is a plain answer.
@@ -88,6 +90,7 @@ def answer(
 
     if not getattr(processor, "chat_template", None):
         raise UserError("the processor has no chat template: set processor.chat_template")
+    complete(processor, model.config)
     combiner = combine if isinstance(combine, Combiner) else Combiner(combine, real_weight)
     inputs = [_inputs(model, processor, load_image(view), question) for view in (image, *views)]
     settings = {"max_new_tokens": 128, **generate}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hb_tta.describe import Describer, DescriberSpec
 from hb_tta.device import default_device
 from hb_tta.errors import UserError
+from hb_tta.views.familiar import Familiar, FamiliarSpec
 
 if TYPE_CHECKING:
     from hb_tta.generators import Generator, GeneratorSpec
@@ -26,6 +27,7 @@ class Models:
     Args:
         generator: the method's spec.
         describer: ``None``: there is none.
+        familiar: by which an image is known that they are not for; ``None``: none is.
         device: "cpu", "cuda", "cuda:1", …; ``None``: a GPU if there is one.
         batch_size, cpu_offload: see ``GeneratorSpec.load``.
         keep_loaded: whether both stay on the device together; ``None``: where it has room.
@@ -43,6 +45,7 @@ class Models:
         generator: GeneratorSpec,
         describer: DescriberSpec | None,
         *,
+        familiar: FamiliarSpec | None = None,
         device: str | None = None,
         batch_size: int | None = None,
         cpu_offload: bool = False,
@@ -55,6 +58,7 @@ class Models:
         self._generator_spec, self._describer_spec = generator, describer
         self._load_options: dict[str, Any] = {"batch_size": batch_size, "cpu_offload": cpu_offload}
         self._keep_loaded = keep_loaded
+        self._familiar_spec = familiar
         self._generator: Generator | None = None
         self._describer: Describer | None = None
 
@@ -66,6 +70,11 @@ class Models:
             UserError: they are missing.
         """
         return None if self._describer_spec is None else self._json(self._describer_spec)
+
+    @cached_property
+    def familiar(self) -> Familiar | None:
+        """Tells which images the models are not for; ``None``: nobody knows."""
+        return None if self._familiar_spec is None else self._familiar_spec.load(self.device)
 
     @cached_property
     def fit(self) -> Fitter:

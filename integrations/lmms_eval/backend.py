@@ -21,7 +21,6 @@ from lmms_eval.api.instance import GenerationResult, unwrap_generation_output
 from lmms_eval.models.registry_v2 import ModelManifest, ModelRegistryV2
 from loguru import logger
 from PIL.Image import Image
-from tqdm import tqdm
 
 from hb_tta.disk import write_aside
 from hb_tta.errors import HbTtaWarning, UserError
@@ -36,6 +35,7 @@ from hb_tta.integrations.parking import Parking
 from hb_tta.integrations.settings import VOTE, AugmentSettings
 from hb_tta.integrations.sidecar import Sidecar
 from hb_tta.locks import owned
+from hb_tta.progress import progress
 from hb_tta.tta.vote import vote
 
 CHUNK = 512  # questions whose images are in memory at a time
@@ -203,7 +203,8 @@ class AugmentedBackend:
         for task in {request.task_name for request in requests} if self.hb_sidecar else ():
             self.hb_sidecar.begin(task)
         augmented = self._hb_augmented(requests)
-        with quiet(type(self)), tqdm(total=len(requests), desc=name, disable=self.rank != 0) as bar:
+        told = progress(name, "question", len(requests), shown=self.rank == 0)
+        with quiet(type(self)), told as bar:
             for questions, views in augmented:
                 for question in questions:
                     answers.append(self._hb_answer(question, views, answer, own))
@@ -255,7 +256,7 @@ class AugmentedBackend:
         questions = [Question.read(r, self.is_simple, self.task_dict) for r in requests]
         return questions, [context for question in questions for context in question.contexts]
 
-    def _hb_number(self) -> dict[str, int]:
+    def _hb_number(self) -> dict[str, Any]:
         return {"n": self.hb_settings.views.n, "seed": self.hb_settings.views.seed}
 
     def _hb_answer(
@@ -267,7 +268,7 @@ class AugmentedBackend:
         requests = [question.copy()]
         for view in zip(*(a.views for a in augmentations), strict=True):
             requests.append(question.copy(view))
-        whole, self.task_dict = self.task_dict, question.task_dict
+        whole, self.task_dict = self.task_dict, question.task_dict(self.task_dict)
         try:
             value, record = answer(requests, own)
         finally:
