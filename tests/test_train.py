@@ -155,6 +155,28 @@ def pocket_image():
     return next(pocket_mme("dev")).image
 
 
+def test_a_manifest_of_augment_trains_as_it_is(tmp_path, monkeypatch, capsys):
+    """From ten pictures, their questions and answers in a table to a LoRA, by two commands."""
+    monkeypatch.chdir(tmp_path)
+    lines = ["file,query,answer,description"]
+    for number, row in enumerate(Rows(PocketExamples()).read(0, 10)):
+        assert isinstance(row, Example)
+        row.context.image.save(f"{number}.png")
+        said = row.context.guidance, row.context.ground_truth, row.description
+        lines.append(",".join([f"{number}.png", *(f'"{text}"' for text in said)]))
+    Path("rows.csv").write_text("\n".join(lines) + "\n")
+    quick = ["--method", "randaugment", "-n", "1", "--store", "store"]
+    assert main(["augment", "rows.csv", *quick, "--out", "deep/out"]) == 0
+    small = ["num_inference_steps=2", "gradient_steps=1", "max_steps=1", "batch_size=4"]
+    small += ["micro_batch_size=4", "trackers=tensorboard", "sample_contexts=1"]
+    capsys.readouterr()
+    command = ["train", "--recipe", "pocket", "--data", "deep/out/manifest.jsonl", "--json"]
+    assert main([*command, "--out", "run", "--set", *small]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["step"], result["bad_records"]) == (1, 0)
+    assert (tmp_path / "run" / "adapter_model.safetensors").exists()
+
+
 def test_dry_run_needs_neither_weights_nor_data(capsys):
     command = ["train", "--recipe", "paper-vqa", "--data", "nowhere.jsonl", "--dry-run", "--json"]
     assert main(command) == 0
