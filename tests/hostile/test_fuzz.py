@@ -86,7 +86,7 @@ def act(value):
     if len(before) == 3:
         os.kill(os.getpid(), 9)
 
-part = Part("sleepy", 8, st.integers(0, 99), lambda v, folder: Trial(lambda: act(v)), seconds=0.5)
+part = Part("sleepy", 8, st.integers(0, 99), lambda v, folder: Trial(lambda: act(v)), seconds=1.5)
 command.parts = lambda: {"sleepy": part}
 command.LINE = [sys.executable, __file__]
 sys.exit(command.main())
