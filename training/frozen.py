@@ -33,12 +33,14 @@ class Frozen:
         generator: without its encoders, which have had their say.
         judges: on the device.
         prepared: the samples, as the encoders and the judges see them.
+        source: where their pictures are.
         models: fingerprints of what the run trains on and with.
     """
 
     generator: HummingbirdGenerator
     judges: list[Judge]
     prepared: Prepared
+    source: Source
     models: dict[str, Any]
 
 
@@ -62,7 +64,7 @@ def freeze(
     judges = _judges(settings, family, accelerator.device)
     prepared = _encode(settings, family, source, described, generator, judges, accelerator, console)
     _drop_encoders(generator)
-    return Frozen(generator, judges, prepared, models)
+    return Frozen(generator, judges, prepared, source, models)
 
 
 def family_of(settings: Settings) -> Family:

@@ -9,13 +9,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from hb_tta.report import cells
-from hb_tta.report.cells import Cell, Table, columns_of, spelled_out, written
+from hb_tta.report.cells import Cell, Column, Table, columns_of, spelled_out, written
 from hb_tta.report.document import visible
 
 WIDTH = 100
 """Characters a line where the terminal's width is not known, as in a pipe."""
 
+PAGE, PHONE = 1216, 334
+"""Pixels that a table may take of a page in a window of 1,300, and of one on a phone."""
+
 _GAP = "  "
+_LETTER, _SMALL_LETTER, _PADDING = 7.8, 5.9, 14  # pixels, by page.css
 
 Row = Sequence[str]
 
@@ -136,10 +140,31 @@ def html(table: Table) -> str:
     rows = "\n".join(_html_row(row, table) for row in table.rows)
     notes = "".join(f"<p>{visible(note)}</p>" for note in table.notes)
     return (
-        f'{title}<div class="wide"><table><thead>{_html_head(table)}</thead>\n'
+        f'{title}<div class="{_fit(table)}"><table><thead>{_html_head(table)}</thead>\n'
         f"<tbody>{rows}</tbody></table></div>\n"
         + (f'<div class="notes">{notes}</div>\n' if notes else "")
     )
+
+
+def _fit(table: Table) -> str:
+    """The classes of a table's frame: how narrow a window has its rows as blocks."""
+    needed = _pixels(table)
+    return "wide" + " roomy" * (needed > PHONE) + " stacked" * (needed > PAGE)
+
+
+def _pixels(table: Table) -> float:
+    """About how wide the table is with its columns side by side."""
+    columns = zip(columns_of(table), *table.rows, strict=True)
+    return sum(_PADDING + max(map(_breadth, column)) for column in columns)
+
+
+def _breadth(value: Cell | Column | str) -> float:
+    """About how wide a cell is, in pixels: of its longest line, or of a name's longest word."""
+    if isinstance(value, Column | str):
+        text = value.name if isinstance(value, Column) else value
+        return _LETTER * max(map(_length, text.split()), default=0)
+    lines = (cells.figure(value.estimate, value.kind), cells.interval(value), value.note)
+    return _SMALL_LETTER * max(map(_length, lines))
 
 
 def _html_head(table: Table) -> str:
@@ -164,11 +189,14 @@ def _html_row(row: Sequence[Cell | str], table: Table) -> str:
     shown = []
     for place, (value, column) in enumerate(zip(row, columns, strict=True)):
         if place < table.heads:
-            shown.append(f"<th scope=row>{visible(written(value))}</th>")
+            name, *rest = visible(written(value)).split("\n")
+            small = f"<small>{'<br>'.join(rest)}</small>" if rest else ""
+            shown.append(f"<th scope=row>{name}{small}</th>")
             continue
         begins = column.group and column.group != columns[place - 1].group
         shown.append(
-            f"<td{' class=first' if begins else ''}{_hint(value)}>{_html_cell(value)}</td>"
+            f"<td{' class=first' if begins else ''}{_hint(value)} "
+            f'data-column="{visible(column.label)}">{_html_cell(value)}</td>'
         )
     return f"<tr>{''.join(shown)}</tr>"
 
@@ -181,13 +209,12 @@ def _html_cell(value: Cell | str) -> str:
     if ends := cells.interval(value):
         lines.append(f"<small>{ends}</small>")
     if value.test is not None and value.change is not None:
-        way = "up" if value.change > 0 else "down" if value.change < 0 else "same"
         sure = " sure" if value.test.p_value < cells.CLEAR else ""
-        told = "" if value.test.difference is None else f"{cells.change(value)}<br>"
+        told = "" if value.test.difference is None else f"{cells.change(value)} <br>"
         p = visible(cells.p_value(value.test.p_value))
-        lines.append(f'<small class="{way}{sure}">{told}{p}</small>')
+        lines.append(f'<small class="{value.way}{sure}">{told}{p}</small>')
     if value.note:
-        lines.append(f"<small>{visible(value.note)}</small>")
+        lines.append(f"<small>{visible(value.note)}</small>".replace("\n", "<br>"))
     return "".join(lines)
 
 
