@@ -131,8 +131,10 @@ def _check_sheets(folder: Path) -> None:
     """The reference, and beside each of the step's pictures the untuned one of the same noise."""
     first, last = (Image.open(folder / f"step_{step:06d}.png") for step in (0, 2))
     source = open_source("pocket", None)
+    assert source is not None
     for row in range(2):  # as many as are held out
         (example,) = source.read(row, row + 1)
+        assert isinstance(example, Example)
         real, *drawn = cells_of(last, row, 5)
         assert real == enlarged(example.context.image)
         assert drawn[0::2] == cells_of(first, row, 3)[1:], "untuned, as at the beginning"
