@@ -112,7 +112,7 @@ def _train_both(
         if not full:
             top, left = draws.numpy.integers(0, 33, 2)
             pixels = pixels[:, :, top : top + 32, left : left + 32]
-        with torch.autocast(run.device, torch.bfloat16):  # 1.4 times as fast on a CPU
+        with run.low_precision():
             mean, logvar = vae.encode(pixels).latent_dist.parameters.float().chunk(2, dim=1)
             logvar = logvar.clamp(-30, 20)
             noise = draws.normal(*mean.shape, device=run.device)
@@ -192,7 +192,9 @@ def train_decoder(run: RecipeRun) -> AutoencoderKL:
         with torch.no_grad():
             latents = encode(vae, pixels)
         noise = draws.normal(*latents.shape, device=run.device)
-        return _reconstruction(vae.decode(latents + LATENT_NOISE * noise).sample, pixels)
+        with run.low_precision():
+            decoded = vae.decode(latents + LATENT_NOISE * noise).sample
+        return _reconstruction(decoded.float(), pixels, by_contrast=True)
 
     optimize(
         run, "vae_decoder", {"vae": vae}, loss, steps=run.steps(DECODER_STEPS), lr=1e-3, ema=0.995,
