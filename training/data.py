@@ -17,12 +17,15 @@ from hb_tta.datasets.hub import gqa, vqav2
 from hb_tta.datasets.imagenet import imagenet_examples
 from hb_tta.datasets.jsonl import JsonlExamples
 from hb_tta.datasets.pocket import PocketExamples
+from hb_tta.datasets.pocket_training import PocketHoiExamples, PocketObjectExamples
 from hb_tta.datasets.samples import Example, Examples
 from hb_tta.errors import UserError
 from hb_tta.images import load_image
 
 LAYOUTS: dict[str, Callable[[Path | None], Examples]] = {
     "pocket": PocketExamples,
+    "pocket-hoi": PocketHoiExamples,
+    "pocket-object": PocketObjectExamples,
     "vqav2": vqav2,
     "gqa": gqa,
     "bongard-hoi": BongardExamples,

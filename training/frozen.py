@@ -30,12 +30,14 @@ class Frozen:
 
     Attributes:
         generator: without its encoders, which have had their say.
-        judges: on the device.
+        judges: whose rewards are followed, on the device.
+        watching: these and the held-out judge.
         prepared: the samples, as the encoders and the judges see them.
     """
 
     generator: HummingbirdGenerator
     judges: list[Judge]
+    watching: list[Judge]
     prepared: Prepared
 
 
@@ -54,10 +56,13 @@ def freeze(
         run.check_settings(settings, _fingerprints(settings, family, source))
     described = _describe(settings, family, source, run, accelerator, console)
     generator = load_generator(settings, family, accelerator.device)
-    judges = _judges(settings, family, accelerator.device)
-    prepared = _encode(settings, family, source, described, generator, judges, accelerator, console)
+    watching = _judges(settings, family, accelerator.device)
+    prepared = _encode(
+        settings, family, source, described, generator, watching, accelerator, console
+    )
     _drop_encoders(generator)
-    return Frozen(generator, judges, prepared)
+    followed = [judge for judge in watching if set(judge.names) & set(followed_names(settings))]
+    return Frozen(generator, followed, watching, prepared)
 
 
 def family_of(settings: Settings) -> Family:
@@ -84,11 +89,16 @@ def load_generator(settings: Settings, family: Family, device: torch.device) -> 
     return generator
 
 
-def reward_names(settings: Settings) -> list[str]:
-    """Those that are followed; of the control, the paper's two are watched."""
+def followed_names(settings: Settings) -> list[str]:
+    """The rewards that are followed; of the control, the paper's two are watched."""
     if settings.objective == "rewards":
         return list(settings.rewards)
     return ["global", "fine_grained"]
+
+
+def reward_names(settings: Settings) -> list[str]:
+    """Those that are followed, then the held-out judge's."""
+    return followed_names(settings) + ([] if settings.judge is None else [settings.judge])
 
 
 def _judges(settings: Settings, family: Family, device: torch.device) -> list[Judge]:

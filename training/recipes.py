@@ -47,6 +47,9 @@ class Settings:
     rewards: Mapping[str, float] = field(
         default_factory=lambda: {"global": 1.0, "fine_grained": 0.1}
     )
+    # A reward that is not followed: it says which LoRA is best and when to stop; None: those that
+    # are followed
+    judge: str | None = None
     # β of β·(squared distance to the untuned generator's predictions): holds what no reward asks
     # for, such as a background that the description does not name
     drift_weight: float = 0.0
@@ -152,6 +155,11 @@ def _check(s: Settings) -> None:
         raise UserError(f"drift_weight={s.drift_weight} is out of range: use 0 or more")
     if not 0 <= s.lora_dropout < 1:
         raise UserError(f"lora_dropout={s.lora_dropout} is no probability below 1")
+    if s.judge in s.rewards:
+        raise UserError(
+            f"judge={s.judge} is a reward that is followed, which tells nothing of what it is "
+            "fooled by: name another"
+        )
     if s.objective == "rewards" and not any(s.rewards.values()):
         raise UserError("all rewards have the weight 0: give one, as in --set rewards.global=1")
 
@@ -166,6 +174,8 @@ def pocket() -> Settings:
         data="pocket",
         samples=4096,
         held_out=64,
+        judge="clip_text",
+        patience=3,
         # All measured (docs/LOG.md). Single samples have a hundred times the usual gradient: a step
         # would follow them alone without max_sample_gradient. Things are placed in early steps, and
         # counting needs those. Sampling in 12 steps, judged in 25: twice the samples a minute.
@@ -184,6 +194,16 @@ def pocket() -> Settings:
         evaluate_steps=50,
         memory="none",
     )
+
+
+def pocket_hoi() -> Settings:
+    """As ``pocket``, for ``pocket_hoi``: relations of the agent to one thing."""
+    return replace(pocket(), data="pocket-hoi")
+
+
+def pocket_object() -> Settings:
+    """As ``pocket``, for ``pocket_objects``: one coloured shape."""
+    return replace(pocket(), data="pocket-object")
 
 
 def _paper(data: str, samples: int | None) -> Settings:
@@ -230,6 +250,8 @@ def released() -> Settings:
 
 RECIPES: dict[str, Callable[[], Settings]] = {
     "pocket": pocket,
+    "pocket-hoi": pocket_hoi,
+    "pocket-object": pocket_object,
     "paper-vqa": paper_vqa,
     "paper-hoi": paper_hoi,
     "paper-object": paper_object,

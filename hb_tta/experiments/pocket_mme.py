@@ -53,11 +53,13 @@ COMPARISONS = (
     (UNDER_TEST, "i2t2i"),
     (UNDER_TEST, "randaugment"),
     (UNDER_TEST, "text"),
+    (UNDER_TEST, "words"),
     (UNDER_TEST, "other"),
     (UNDER_TEST, "jitter"),
     (UNDER_TEST, "box filter"),
     ("perfect judge", UNDER_TEST),
     ("ceiling", UNDER_TEST),
+    ("ceiling", "words"),
     ("ceiling", "jitter"),
     ("ceiling", "box filter"),
 )
