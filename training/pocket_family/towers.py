@@ -36,7 +36,7 @@ from hb_tta.training.pocket_family.run import RecipeRun, dev_scenes, training_sc
 
 WIDTH = 128
 WORN = 0.35  # the share of worn pictures
-STEPS, GO_ON_STEPS, LONGER_STEPS = 2400, 1300, 2000
+STEPS, GO_ON_STEPS, LONGER_STEPS = 2400, 1300, 1200
 # What a tower is asked: of the whole picture, and of every patch.
 SIGHT = HEADS | BEARING_HEADS
 PATCH_SIGHT = DENSE_HEADS | PATCH_HEADS | PATCH_BEARING_HEADS

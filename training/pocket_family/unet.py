@@ -33,7 +33,7 @@ from hb_tta.training.pocket_family.run import RecipeRun, Scenes, training_scenes
 from hb_tta.training.pocket_family.text import image_embeds, tokenize
 from hb_tta.training.pocket_family.vae import encode
 
-STEPS = 16_000
+STEPS = 14_000
 FIRST_SHARE = 0.45  # of the training, where it starts from nothing
 CAPTIONS = 4  # of each scene, in drawn forms
 BATCH = 64
