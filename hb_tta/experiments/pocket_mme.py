@@ -266,9 +266,9 @@ def comparisons(
 
 
 def comparison_table(tests: list[tuple[dict[str, str], PairedTest]]) -> Table:
-    """A row a pair of arms and a category or part, with the difference that the sample could have shown.
+    """A row a pair of arms and a category or part, with what the sample could have shown.
 
-    That is in points, at power 0.8.
+    That is a difference in points, at power 0.8.
     """
     rows: list[list[Cell | str]] = [
         [
