@@ -204,8 +204,9 @@ def test_what_lags_is_asked_more_often():
     curriculum.pass_on([0.8] * (len(CATEGORIES) - 2) + [0.4, 0.9])
     firsts = Counter(curriculum.order(rng)[0] for _ in range(1000))
     assert CATEGORIES[-1] not in firsts  # passed
-    share = 0.6 / (0.6 + 0.2 * (len(CATEGORIES) - 2))
+    share = 0.6**2 / (0.6**2 + 0.2**2 * (len(CATEGORIES) - 2))
     assert abs(firsts[CATEGORIES[-2]] / 1000 - share) < 0.06
+    assert curriculum.open_share(CATEGORIES[-2]) > curriculum.open_share(CATEGORIES[0])
 
 
 def test_with_nothing_to_ask_descriptions_are_practised():
