@@ -13,18 +13,18 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from os import PathLike
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from hb_tta.context import (
+    MOST_VIEWS,
     DescribedContext,
     MultimodalContext,
     check_task,
     evaluation_context,
-    evaluation_contexts,
 )
 from hb_tta.describe import DescriberSpec
 from hb_tta.device import default_device, default_dtype
@@ -33,7 +33,8 @@ from hb_tta.families import Family, get_family
 from hb_tta.generators import ALIASES, DEFAULT, Default, build_spec, get_method, used_settings
 from hb_tta.images import PixelDigests, load_image
 from hb_tta.store import MemoryStore, Store
-from hb_tta.views.make import SHORTENED, WORDLESS, Stored, ViewMaker, bar
+from hb_tta.views.familiar import FamiliarSpec
+from hb_tta.views.make import SHORTENED, WORDLESS, Stored, ViewMaker, bar, numbered
 from hb_tta.views.models import Models
 from hb_tta.views.plan import FIRST_WINDOW, PlannedContext, PlannedViews, Planner, windows
 from hb_tta.weights import Weights, as_weights
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from hb_tta.generators import GeneratorSpec
 
 Source = str | PathLike[str] | Weights
+OnFailure = Callable[[int, UserError], object]
 
 OFFERED = ("base", "image_encoder", "lora", "num_inference_steps", "guidance_scale")
 """Settings that many methods have: of one that has no use for them a warning says so."""
@@ -89,6 +91,7 @@ class Augmenter:
     Args:
         generator: the spec of the method, from ``get_method(name)``.
         describer: who writes the descriptions; ``None``: every context must come with one.
+        familiar: by which an image is known that these models are not for; ``None``: nobody warns.
         store: a ``Store`` or its folder; ``None``: the default one; ``False``: keep nothing
             after the call.
         task: of ``augmenter(image, question)``; the contexts of ``augment`` have their own.
@@ -97,6 +100,10 @@ class Augmenter:
         cpu_offload: keep each part of the pipeline on the GPU only while it works.
         keep_loaded: whether describer and generator stay on the device together; ``None``: on a
             CPU and on a GPU of 40 GiB or more (LLaVA 7B and SDXL in bf16 with room to work).
+        deterministic: make each view by itself, on one thread, so that its bytes depend on nothing
+            else (on one kind of device, with one version of torch). Slower; such views are kept
+            apart from the others. Otherwise views made together with others, or on another
+            number of threads, may differ by rounding.
     """
 
     def __init__(
@@ -104,12 +111,14 @@ class Augmenter:
         generator: GeneratorSpec,
         describer: DescriberSpec | None = None,
         *,
+        familiar: FamiliarSpec | None = None,
         store: Store | str | PathLike[str] | bool | None = None,
         task: str = "vqa",
         device: str | None = None,
         batch_size: int | None = None,
         cpu_offload: bool = False,
         keep_loaded: bool | None = None,
+        deterministic: bool = False,
     ) -> None:
         check_task(task)
         if batch_size is not None and batch_size < 1:
@@ -122,10 +131,12 @@ class Augmenter:
         self._models = Models(
             generator,
             self.describer_spec,
+            familiar=familiar,
             device=device,
-            batch_size=batch_size,
+            batch_size=1 if deterministic else batch_size,
             cpu_offload=cpu_offload,
             keep_loaded=keep_loaded,
+            deterministic=deterministic,
         )
 
     @classmethod
@@ -142,6 +153,7 @@ class Augmenter:
         batch_size: int | None = None,
         cpu_offload: bool = False,
         keep_loaded: bool | None = None,
+        deterministic: bool = False,
         **settings: Any,
     ) -> Augmenter:
         """An augmenter from a method's name and a family of models. Loads no model yet.
@@ -153,7 +165,7 @@ class Augmenter:
                 come with its description; a ``DescriberSpec`` sets the description's length too.
             dtype: "float32", "bfloat16" or "float16"; ``None``: float32 on a CPU, bfloat16 on a
                 GPU.
-            device, store, task, batch_size, cpu_offload, keep_loaded: see the class.
+            device, store, task, batch_size, cpu_offload, keep_loaded, deterministic: see the class.
             settings: the method's own, by the names of its spec's fields (`hb-tta list` tells
                 them): ``lora=None`` for the untuned generator, ``base=`` a folder or hub id,
                 ``steps=``, ``guidance=``, ``magnitude=``, …
@@ -175,16 +187,27 @@ class Augmenter:
                 HbTtaWarning,
                 stacklevel=2,
             )
+        written_by = _describer_spec(describer, models, dtype) if spec.needs_description else None
         return cls(
             spec,
-            _describer_spec(describer, models, dtype) if spec.needs_description else None,
+            written_by,
+            familiar=_familiar(models, spec, written_by),
             store=store,
             task=task,
             device=device,
             batch_size=batch_size,
             cpu_offload=cpu_offload,
             keep_loaded=keep_loaded,
+            deterministic=deterministic,
         )
+
+    def __repr__(self) -> str:
+        spec: Any = self.generator_spec
+        told = {one.name: getattr(spec, one.name) for one in fields(spec)}
+        told |= {"describer": self.describer_spec and self.describer_spec.mllm, "task": self.task}
+        told |= {"device": self._models.device, "store": self.store and str(self.store.root)}
+        named = (f"{name}={_short(value)}" for name, value in told.items() if value is not None)
+        return f"<Augmenter {spec.method}: {', '.join(named)}>"
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -222,7 +245,13 @@ class Augmenter:
         return list(self.iter_augment(contexts, n, seed, progress=progress))
 
     def iter_augment(
-        self, contexts: Iterable[Any], n: int = 4, seed: int = 0, *, progress: bool | None = None
+        self,
+        contexts: Iterable[Any],
+        n: int = 4,
+        seed: int = 0,
+        *,
+        progress: bool | None = None,
+        on_failure: OnFailure | None = None,
     ) -> Iterator[Augmentation]:
         """Views of many contexts, each handed out as soon as its views are there.
 
@@ -231,22 +260,25 @@ class Augmenter:
         not made.
 
         Args:
-            contexts: ``MultimodalContext``s, or ``DescribedContext``s (a plain (image,
-                description) pair will do) to say what the generator is told. Images as in
-                ``__call__``; of paths only those in work are in memory. A sequence is checked
-                before anything is made, another iterable as it is read.
+            contexts: ``MultimodalContext``s, or ``DescribedContext``s to say what the generator is
+                told. Images as in ``__call__``; of paths only those in work are in memory. A
+                sequence is checked before anything is made, another iterable as it is read.
             n: views a context, at least 1.
             seed: view ``i`` of every context uses ``seed + i``; at least 0.
-            progress: show progress bars; ``None``: where there is much to do, in a terminal.
+            progress: tell how far it is, in a terminal by bars, elsewhere by a line every half
+                minute; ``None``: where there is much to do.
+            on_failure: told the number of a context that alone is at fault, and why: its image
+                cannot be read, or a model refuses it. The others go on. ``None``: it is raised.
 
         Returns:
-            One ``Augmentation`` a context, in order.
+            One ``Augmentation`` a context, in order; none of those that failed.
 
         Raises:
             UserError: an image cannot be read, a context carries its ground truth, a model cannot
                 be loaded, the store cannot be written.
         """
-        return self._handed_out(_checked(contexts), _seeds(n, seed), progress)
+        fail = on_failure or _raise
+        return self._handed_out(_checked(contexts), _seeds(n, seed), progress, fail)
 
     def make(
         self, contexts: Sequence[Any], n: int = 4, seed: int = 0, *, progress: bool | None = None
@@ -258,7 +290,7 @@ class Augmenter:
         if self.store is None:
             raise UserError("an augmenter with store=False keeps nothing: give it a store")
         maker = self._maker(self.store, progress)
-        for plans in self._planned(_checked(contexts), _seeds(n, seed), maker, progress):
+        for plans in self._planned(_checked(contexts), _seeds(n, seed), maker, progress, _raise):
             maker.make(plans)
 
     def view_keys(
@@ -286,12 +318,19 @@ class Augmenter:
         self._models.unload()
 
     def _handed_out(
-        self, contexts: Iterable[DescribedContext], seeds: range, progress: bool | None
+        self,
+        contexts: Iterable[DescribedContext],
+        seeds: range,
+        progress: bool | None,
+        fail: OnFailure,
     ) -> Iterator[Augmentation]:
         maker = self._maker(self._store(), progress)
-        for plans in self._planned(contexts, seeds, maker, progress):
+        for plans in self._planned(contexts, seeds, maker, progress, fail):
             for plan, stored in maker.views(plans):
-                yield self._augmentation(plan, stored)
+                if isinstance(stored, UserError):
+                    fail(plan.context.number, stored)
+                else:
+                    yield self._augmentation(plan, stored)
 
     def _planned(
         self,
@@ -299,6 +338,7 @@ class Augmenter:
         seeds: range,
         maker: ViewMaker,
         progress: bool | None,
+        fail: OnFailure,
     ) -> Iterator[list[PlannedViews]]:
         """A window after the other, its descriptions written."""
         digests = PixelDigests()
@@ -309,10 +349,22 @@ class Augmenter:
                 for window in windows(enumerate(contexts)):
                     planned = []
                     for number, context in window:
-                        planned.append(planner.context(context, number))
+                        try:
+                            digest = digests.of(context.image)
+                        except UserError as error:
+                            fail(number, error)
+                        else:
+                            planned.append(planner.context(context, number, digest))
                         shown.update()
                     texts = maker.descriptions(planned)
-                    yield [planner.views(each, _told(each, texts), seeds) for each in planned]
+                    plans = []
+                    for each in planned:
+                        refused = maker.refused.get(each.description_key or "")
+                        if refused is None:
+                            plans.append(planner.views(each, _told(each, texts), seeds))
+                        else:
+                            fail(each.number, refused)
+                    yield plans
         finally:
             digests.save()
 
@@ -330,6 +382,8 @@ class Augmenter:
         meta = stored[0][1]
         written = plan.context.description_key is not None
         notes = list(plan.context.warnings)
+        if "unlike" in meta:
+            notes.append(meta["unlike"])
         if meta.get("shortened"):
             notes.append(SHORTENED)
         if written and not plan.description:
@@ -347,11 +401,22 @@ class Augmenter:
         )
 
 
+def _raise(number: int, error: UserError) -> None:
+    raise numbered(number, error) from error
+
+
 def _checked(contexts: Iterable[Any]) -> Iterable[DescribedContext]:
     """Contexts without a place for a ground truth; a sequence is looked through at once."""
-    if isinstance(contexts, Sequence):
-        return evaluation_contexts(contexts)
-    return (evaluation_context(context, number) for number, context in enumerate(contexts))
+    each = (evaluation_context(it, number, pairs=False) for number, it in enumerate(contexts))
+    return list(each) if isinstance(contexts, Sequence) else each
+
+
+def _short(value: Any) -> str:
+    """A setting in a line."""
+    if isinstance(value, Weights):
+        inside = f"/{value.subfolder}" if value.subfolder else ""
+        return repr(value.location + inside)
+    return repr(value)
 
 
 def _told(context: PlannedContext, texts: Mapping[str, str]) -> str | None:
@@ -362,8 +427,8 @@ def _told(context: PlannedContext, texts: Mapping[str, str]) -> str | None:
 def _seeds(n: SupportsIndex, seed: SupportsIndex) -> range:
     """The views' seeds, checked."""
     number, first = _whole("n", n), _whole("seed", seed)
-    if number < 1:
-        raise UserError(f"n={number} views are none: use 1 or more")
+    if not 1 <= number <= MOST_VIEWS:
+        raise UserError(f"n={number} is no number of views: use 1 to {MOST_VIEWS}")
     if not 0 <= first <= 2**63 - number:
         raise UserError(f"seed={first} is out of range: use 0 to 2**63 - n")
     return range(first, first + number)
@@ -384,6 +449,17 @@ def _open(store: Store | str | PathLike[str] | bool | None) -> Store | None:
     if store is None or store is True:
         return Store()
     return store if isinstance(store, Store) else Store(store)
+
+
+def _familiar(
+    family: Family, spec: GeneratorSpec, describer: DescriberSpec | None
+) -> FamiliarSpec | None:
+    """What knows the family's images, where a model of the family is to see them."""
+    own = {family.roles.get(role) for role in ("generator", "mllm")} - {None}
+    used = {getattr(spec, name) for name in spec.roles} | {describer and describer.mllm}
+    if "statistics" not in family.roles or own.isdisjoint(used):
+        return None
+    return FamiliarSpec(family.roles["statistics"], family.weights("image_encoder"))
 
 
 def _describer_spec(

@@ -15,7 +15,6 @@ Importing this module imports no torch.
 from __future__ import annotations
 
 import argparse
-import difflib
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -27,7 +26,7 @@ from hb_tta import spelling
 from hb_tta.augment import OFFERED, Augmenter
 from hb_tta.describe import DescriberSpec
 from hb_tta.device import DTYPES
-from hb_tta.errors import UserError
+from hb_tta.errors import UserError, meant
 from hb_tta.families import Family, get_family, list_families
 from hb_tta.generators import DEFAULT, Default, get_method, list_methods
 from hb_tta.generators.fields import ALIASES, Setting, method_settings
@@ -91,6 +90,10 @@ _DESCRIBER = "the MLLM that writes the descriptions (default: the family's)"
 _DTYPE = f"numbers to compute with, {', '.join(DTYPES)} (default: what suits the device)"
 _BATCH = "views made at once (default: what suits the device)"
 _OFFLOAD = "keep on the GPU only what works just now: slower, for small GPUs"
+_DETERMINISTIC = (
+    "make each view by itself, on one thread, so that its bytes never differ: slower; otherwise "
+    "views may differ by rounding with what they are made beside"
+)
 _DEVICE = "where the models run, such as cpu or cuda:1 (default: a GPU if any)"
 _STORE = "where views are kept (default: $HB_TTA_STORE or ~/.cache/hb_tta/store)"
 
@@ -108,7 +111,9 @@ class ViewSettings:
         describer: who writes the descriptions: a folder, a hub id or a ``DescriberSpec``;
             ``DEFAULT``: the family's; ``None``: nobody.
         dtype: of describer and generator; ``None``: float32 on a CPU, bfloat16 on a GPU.
-        batch_size, cpu_offload, device, store: see ``Augmenter``. No view depends on them.
+        batch_size, cpu_offload, device, store: see ``Augmenter``. No view depends on them, up to
+            rounding.
+        deterministic: nor in their last bit; see ``Augmenter``.
 
     Raises:
         UserError: a name is unknown, or a value is not of its kind.
@@ -120,7 +125,7 @@ class ViewSettings:
         "sdxl", spelling.named, "--family", "NAME", _FAMILY, in_spec=True
     )
     n: int = _option(
-        4, spelling.positive, "-n", "N", "generated views of an image (default: 4)", also="views"
+        4, spelling.views, "-n", "N", "generated views of an image (default: 4)", also="views"
     )
     seed: int = _option(0, spelling.whole, "--seed", "SEED", _SEED)
     describer: str | PathLike[str] | Weights | DescriberSpec | Default | None = _option(
@@ -132,6 +137,9 @@ class ViewSettings:
     )
     cpu_offload: bool = _option(
         False, spelling.yes_or_no, "--cpu-offload", None, _OFFLOAD, running=True
+    )
+    deterministic: bool = _option(
+        False, spelling.yes_or_no, "--deterministic", None, _DETERMINISTIC, in_spec=True
     )
     device: str | None = _option(None, spelling.device, "--device", "DEVICE", _DEVICE, running=True)
     store: Store | str | PathLike[str] | bool | None = _option(
@@ -245,6 +253,7 @@ class ViewSettings:
             device=self.device or device,
             batch_size=self.batch_size,
             cpu_offload=self.cpu_offload,
+            deterministic=self.deterministic,
             store=self.store if store is None else store,
             task=task,
             keep_loaded=keep_loaded,
@@ -329,9 +338,9 @@ def read_option(name: str, value: Any) -> Any:
 
 
 def _unknown(key: str, method: str, choices: list[str]) -> str:
-    close = difflib.get_close_matches(key, [*choices, *SYNONYMS], n=1)
-    meant = f", did you mean {SYNONYMS.get(close[0], close[0])}=?" if close else ":"
-    return f"{key}= in {ARGS} is not known to {method}{meant} choose from {', '.join(choices)}"
+    close = meant(key, [*choices, *SYNONYMS])
+    hint = f", did you mean {SYNONYMS.get(close, close)}=?" if close else ":"
+    return f"{key}= in {ARGS} is not known to {method}{hint} choose from {', '.join(choices)}"
 
 
 # ── Plain JSON and back ──────────────────────────────────────────────────────────────────────────

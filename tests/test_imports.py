@@ -12,12 +12,12 @@ ROOT = Path(__file__).parents[1]
 
 # From the ground up: a part imports parts of the lines above its own, and none beside it.
 LAYERS = (
-    ("errors",),
-    ("disk",),
-    ("file_index",),
-    ("context", "images", "metrics"),
-    ("device", "weights"),
-    ("families", "plugins", "spelling"),
+    ("errors", "progress", "reading"),
+    ("disk", "network", "device"),
+    ("file_index", "locks"),
+    ("context", "images", "metrics", "processors", "hub_files"),
+    ("weights",),
+    ("families", "lora", "plugins", "spelling"),
     ("describe", "generators", "pocket", "rewards", "store", "tta"),
     ("datasets", "views"),
     ("augment",),

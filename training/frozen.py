@@ -16,7 +16,8 @@ from hb_tta.families import Family, get_family
 from hb_tta.generators.hummingbird import HummingbirdGenerator, HummingbirdSpec
 from hb_tta.rewards import Judge, get_reward, load_rewards
 from hb_tta.store import content_key
-from hb_tta.training.data import Source, open_source
+from hb_tta.training.data import Source, columns_of, open_source
+from hb_tta.training.fitting import check_generator
 from hb_tta.training.prepare import Prepared, Share, describe_all, description_key, encode_all
 from hb_tta.training.progress import Console
 from hb_tta.training.recipes import Settings
@@ -33,12 +34,14 @@ class Frozen:
         judges: whose rewards are followed, on the device.
         watching: these and the held-out judge.
         prepared: the samples, as the encoders and the judges see them.
+        models: fingerprints of what the run trains on and with.
     """
 
     generator: HummingbirdGenerator
     judges: list[Judge]
     watching: list[Judge]
     prepared: Prepared
+    models: dict[str, Any]
 
 
 def freeze(
@@ -50,10 +53,12 @@ def freeze(
         UserError: the data or the weights cannot be used, or the folder holds another run.
     """
     family = family_of(settings)
-    source = open_source(settings.data, settings.data_format)
+    check_generator(settings, family.weights("generator"))
+    source = open_source(settings.data, settings.data_format, columns=columns_of(settings))
     assert source is not None
+    models = _fingerprints(settings, family, source)
     if accelerator.is_main_process:
-        run.check_settings(settings, _fingerprints(settings, family, source))
+        run.check_settings(settings, models)
     described = _describe(settings, family, source, run, accelerator, console)
     generator = load_generator(settings, family, accelerator.device)
     watching = _judges(settings, family, accelerator.device)
@@ -62,7 +67,7 @@ def freeze(
     )
     _drop_encoders(generator)
     followed = [judge for judge in watching if set(judge.names) & set(followed_names(settings))]
-    return Frozen(generator, followed, watching, prepared)
+    return Frozen(generator, followed, watching, prepared, models)
 
 
 def family_of(settings: Settings) -> Family:
@@ -86,7 +91,14 @@ def load_generator(settings: Settings, family: Family, device: torch.device) -> 
     for model in (generator.pipe.unet, generator.pipe.vae):
         model.requires_grad_(False).eval()
     generator.pipe.vae.disable_slicing()  # the decoder sees one micro-batch at a time
+    _upcast(generator.pipe.vae)
     return generator
+
+
+def _upcast(vae: Any) -> None:
+    """SDXL's VAE overflows in float16; the stock pipeline decodes with it in float32 then."""
+    if vae.dtype == torch.float16 and vae.config.force_upcast:
+        vae.to(torch.float32)
 
 
 def followed_names(settings: Settings) -> list[str]:

@@ -7,7 +7,7 @@ moment leaves the last good state; what was logged after it is dropped when the 
     best/                                            the one with the best held-out reward
     checkpoint.safetensors                           see checkpoints.py: where the run goes on
     run.json, metrics.jsonl, bad_records.jsonl       settings; a line a step or evaluation; bad rows
-    samples/, convergence.png, tensorboard/          to look at
+    samples/, convergence.png, tensorboard/hb-tta/   to look at
     .cache/                                          descriptions and embeddings; may be deleted
 """
 
@@ -20,8 +20,11 @@ from typing import Any
 
 from hb_tta.disk import write_aside
 from hb_tta.errors import UserError
+from hb_tta.reading import objects_in
+from hb_tta.training.checkpoints import CHECKPOINT
 from hb_tta.training.recipes import FREE, Settings, to_json
 
+ADAPTER = "adapter_model.safetensors"
 CACHE = ".cache"  # hidden: what lies there is no part of the LoRA's fingerprint
 SETTINGS, METRICS, BAD = "run.json", "metrics.jsonl", "bad_records.jsonl"
 
@@ -37,18 +40,30 @@ class RunFolder:
         self.folder = folder
         self.metrics: list[dict[str, Any]] = []
 
-    def check_settings(self, settings: Settings, models: dict[str, Any]) -> None:
-        """Writes them at the first start; afterwards they must be the same, ``FREE`` ones aside.
+    def claim(self, settings: Settings, models: dict[str, Any]) -> None:
+        """Writes what the run is: from here on the folder is this run's alone.
 
         Args:
             models: fingerprints of what the run trains on and with.
+        """
+        now = {"settings": to_json(settings), "models": models}
+        write_aside(self.folder / SETTINGS, (json.dumps(now, indent=2) + "\n").encode())
+
+    def check_settings(self, settings: Settings, models: dict[str, Any]) -> None:
+        """That the folder holds no other run; settings that are ``FREE`` may differ.
+
+        A run that ended before its first checkpoint left nothing to lose, and claims nothing.
+
+        Args:
+            models: see ``claim``.
 
         Raises:
-            UserError: the folder holds another run.
+            UserError: it does.
         """
         path = self.folder / SETTINGS
         now = {"settings": to_json(settings), "models": models}
-        if path.exists():
+        began = any((self.folder / name).exists() for name in (CHECKPOINT, ADAPTER))
+        if path.exists() and began:
             old = json.loads(path.read_text(encoding="utf-8"))
             for key, value in now["settings"].items():
                 if key not in FREE and old["settings"].get(key) != value:
@@ -62,20 +77,14 @@ class RunFolder:
                         f"{self.folder} holds a run with a different {key}: its content has "
                         "changed since; give another --out, or what it began with"
                     )
-        write_aside(path, (json.dumps(now, indent=2) + "\n").encode())
 
     def load_metrics(self, step: int) -> None:
         """Reads the lines up to a step and drops the later ones; none at all before the first."""
         path = self.folder / METRICS
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        self.metrics = []
-        for line in lines:
-            try:
-                row = json.loads(line)
-            except ValueError:  # the last line of a killed process
-                continue
-            if step and row["step"] <= step:
-                self.metrics.append(row)
+        rows = [row for _, row in objects_in(path)] if path.exists() else []
+        self.metrics = [  # None: the last line of a killed process, or damaged
+            row for row in rows if row and step and 0 <= row.get("step", -1) <= step
+        ]
         text = "".join(json.dumps(row) + "\n" for row in self.metrics)
         write_aside(path, text.encode())
 

@@ -13,18 +13,21 @@ import argparse
 import errno
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
-from hb_tta.errors import HbTtaWarning, UserError
+from hb_tta.device import is_out_of_memory
+from hb_tta.errors import HbTtaWarning, UserError, meant, visible
 
 # name: (module, what it does)
 COMMANDS = {
     "augment": ("hb_tta.cli.augment", "generate views of an image, or of every line of a file"),
     "demo": ("hb_tta.cli.demo", "augment bundled scenes and write a contact sheet"),
+    "download": ("hb_tta.cli.download", "fetch a family's weights from the hub, and no more"),
     "lmms-eval": ("hb_tta.cli.lmms_eval", "lmms-eval with --augment"),
     "report": ("hb_tta.cli.report", "scores of lmms-eval's output, and a page of its questions"),
     "train": ("hb_tta.cli.train", "fine-tune the generator with rewards, into a LoRA"),
@@ -36,6 +39,8 @@ COMMANDS = {
 }
 
 WIDTH = 90  # of every help text, so that docs/help.md does not depend on a terminal
+
+NO_MEMORY = "memory does not suffice: ask for less at once, or give the process more"
 
 _FULL = "free some space and give the same command again, finished views are kept"
 _FORBIDDEN = "choose a file or folder that you may use"
@@ -97,7 +102,25 @@ class CommandParser(argparse.ArgumentParser):
         if self.get_default("passes_on") and args not in (["-h"], ["--help"]):
             found = argparse.Namespace(passed_on=list(args or ()), run=self.get_default("run"))
             return found, []
-        return super().parse_known_args(args, namespace)
+        found, extra = super().parse_known_args(args, namespace)
+        if extra and self._module is not None:
+            self.error(f"unrecognized arguments: {' '.join(extra)}{self._option_meant(extra)}")
+        return found, extra
+
+    def error(self, message: str) -> NoReturn:
+        """``argparse``'s, with the choice that was meant."""
+        wrong = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)$", message)
+        if wrong:
+            close = meant(wrong[1], re.findall(r"[\w.-]+", wrong[2]))
+            message += f", did you mean {close!r}?" if close else ""
+        super().error(message)
+
+    def _option_meant(self, extra: Sequence[str]) -> str:
+        given = next((word[2:].split("=")[0] for word in extra if word.startswith("--")), None)
+        shown = [action for action in self._actions if action.help is not argparse.SUPPRESS]
+        known = [option for action in shown for option in action.option_strings]
+        close = meant(given, [one[2:] for one in known if one.startswith("--")]) if given else None
+        return f", did you mean --{close}?" if close else ""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -147,7 +170,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError as error:
             if arguments.debug:
                 raise
-            status, sentence = 1, describe_os_error(error)
+            short = is_out_of_memory(error)
+            status, sentence = 1, NO_MEMORY if short else describe_os_error(error)
+        except Exception as error:
+            if arguments.debug or not is_out_of_memory(error):
+                raise
+            status, sentence = 1, NO_MEMORY
     print(f"hb-tta: {sentence}", file=sys.stderr)
     return status
 
@@ -155,10 +183,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def describe_os_error(error: OSError) -> str:
     """One sentence of what the operating system refused, and the way out where one is known."""
     if error.strerror is None:
-        return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        lines = str(error).strip().split("\n")
+        return visible(lines[0]) or type(error).__name__
     where = f" ({os.fsdecode(error.filename)})" if error.filename is not None else ""
     remedy = _REMEDIES.get(error.errno or 0)
-    return f"{error.strerror}{where}" + (f": {remedy}" if remedy else "")
+    return visible(f"{error.strerror}{where}") + (f": {remedy}" if remedy else "")
 
 
 def _version() -> str:
@@ -181,7 +210,19 @@ def _show_warning(
 
 
 def _prepare_streams() -> None:
-    """Print any script in any locale, and no progress bars of the hub's libraries into a log."""
+    """Print any script in any locale, and no progress bars of the hub's libraries into a log.
+
+    A stream that is closed (``2>&-``) leads nowhere, so that nobody's file gets its number.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(nowhere := os.open(os.devnull, os.O_RDWR), number)
+            if nowhere != number:
+                os.close(nowhere)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode=mode, encoding="utf-8"))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     if not sys.stderr.isatty():

@@ -8,6 +8,10 @@ from hb_tta import spelling
 
 positive = spelling.argument(spelling.positive)
 """An integer of at least 1, as ``argparse``'s ``type``."""
+from_zero = spelling.argument(spelling.from_zero)
+"""An integer of at least 0."""
+share = spelling.argument(spelling.share)
+"""A number of more than 0, at most 1."""
 
 
 def add_store(parser: argparse._ActionsContainer) -> None:
@@ -17,3 +21,13 @@ def add_store(parser: argparse._ActionsContainer) -> None:
         metavar="DIR",
         help="where views are kept (default: $HB_TTA_STORE or ~/.cache/hb_tta/store)",
     )
+
+
+def add_columns(parser: argparse._ActionsContainer) -> None:
+    """``--image-column`` and ``--question-column``, of a person's own rows."""
+    for role in ("image", "question"):
+        parser.add_argument(
+            f"--{role}-column",
+            metavar="NAME",
+            help=f"of your rows, where the {role} stands (default: one of the usual names)",
+        )

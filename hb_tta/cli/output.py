@@ -2,49 +2,68 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections import deque
-from contextlib import suppress
+import re
+from bisect import insort
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from hb_tta.cli.requests import Failure, Request
+from hb_tta.cli.sheet import Sheet
 from hb_tta.disk import holds, write_aside
 from hb_tta.errors import UserError
+from hb_tta.locks import owned
+from hb_tta.reading import open_regular, read_json
 from hb_tta.store import content_key
 
 if TYPE_CHECKING:
     from hb_tta.augment import Augmentation
 
-MANIFEST, SPECS, VIEWS = "manifest.jsonl", "specs.json", "views"
+MANIFEST, SPECS, VIEWS, IMAGES = "manifest.jsonl", "specs.json", "views", "images"
+OWN = (
+    *("index", "image", "question", "task", "description"),
+    *("warnings", "spec_hash", "views", "failure"),
+)
+"""What the manifest itself says of an image; a row's column of such a name gets ``source_``."""
+_VIEW_NAME = re.compile(r"\d{6,}-seed\d+(-[0-9a-f]{8})?\.png")
 
 
 class Output:
     """Writes views, and a line of ``manifest.jsonl`` a request, as they come.
 
-    A view's file is named by its request's index and its seed alone: a name taken from the
-    question could tell the answer. A file of the same name is replaced, unless it holds the same
-    bytes already. ``specs.json`` has every spec under its hash.
+    A view's file is named by its request's index, its seed and the beginning of its key: a name
+    taken from the question could tell the answer, and with the key a file that an earlier run's
+    manifest lists never comes to hold another picture. ``specs.json`` has every spec under its
+    hash. Once a run is whole, views that its manifest does not list are removed. The manifest keeps
+    a row's other columns, and is itself a file of rows, to be trained on or augmented again: the
+    paths in it start from its folder.
 
     Args:
-        folder: made as needed.
+        folder: made as needed, and this run's alone while it is entered.
+        sheet: how many images ``index.html`` shows; 0: there is none.
 
     Attributes:
         images, views: how many were written, or found right.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, sheet: int = 0) -> None:
         self.folder = folder
+        self._sheet = Sheet(folder, sheet)
         self.images = self.views = 0
-        self._lines = Lines(folder / MANIFEST)
-        self._failures: deque[Failure] = deque()
+        self._held = ExitStack()
+        self._listed: set[str] = set()
+        self._failures: list[Failure] = []  # by index
         self._specs: dict[str, dict[str, Any]] = {}
+        self._lines: Lines
 
     def fail(self, failure: Failure) -> None:
         """Take a line that could not be used; it is written in its place among the others."""
-        self._failures.append(failure)
+        insort(self._failures, failure, key=lambda it: it.index)
 
     def add(self, request: Request, augmentation: Augmentation) -> list[Path]:
         """Write the views of one request, and then its line; gives the views' files.
@@ -53,16 +72,21 @@ class Output:
             UserError: the folder cannot be written, or the disk is full.
         """
         self._write_failures(before=request.index)
-        names = [f"{VIEWS}/{request.index:06d}-seed{seed}.png" for seed in augmentation.seeds]
+        image = self._image(request)
+        names = [
+            f"{VIEWS}/{request.index:06d}-seed{seed}-{key[:8]}.png"
+            for seed, key in zip(augmentation.seeds, augmentation.keys, strict=True)
+        ]
         for name, png in zip(names, augmentation.pngs, strict=True):
             write_result(self.folder / name, png)
         self._lines.write(
             {
                 "index": request.index,
-                "image": str(request.image),
+                "image": image,
                 "question": request.question,
                 "task": request.task,
                 "description": augmentation.description,
+                **others(request.others),
                 "warnings": augmentation.warnings,
                 "spec_hash": self._kept(augmentation.spec),
                 "views": [
@@ -71,11 +95,15 @@ class Output:
                 ],
             }
         )
+        self._listed.update(names)
+        self._sheet.add(request, image, augmentation, names)
         self.images += 1
         self.views += len(names)
         return [self.folder / name for name in names]
 
     def __enter__(self) -> Self:
+        self._held.enter_context(owned(self.folder))
+        self._lines = Lines(self.folder / MANIFEST)
         return self
 
     def __exit__(
@@ -84,13 +112,37 @@ class Output:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is None:
-            self._write_failures()
-        self._lines.close(whole=error is None)
+        with self._held:
+            if error is None:
+                self._write_failures()
+            self._lines.close(whole=error is None)
+            if error is None:
+                self._remove_stale()
+                self._sheet.write(self.images)
+
+    def _remove_stale(self) -> None:
+        """Remove the views of other runs, by the names that only we give."""
+        for path in list((self.folder / VIEWS).glob("*.png")):
+            ours = _VIEW_NAME.fullmatch(path.name)
+            if ours and f"{VIEWS}/{path.name}" not in self._listed:
+                with suppress(OSError):  # it does no harm
+                    path.unlink()
+
+    def _image(self, request: Request) -> str:
+        """The path of the reference as the manifest has it; one that is no file yet becomes one."""
+        if isinstance(request.image, bytes):
+            digest = hashlib.sha256(request.image).hexdigest()
+            name = f"{IMAGES}/{request.index:06d}-{digest[:8]}{_suffix(request.image)}"
+            write_result(self.folder / name, request.image)
+            return name
+        try:
+            return Path(os.path.relpath(request.image, self.folder)).as_posix()
+        except ValueError:  # on Windows, another drive
+            return str(request.image.absolute())
 
     def _write_failures(self, before: float = float("inf")) -> None:
         while self._failures and self._failures[0].index < before:
-            failure = self._failures.popleft()
+            failure = self._failures.pop(0)
             self._lines.write({"index": failure.index, "failure": failure.reason})
 
     def _kept(self, spec: dict[str, Any]) -> str:
@@ -101,6 +153,40 @@ class Output:
             specs = {**_read_specs(self.folder / SPECS), **self._specs}
             write_result(self.folder / SPECS, json.dumps(specs, indent=2).encode())
         return spec_hash
+
+
+def others(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """A row's other columns as the manifest keeps them: plain JSON under names of their own.
+
+    What an earlier manifest said of its own views is no column of the row.
+    """
+    again = "spec_hash" in columns and "views" in columns
+    kept: dict[str, Any] = {}
+    for name, value in columns.items():
+        if name in OWN and again:
+            continue
+        with suppress(TypeError, ValueError):  # a picture, or what JSON cannot say
+            kept[f"source_{name}" if name in OWN else name] = json.loads(_json(value))
+    return kept
+
+
+def _json(value: Any) -> str:
+    """Plain JSON; of what is none, dates and numbers of other libraries, the text."""
+    if isinstance(value, bytes | bytearray) or isinstance(value, Mapping) and "bytes" in value:
+        raise TypeError
+
+    def text(other: Any) -> str | None:
+        return None if isinstance(other, bytes) else str(other)
+
+    return json.dumps(value, default=text, allow_nan=False)
+
+
+def _suffix(image: bytes) -> str:
+    """How the name of such a file ends."""
+    for start, suffix in ((b"\x89PNG", ".png"), (b"\xff\xd8", ".jpg"), (b"GIF8", ".gif")):
+        if image.startswith(start):
+            return suffix
+    return ".webp" if image[8:12] == b"WEBP" else ".img"
 
 
 class Lines:
@@ -184,7 +270,7 @@ def _unwritten(path: Path, error: OSError) -> UserError:
 
 
 def _count_lines(path: Path) -> int:
-    with suppress(OSError), open(path, "rb") as file:
+    with suppress(OSError), open_regular(path) as file:
         return sum(1 for _ in file)
     return 0
 
@@ -192,6 +278,6 @@ def _count_lines(path: Path) -> int:
 def _read_specs(path: Path) -> dict[str, Any]:
     """The specs of earlier runs, whose lines may stay."""
     with suppress(OSError, ValueError):
-        specs = json.loads(path.read_bytes())
+        specs = read_json(path)
         return specs if isinstance(specs, dict) else {}
     return {}

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from hb_tta.context import DescribedContext, evaluation_contexts
 from hb_tta.describe.templates import TEMPLATE_VERSION, evaluation_prompt, printable
-from hb_tta.device import check_dtype, default_device
+from hb_tta.device import check_dtype, check_memory, default_device
 from hb_tta.errors import UserError
+from hb_tta.processors import complete
+from hb_tta.progress import without_bars_of_libraries
 from hb_tta.weights import Weights
 
 if TYPE_CHECKING:
@@ -90,6 +92,7 @@ class Describer:
         self.device = device or default_device()
         self.processor = _load_processor(spec.mllm)
         self.model = _load_model(spec.mllm, spec.dtype).to(self.device).eval()
+        complete(self.processor, self.model.config)
 
     def describe(self, contexts: Sequence[Any]) -> list[str]:
         """One description a context, all of them in one batch.
@@ -208,7 +211,7 @@ def _load_processor(mllm: Weights) -> Any:
 def _load_model(mllm: Weights, dtype: str) -> Any:
     from transformers import AutoModelForImageTextToText
 
-    with _reading(mllm):
+    with _reading(mllm), without_bars_of_libraries():
         return AutoModelForImageTextToText.from_pretrained(
             mllm.local_folder(), dtype=dtype, use_safetensors=True
         )
@@ -221,7 +224,8 @@ def _reading(mllm: Weights) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, MemoryError, SafetensorError) as error:
+        check_memory(error, f"the weights {mllm.location!r}")
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"{mllm.location!r} cannot be loaded as a describer (an image-text-to-text model in "

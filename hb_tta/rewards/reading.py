@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from hb_tta.device import check_memory
 from hb_tta.errors import UserError
 from hb_tta.weights import Weights
 
@@ -19,7 +20,8 @@ def reading(weights: Weights, what: str = "evaluator") -> Iterator[None]:
     logging.disable_progress_bar()  # loading takes seconds; its bar would drown a training's own
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, MemoryError, SafetensorError) as error:
+        check_memory(error, f"the weights {weights.location!r}")
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"{weights.location!r} cannot be loaded as a reward's {what}: {reason}"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hb_tta.errors import UserError
 from hb_tta.images import load_image
+from hb_tta.processors import complete
 from hb_tta.tta.combine import Combiner
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ def answer(
 
     Args:
         model: of ``AutoModelForImageTextToText``, on any device.
-        processor: its ``AutoProcessor``, with a chat template.
+        processor: its ``AutoProcessor``, with a chat template. What it leaves to the model is put
+            into it: see ``hb_tta.processors``.
         image: a Pillow image, a path or the bytes of an image file; None asks the question alone,
             without a picture, and then there can be no views.
         question: the whole prompt, with an instruction on how to answer if there is to be one.
@@ -91,6 +93,7 @@ def answer(
         raise UserError("the processor has no chat template: set processor.chat_template")
     if image is None and len(views):
         raise UserError(f"{len(views)} views of no image: give the image that they are views of")
+    complete(processor, model.config)
     combiner = combine if isinstance(combine, Combiner) else Combiner(combine, real_weight)
     shown = [None if view is None else load_image(view) for view in (image, *views)]
     inputs = [_inputs(model, processor, view, question) for view in shown]

@@ -9,16 +9,19 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from hb_tta.errors import HbTtaWarning, UserError
+from hb_tta.progress import Progress
+from hb_tta.progress import progress as told
+from hb_tta.reading import parse_json
 from hb_tta.store import MemoryStore, NewEntry, Store
 from hb_tta.store.fill import fill, filling, missing_keys
 from hb_tta.views.models import Models
 from hb_tta.views.plan import PlannedContext, PlannedViews
+from hb_tta.views.refusals import apart, tried
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,7 +46,10 @@ class ViewMaker:
         models: load themselves when the first missing entry is claimed.
         store: where the entries go.
         batch_size: views a call of the generator; ``None``: ``VIEWS_PER_BATCH``.
-        progress: show progress bars; ``None``: where there is more than one batch, in a terminal.
+        progress: tell how far it is; ``None``: where there is more than one batch.
+
+    Attributes:
+        refused: keys of descriptions and views that a model would not make, and why.
     """
 
     def __init__(
@@ -56,21 +62,27 @@ class ViewMaker:
     ) -> None:
         self._models = models
         self._store = store
-        self._batch_size = batch_size or VIEWS_PER_BATCH
+        # A batch's shape moves the last bit of its rows: equal bytes need one shape, of one row.
+        alone = models.deterministic
+        self._batch_size = 1 if alone else batch_size or VIEWS_PER_BATCH
+        self._descriptions_size = 1 if alone else DESCRIPTIONS_PER_BATCH
         self._progress = progress
+        self.refused: dict[str, UserError] = {}
+        self._notes: dict[str, str | None] = {}  # of images by digest: what the models are not for
 
     # Descriptions.
 
     def descriptions(self, contexts: Iterable[PlannedContext]) -> dict[str, str]:
-        """Description key → text, read from the store or written now."""
+        """Description key → text, read from the store or written now; of none in ``refused``."""
         wanted = {c.description_key: c for c in contexts if c.description_key}
         texts: dict[str, str] = {}
         for _ in range(TRIES):
-            missing = self.read_descriptions([key for key in wanted if key not in texts], texts)
+            asked = [key for key in wanted if key not in texts and key not in self.refused]
+            missing = self.read_descriptions(asked, texts)
             if not missing:
                 return texts
             _warn_of([wanted[key] for key in missing])
-            size = DESCRIPTIONS_PER_BATCH
+            size = self._descriptions_size
             with bar("describing", "image", len(missing), size, self._progress) as shown:
                 fill(
                     self._store,
@@ -87,16 +99,24 @@ class ViewMaker:
         missing = []
         for key in keys:
             found = self._store.read("descriptions", key)
-            if found is None:
+            text = None if found is None else _text_in(found[0])
+            if text is None:
                 missing.append(key)
             else:
-                texts[key] = json.loads(found[0])["description"]
+                texts[key] = text
         return missing
 
     def _describe(self, contexts: Sequence[PlannedContext]) -> Iterator[NewEntry]:
-        texts = self._models.describe([context.context(None) for context in contexts])
-        for context, text in zip(contexts, texts, strict=True):
+        read = tried(contexts, lambda context: context.context(None))
+        self._look(contexts, read)
+        whole = [each for each in read if not isinstance(each, UserError)]
+        written = iter(apart(whole, self._models.describe, "the describer"))
+        for context, each in zip(contexts, read, strict=True):
             assert context.description_key is not None
+            text = each if isinstance(each, UserError) else next(written)
+            if isinstance(text, UserError):
+                self.refused[context.description_key] = text
+                continue
             payload = json.dumps({"description": text}, ensure_ascii=False).encode()
             yield NewEntry(context.description_key, payload, self._about_description(context))
 
@@ -116,9 +136,17 @@ class ViewMaker:
         missing = self._missing(plans)
         for _ in self._filling(plans, missing, seconds=math.inf):
             pass
+        for plan in plans:
+            if (why := self._why(plan)) is not None:
+                raise numbered(plan.context.number, why)
 
-    def views(self, plans: Sequence[PlannedViews]) -> Iterator[tuple[PlannedViews, list[Stored]]]:
-        """The plans in order, each with its views' entries, as soon as those are there."""
+    def views(
+        self, plans: Sequence[PlannedViews]
+    ) -> Iterator[tuple[PlannedViews, list[Stored] | UserError]]:
+        """The plans in order, each with its views' entries, as soon as those are there.
+
+        Of a context that a model refuses, why.
+        """
         waiting, missing = deque(plans), self._missing(plans)
         yield from self._complete(waiting, missing)
         for there in self._filling(plans, missing, seconds=HAND_OUT_SECONDS):
@@ -131,11 +159,15 @@ class ViewMaker:
 
     def _complete(
         self, waiting: deque[PlannedViews], missing: Mapping[str, None]
-    ) -> Iterator[tuple[PlannedViews, list[Stored]]]:
+    ) -> Iterator[tuple[PlannedViews, list[Stored] | UserError]]:
         """Takes the plans off the queue that lack nothing, up to the first that does."""
         while waiting and missing.keys().isdisjoint(waiting[0].keys):
             plan = waiting.popleft()
-            yield plan, self._read(plan)
+            yield plan, self._why(plan) or self._read(plan)
+
+    def _why(self, plan: PlannedViews) -> UserError | None:
+        """Why a plan has no views."""
+        return next((self.refused[key] for key in plan.keys if key in self.refused), None)
 
     def _read(self, plan: PlannedViews) -> list[Stored]:
         """A plan's entries, made again where they are damaged or somebody removed them."""
@@ -149,6 +181,8 @@ class ViewMaker:
                 return [found[key] for key in plan.keys]
             for _ in self._filling([plan], lost, seconds=math.inf):
                 pass
+            if (why := self._why(plan)) is not None:
+                raise why
         raise UserError(VANISHED)
 
     def _filling(
@@ -177,27 +211,58 @@ class ViewMaker:
         """The entries of one batch: (key, plan, seed) each."""
         batch = [(plan, list(group)) for plan, group in groupby(views, key=lambda view: view[1])]
         fitted = [self._fitted(plan) for plan, _ in batch]
-        images = self._models.generate(
-            [
-                plan.context.context(told["description"])
-                for (plan, _), told in zip(batch, fitted, strict=True)
-            ],
-            [[seed for _, _, seed in group] for _, group in batch],
+        read = tried(
+            list(zip(batch, fitted, strict=True)),
+            lambda each: each[0][0].context.context(each[1]["description"]),
         )
-        keys = [key for _, group in batch for key, _, _ in group]
-        metas = [
-            {
-                "pixels": plan.context.digest,
-                **told,
-                "generator": self._models.generator_json,
-                "seed": seed,
-            }
-            for (plan, group), told in zip(batch, fitted, strict=True)
-            for _, _, seed in group
+        self._look([plan.context for plan, _ in batch], read)
+        whole = [
+            (context, [seed for _, _, seed in group])
+            for context, (_, group) in zip(read, batch, strict=True)
+            if not isinstance(context, UserError)
         ]
+        made = iter(apart(whole, self._generated, "the generator"))
+        keys, metas, images = [], [], []
+        for context, (plan, group), about in zip(read, batch, fitted, strict=True):
+            its_images = context if isinstance(context, UserError) else next(made)
+            if isinstance(its_images, UserError):
+                self.refused |= {key: its_images for key, _, _ in group}
+                continue
+            for (key, _, seed), image in zip(group, its_images, strict=True):
+                keys.append(key)
+                images.append(image)
+                metas.append(self._about_view(plan, about, seed))
         with ThreadPoolExecutor() as pool:  # zlib works outside Python's lock
-            payloads = pool.map(to_png, (image for its_images in images for image in its_images))
-            yield from map(NewEntry, keys, payloads, metas)
+            yield from map(NewEntry, keys, pool.map(to_png, images), metas)
+
+    def _generated(self, asked: Sequence[tuple[Any, list[int]]]) -> list[list[Any]]:
+        """Images of (context, seeds) pairs."""
+        return self._models.generate([it[0] for it in asked], [it[1] for it in asked])
+
+    def _about_view(self, plan: PlannedViews, about: dict[str, Any], seed: int) -> dict[str, Any]:
+        """What people find beside a view."""
+        generator = self._models.generator_json
+        note = self._notes.get(plan.context.digest)
+        unlike = {} if note is None else {"unlike": note}
+        digest = plan.context.digest
+        return {"pixels": digest, **about, **unlike, "generator": generator, "seed": seed}
+
+    def _look(self, planned: Sequence[PlannedContext], read: Sequence[Any]) -> None:
+        """Say of an image that the models are not for it, before anything is made of it."""
+        familiar = self._models.familiar
+        new = {
+            context.digest: described.image
+            for context, described in zip(planned, read, strict=True)
+            if not isinstance(described, UserError) and context.digest not in self._notes
+        }
+        if familiar is None or not new:
+            return
+        distances = apart(list(new.values()), familiar.distances, "the image encoder")
+        for digest, distance in zip(new, distances, strict=True):
+            note = None if isinstance(distance, UserError) else familiar.note(distance)
+            self._notes[digest] = note
+            if note is not None:
+                warnings.warn(familiar.sentence, HbTtaWarning, stacklevel=2)
 
     def _fitted(self, plan: PlannedViews) -> dict[str, Any]:
         """What the text encoders take of the description, and whether it had to be shortened."""
@@ -212,6 +277,19 @@ class ViewMaker:
         return {"description": description, "shortened": shortened}
 
 
+def _text_in(payload: bytes) -> str | None:
+    """The description that an entry holds; None where it is not of our making."""
+    with suppress(ValueError, KeyError, TypeError):
+        text = parse_json(payload)["description"]
+        return text if isinstance(text, str) else None
+    return None
+
+
+def numbered(number: int, error: UserError) -> UserError:
+    """A sentence about one context of a call."""
+    return UserError(f"context {number}: {error}")
+
+
 def to_png(image: Image) -> bytes:
     """The bytes that the store keeps of a view."""
     file = io.BytesIO()
@@ -220,12 +298,12 @@ def to_png(image: Image) -> bytes:
     return file.getvalue()
 
 
-def bar(name: str, unit: str, total: int | None, batch_size: int, progress: bool | None) -> Any:
-    """A progress bar; by default in a terminal alone, where there is more than one batch."""
+def bar(
+    name: str, unit: str, total: int | None, batch_size: int, progress: bool | None
+) -> Progress:
+    """The progress of a job; by default where there is more than one batch."""
     few = total is not None and total <= batch_size
-    hidden = (True if few else None) if progress is None else not progress
-    # A bar below another one goes when it is full.
-    return tqdm(total=total, desc=name, unit=unit, disable=hidden, leave=None)
+    return told(name, unit, total, shown=not few if progress is None else progress, leave=None)
 
 
 def _warn_of(contexts: Iterable[PlannedContext]) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hb_tta.describe import Describer, DescriberSpec
 from hb_tta.device import default_device
 from hb_tta.errors import UserError
+from hb_tta.views.familiar import Familiar, FamiliarSpec
 
 if TYPE_CHECKING:
     from hb_tta.generators import Generator, GeneratorSpec
@@ -25,9 +27,11 @@ class Models:
     Args:
         generator: the method's spec.
         describer: ``None``: there is none.
+        familiar: by which an image is known that they are not for; ``None``: none is.
         device: "cpu", "cuda", "cuda:1", …; ``None``: a GPU if there is one.
         batch_size, cpu_offload: see ``GeneratorSpec.load``.
         keep_loaded: whether both stay on the device together; ``None``: where it has room.
+        deterministic: work as ``same_bytes`` says; what is made so has keys of its own.
 
     Attributes:
         generator_json: the generator's part of every key.
@@ -41,16 +45,20 @@ class Models:
         generator: GeneratorSpec,
         describer: DescriberSpec | None,
         *,
+        familiar: FamiliarSpec | None = None,
         device: str | None = None,
         batch_size: int | None = None,
         cpu_offload: bool = False,
         keep_loaded: bool | None = None,
+        deterministic: bool = False,
     ) -> None:
         self.device = device or default_device()
-        self.generator_json = generator.to_json()
+        self.deterministic = deterministic
+        self.generator_json = self._json(generator)
         self._generator_spec, self._describer_spec = generator, describer
         self._load_options: dict[str, Any] = {"batch_size": batch_size, "cpu_offload": cpu_offload}
         self._keep_loaded = keep_loaded
+        self._familiar_spec = familiar
         self._generator: Generator | None = None
         self._describer: Describer | None = None
 
@@ -61,7 +69,12 @@ class Models:
         Raises:
             UserError: they are missing.
         """
-        return None if self._describer_spec is None else self._describer_spec.to_json()
+        return None if self._describer_spec is None else self._json(self._describer_spec)
+
+    @cached_property
+    def familiar(self) -> Familiar | None:
+        """Tells which images the models are not for; ``None``: nobody knows."""
+        return None if self._familiar_spec is None else self._familiar_spec.load(self.device)
 
     @cached_property
     def fit(self) -> Fitter:
@@ -75,8 +88,8 @@ class Models:
             if self._generator is not None and not self._has_room():
                 self._release_generator()
             self._describer = self._describer_spec.load(self.device)
-            _check_same(self._describer_spec, self.describer_json)
-        with _enough_memory(self.device):
+            self._check_same(self._describer_spec, self.describer_json)
+        with _enough_memory(self.device), self._arithmetic():
             return self._describer.describe(contexts)
 
     def generate(self, contexts: Sequence[Any], seeds: Sequence[Sequence[int]]) -> list[list[Any]]:
@@ -85,8 +98,8 @@ class Models:
             if self._describer is not None and not self._has_room():
                 self._release_describer()
             self._generator = self._generator_spec.load(self.device, **self._load_options)
-            _check_same(self._generator_spec, self.generator_json)
-        with _enough_memory(self.device):
+            self._check_same(self._generator_spec, self.generator_json)
+        with _enough_memory(self.device), self._arithmetic():
             return self._generator.generate(contexts, seeds)
 
     @property
@@ -101,6 +114,21 @@ class Models:
             self._release_describer()
         if self._generator is not None:
             self._release_generator()
+
+    def _json(self, spec: GeneratorSpec | DescriberSpec) -> dict[str, Any]:
+        """A model's part of a key; without the setting it is what it always was."""
+        return {**spec.to_json(), **({"deterministic": True} if self.deterministic else {})}
+
+    def _check_same(self, spec: GeneratorSpec | DescriberSpec, json: dict[str, Any] | None) -> None:
+        """What is made with new weights must not be kept under the old ones' name."""
+        if self._json(spec) != json:
+            raise UserError(
+                "the weights on disk changed after the augmenter was made: make it again "
+                "(Augmenter.from_pretrained)"
+            )
+
+    def _arithmetic(self) -> AbstractContextManager[None]:
+        return same_bytes(self.device) if self.deterministic else nullcontext()
 
     def _has_room(self) -> bool:
         if self._keep_loaded is not None or not self.device.startswith("cuda"):
@@ -123,13 +151,31 @@ class Models:
             torch.cuda.empty_cache()
 
 
-def _check_same(spec: GeneratorSpec | DescriberSpec, json: dict[str, Any] | None) -> None:
-    """What is made with new weights must not be kept under the old ones' name."""
-    if spec.to_json() != json:
-        raise UserError(
-            "the weights on disk changed after the augmenter was made: make it again "
-            "(Augmenter.from_pretrained)"
-        )
+@contextmanager
+def same_bytes(device: str) -> Iterator[None]:
+    """Arithmetic whose last bit does not depend on the day: one thread, kernels that do not race.
+
+    Sums are rounded by the order of their parts, which follows from the shape of the batch (the
+    caller's: one row at a time), from the number of threads and from the kernel. It holds for one
+    kind of processor or GPU and one version of torch.
+    """
+    import torch
+
+    threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
+    algorithms = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    tuning, kernels = cudnn.benchmark, cudnn.deterministic
+    if device.startswith("cuda"):  # read when the library starts
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    try:
+        torch.set_num_threads(1)
+        cudnn.benchmark, cudnn.deterministic = False, True
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        cudnn.benchmark, cudnn.deterministic = tuning, kernels
+        torch.use_deterministic_algorithms(algorithms, warn_only=warn_only)
 
 
 @contextmanager

@@ -84,6 +84,7 @@ class PlannedContext:
             written, or the method needs none.
         description_key: of the description to be written; None where there is none to write.
         warnings: what the caller should know.
+        number: of the context in its call.
     """
 
     source: Any
@@ -93,6 +94,7 @@ class PlannedContext:
     description: str | None
     description_key: str | None
     warnings: tuple[str, ...]
+    number: int
 
     def context(self, description: str | None) -> DescribedContext:
         """The context with its pixels, for a model."""
@@ -140,7 +142,9 @@ class Planner:
         self._models, self._digests = models, digests
         self._needs_description = needs_description
 
-    def context(self, context: DescribedContext, number: int) -> PlannedContext:
+    def context(
+        self, context: DescribedContext, number: int, digest: str | None = None
+    ) -> PlannedContext:
         """The first phase.
 
         What a method has no use for is not handed to it either: one that needs no description
@@ -149,12 +153,13 @@ class Planner:
         Args:
             context: its image is whatever ``load_image`` takes.
             number: of the context in its call.
+            digest: of its image, where it is known.
 
         Raises:
             UserError: the image cannot be read, a description is missing and nobody can write it,
                 or the describer's weights are missing.
         """
-        digest = self._digests.of(context.image)
+        digest = digest or self._digests.of(context.image)
         if not self._needs_description:
             context = DescribedContext(context.image)
         guidance = clean_guidance(context.guidance, context.task)
@@ -169,6 +174,7 @@ class Planner:
             description=context.description,
             description_key=key,
             warnings=_guidance_warnings(context, guidance) if key else (),
+            number=number,
         )
 
     def views(

@@ -12,7 +12,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,6 @@ from lmms_eval.api.instance import GenerationResult, unwrap_generation_output
 from lmms_eval.models.registry_v2 import ModelManifest, ModelRegistryV2
 from loguru import logger
 from PIL.Image import Image
-from tqdm import tqdm
 
 from hb_tta.disk import write_aside
 from hb_tta.errors import HbTtaWarning, UserError
@@ -35,6 +34,8 @@ from hb_tta.integrations.lmms_eval.view_counts import IDENTITY, ViewCounts, side
 from hb_tta.integrations.parking import Parking
 from hb_tta.integrations.settings import VOTE, AugmentSettings
 from hb_tta.integrations.sidecar import Sidecar
+from hb_tta.locks import owned
+from hb_tta.progress import progress
 from hb_tta.tta.vote import vote
 
 CHUNK = 512  # questions whose images are in memory at a time
@@ -156,13 +157,19 @@ class AugmentedBackend:
         model.hb_settings = settings
         model.hb_sidecar = None
         if _flags.output_path is not None:
-            folder = _flags.output_path / PLUGIN_FOLDER / run_name(arg_string)
-            model.hb_folder = folder
-            if model.rank == 0:
-                told = json.dumps(settings.to_json(), indent=1, ensure_ascii=False)
-                write_aside(folder / SETTINGS_FILE, told.encode())
+            with _stopping():
+                model._hb_open(_flags.output_path / PLUGIN_FOLDER / run_name(arg_string))
         _let_warnings_through()
         return model
+
+    def _hb_open(self, folder: Path) -> None:
+        """The run's folder, which is this run's alone as long as the model lives."""
+        self.hb_sidecar = Sidecar(folder, self.rank, IDENTITY)
+        if self.rank == 0:
+            self.hb_held = ExitStack()
+            self.hb_held.enter_context(owned(folder))
+            told = json.dumps(self.hb_settings.to_json(), indent=1)
+            write_aside(folder / SETTINGS_FILE, told.encode("ascii"))
 
     def generate_until(self, requests: list[Any]) -> list[Any]:
         """Answers over all views, each with a record of what the views said."""
@@ -193,15 +200,28 @@ class AugmentedBackend:
     def _hb_answers(self, requests: list[Any], answer: Callable, own: Callable) -> list[Any]:
         name = f"Answering from 1 + {self.hb_settings.views.n} views"
         answers = []
+        for task in {request.task_name for request in requests} if self.hb_sidecar else ():
+            self.hb_sidecar.begin(task)
         augmented = self._hb_augmented(requests)
-        with quiet(type(self)), tqdm(total=len(requests), desc=name, disable=self.rank != 0) as bar:
+        told = progress(name, "question", len(requests), shown=self.rank == 0)
+        with quiet(type(self)), told as bar:
             for questions, views in augmented:
                 for question in questions:
                     answers.append(self._hb_answer(question, views, answer, own))
                     bar.update(1)
-        if self.hb_sidecar is not None:
-            self.hb_sidecar.write()
+        self._hb_write()
         return answers
+
+    def _hb_write(self) -> None:
+        """Write the sidecar; a disk that is full now must not cost the answers."""
+        try:
+            if self.hb_sidecar is not None:
+                self.hb_sidecar.write()
+        except OSError as error:
+            logger.warning(
+                f"hb-tta: what each view said could not be written ({error.strerror or error}); "
+                "the answers are complete"
+            )
 
     def _hb_augmented(self, requests: list[Any]) -> Iterator[Chunk]:
         """The questions with their views. All views are made before this returns.
@@ -248,7 +268,7 @@ class AugmentedBackend:
         requests = [question.copy()]
         for view in zip(*(a.views for a in augmentations), strict=True):
             requests.append(question.copy(view))
-        whole, self.task_dict = self.task_dict, question.task_dict
+        whole, self.task_dict = self.task_dict, question.task_dict(self.task_dict)
         try:
             value, record = answer(requests, own)
         finally:
@@ -306,10 +326,8 @@ class AugmentedBackend:
 
     def _hb_keep(self, question: Question, record: dict[str, Any]) -> None:
         request = question.request
-        if not hasattr(self, "hb_folder") or request.metadata.get("__padding_only__"):
+        if self.hb_sidecar is None or request.metadata.get("__padding_only__"):
             return
-        if self.hb_sidecar is None:
-            self.hb_sidecar = Sidecar(self.hb_folder, self.rank, IDENTITY)
         digests = (about["pixels"] for about in record["images"])
         shown = dict(zip(digests, question.shown, strict=True))
         self.hb_sidecar.add(request.task_name, sidecar_line(request, record), shown)
