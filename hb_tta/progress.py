@@ -148,16 +148,19 @@ def spoken(seconds: float) -> str:
 
 @contextmanager
 def without_bars_of_libraries() -> Iterator[None]:
-    """While weights are loaded, which takes seconds: transformers' bars would drown our own."""
+    """While weights are loaded, which takes seconds: the libraries' bars would drown our own."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    # Only what is imported already can show any.
+    diffusers = sys.modules.get("diffusers.utils.logging")
+    shown = [one for one in (logging, diffusers) if one and one.is_progress_bar_enabled()]
+    for library in shown:
+        library.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
-            logging.enable_progress_bar()
+        for library in shown:
+            library.enable_progress_bar()
 
 
 def _is_terminal() -> bool:

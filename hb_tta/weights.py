@@ -17,7 +17,7 @@ from pathlib import Path
 from hb_tta.errors import UserError
 from hb_tta.file_index import FileIndex
 from hb_tta.hub_files import Repository
-from hb_tta.network import at_once
+from hb_tta.network import at_once, hub_answers
 from hb_tta.reading import read_text, user_path
 
 # What is fetched of a hub repository: safetensors, configurations, vocabularies, templates.
@@ -172,7 +172,7 @@ class Weights:
         """The files of one form; none where the hub cannot be asked, or nobody wants to know."""
         from huggingface_hub import constants
 
-        if role is None or constants.HF_HUB_OFFLINE:
+        if role is None or constants.HF_HUB_OFFLINE or not hub_answers():
             return []
         repository = Repository(self.location, self.commit() or "")
         with suppress(Exception):  # the fetch that follows has the sentences

@@ -15,7 +15,6 @@ import pytest
 
 from hb_tta import device as hb_device
 from hb_tta.cli import describe_os_error, main
-from hb_tta.cli.demo import contexts_of, pick_scenes
 from hb_tta.cli.output import Lines
 from hb_tta.cli.requests import Failure, read_requests
 from hb_tta.datasets.own import open_rows
@@ -476,46 +475,6 @@ def test_an_interruption_keeps_what_was_finished(work):
     assert hb_tta(*command).returncode == 0
     assert {path: path.read_bytes() for path in kept} == kept
     assert len(pngs()) == 64
-
-
-# ── demo ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_the_demo_writes_a_page_and_prints_where_it_is(work, capsys):
-    command = ["demo", "--scenes", "2", "-n", "1", "--device", "cpu", "--out", "page.html"]
-    assert main([*command, "--method", "hummingbird", "--method", "randaugment"]) == 0
-    page = (work / "page.html").read_text(encoding="utf-8")
-    assert capsys.readouterr().out == f"{work / 'page.html'}\n"
-    assert page.count("<img") == 2 * (1 + 2)
-    assert "hummingbird" in page and "randaugment" in page and "seed 0" in page
-    descriptions = [
-        json.loads(entry.path.read_bytes().partition(b"\n")[0])
-        for entry in Store().entries()
-        if entry.namespace == "descriptions"
-    ]
-    assert len(descriptions) == 2
-    assert "<dt>description</dt>" in page
-
-
-def test_the_demos_scenes_are_of_every_category_and_of_both_answers():
-    scenes = list(pick_scenes(10))
-    assert [scene.category for scene in scenes[:5]] == [scene.category for scene in scenes[5:]]
-    assert len({scene.category for scene in scenes}) == 5
-    assert {scene.answer for scene in scenes} == {"Yes", "No"}
-    assert len({scene.image.tobytes() for scene in scenes}) == 10
-    assert len(list(pick_scenes(7))) == 7
-
-
-def test_the_demos_contexts_hold_no_answer():
-    for sample, context in zip(pick_scenes(5), contexts_of(pick_scenes(5)), strict=True):
-        assert context.ground_truth is None
-        assert context.guidance == sample.question
-
-
-def test_a_demo_of_a_method_that_is_not_there(work, capsys):
-    assert main(["demo", "--method", "nothing"]) == 1
-    assert "choose from hummingbird" in capsys.readouterr().err
-    assert not list(work.glob("*.html"))
 
 
 # ── list ─────────────────────────────────────────────────────────────────────────────────────────

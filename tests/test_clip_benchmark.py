@@ -61,7 +61,8 @@ def test_eval_tunes_and_build_reads_its_output(folder):
     assert (result["method"], result["views"], result["crops"]) == ("randaugment", 3, 2)
     assert (result["filter"], result["seed"]) == ("tpt", 0)
     assert result["weights"] == get_family("pocket").weights("clip").fingerprint()
-    assert result["view_settings"]["num_ops"] == 2 and result["tuning"]["selection"] == 0.5
+    assert result["view_settings"]["method"] == "randaugment" and result["view_settings"]["n"] == 3
+    assert result["tuning"]["selection"] == 0.5
     table = folder / "benchmark.csv"
     assert (
         main(["clip-benchmark", "build", str(folder / "new" / "out.json"), "--output", str(table)])

@@ -12,6 +12,7 @@ from augmenting import picture
 
 from hb_tta.cli import main
 from hb_tta.cli.requests import Asked, Failure, Request, read_asked, read_requests
+from hb_tta.datasets import hub
 from hb_tta.datasets.own import OwnExamples, open_rows
 from hb_tta.datasets.rows import Columns
 from hb_tta.datasets.samples import Example
@@ -335,3 +336,36 @@ def test_hidden_files_are_no_images(work: Path) -> None:
         (work / "pics" / name).write_bytes(b"resource fork")
     assert main(["augment", "pics", *QUICK, "--out", "out"]) == 0
     assert len(manifest("out")) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "asked_for"),
+    [
+        ("org/name", ("org/name", None, None)),
+        ("org/name:train", ("org/name", None, "train")),
+        ("org/name/part:test", ("org/name", "part", "test")),
+    ],
+)
+def test_a_name_of_the_hub_may_have_a_configuration_and_a_split(
+    work: Path, monkeypatch: pytest.MonkeyPatch, name: str, asked_for: tuple[Any, ...]
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    asked: list[tuple[Any, ...]] = []
+
+    def load(place: str, config: str | None, **how: Any) -> Any:
+        asked.append((place, config, how["split"]))
+        return datasets.Dataset.from_list(ROWS).to_iterable_dataset()
+
+    monkeypatch.setattr(hub, "hub_answers", lambda: True)
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    rows = open_rows(name)
+    assert rows is not None and len(list(rows)) == 3
+    assert asked == [asked_for]
+    assert told(read_asked([name], None, "vqa"))[0][1] == ROWS[0]["question"]
+
+
+def test_what_is_neither_here_nor_on_the_hub_is_a_sentence(work: Path) -> None:
+    with pytest.raises(UserError, match="no file or folder 'org/name', and of the hub the data"):
+        open_rows("org/name")  # there is no network here
+    with pytest.raises(UserError, match="there is no file or folder 'pics/none/of/it'"):
+        open_rows("pics/none/of/it")

@@ -95,7 +95,7 @@ def test_what_is_refused_together_is_asked_for_alone() -> None:
     assert str(found[1]).startswith("the divider refuses the image (ZeroDivisionError: division")
     assert asked == [[1, 0, 2], [1], [0], [2]]
     with pytest.raises(KeyError):  # a bug is none of the image's
-        apart([1], lambda numbers: [{}["a"]], "nobody")
+        apart([1], lambda numbers: [_raise(KeyError("a"))], "nobody")
     with pytest.raises(UserError):  # nor is what a person can mend
         apart([1, 2], lambda numbers: _raise(UserError("no weights")), "nobody")
 

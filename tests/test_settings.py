@@ -146,10 +146,10 @@ def test_flags_say_the_same_as_augment_args():
 
 
 def test_the_demo_is_pockets_own(work, capsys):
-    line = ["demo", "--scenes", "1", "-n", "2", "--store", "kept", "--out", "page.html"]
+    line = ["demo", "--questions", "1", "-n", "2", "--store", "kept", "--out", "page.html"]
     methods = ["--method", "randaugment", "--augment_args", "magnitude=3"]
     assert main([*line, *methods]) == 0
-    assert "randaugment: 2 views of 1 scenes" in capsys.readouterr().err
+    assert "randaugment: 2 views for 1 questions" in capsys.readouterr().err
 
 
 # ── key=value, JSON, a file ──────────────────────────────────────────────────────────────────────

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from hb_tta.cli import main
@@ -31,7 +32,7 @@ from hb_tta.lora import read_lora
 from hb_tta.rewards import load_rewards
 from hb_tta.training import checkpoints, steps
 from hb_tta.training import train as train_module
-from hb_tta.training.data import Rows
+from hb_tta.training.data import Rows, open_source
 from hb_tta.training.devices import on_devices
 from hb_tta.training.frozen import load_generator
 from hb_tta.training.lora import add_lora, lora_parameters
@@ -39,6 +40,7 @@ from hb_tta.training.objectives import RewardObjective
 from hb_tta.training.recipes import Settings, get_recipe
 from hb_tta.training.rollout import Rollout
 from hb_tta.training.schedule import gradient_steps, learning_rate
+from hb_tta.training.sheet import GAP, HEAD, TEXT
 from hb_tta.training.stopping import is_best
 from hb_tta.training.train import train
 
@@ -103,6 +105,7 @@ def test_the_command_trains_logs_shows_and_exports(tmp_path, cache, capsys):
     assert set(result["last"]["held_out"]) >= {"global", "fine_grained"}
     for name in ("convergence.png", "samples/step_000000.png", "samples/step_000002.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
+    _check_sheets(out / "samples")
     assert list((out / "tensorboard").rglob("events*"))
     steps = [row for row in metrics_of(out) if "loss" in row]
     assert [row["step"] for row in steps] == [1, 2]
@@ -123,6 +126,28 @@ def test_the_command_trains_logs_shows_and_exports(tmp_path, cache, capsys):
         for given in (str(out), None)
     ]  # fmt: skip
     assert views[0].tobytes() != views[1].tobytes()
+
+
+def _check_sheets(folder: Path) -> None:
+    """The reference, and beside each of the step's pictures the untuned one of the same noise."""
+    first, last = (Image.open(folder / f"step_{step:06d}.png") for step in (0, 2))
+    source = open_source("pocket", None)
+    for row in range(2):  # as many as are held out
+        (example,) = source.read(row, row + 1)
+        real, *drawn = cells_of(last, row, 5)
+        assert real == enlarged(example.context.image)
+        assert drawn[0::2] == cells_of(first, row, 3)[1:], "untuned, as at the beginning"
+        assert all(now != before for before, now in zip(drawn[0::2], drawn[1::2], strict=True))
+
+
+def cells_of(sheet: Image.Image, row: int, count: int) -> list[bytes]:
+    side = 192 + GAP
+    corners = [(TEXT + place * side, HEAD + row * side) for place in range(count)]
+    return [sheet.crop((x, y, x + 192, y + 192)).tobytes() for x, y in corners]
+
+
+def enlarged(image: Image.Image) -> bytes:
+    return image.resize((192, 192), Image.Resampling.NEAREST).tobytes()
 
 
 def pocket_image():

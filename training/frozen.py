@@ -34,6 +34,7 @@ class Frozen:
         judges: whose rewards are followed, on the device.
         watching: these and the held-out judge.
         prepared: the samples, as the encoders and the judges see them.
+        source: where their pictures are.
         models: fingerprints of what the run trains on and with.
     """
 
@@ -41,6 +42,7 @@ class Frozen:
     judges: list[Judge]
     watching: list[Judge]
     prepared: Prepared
+    source: Source
     models: dict[str, Any]
 
 
@@ -67,7 +69,7 @@ def freeze(
     )
     _drop_encoders(generator)
     followed = [judge for judge in watching if set(judge.names) & set(followed_names(settings))]
-    return Frozen(generator, followed, watching, prepared, models)
+    return Frozen(generator, followed, watching, prepared, source, models)
 
 
 def family_of(settings: Settings) -> Family:

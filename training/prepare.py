@@ -257,8 +257,9 @@ def description_key(source: Source, spec: DescriberSpec) -> str:
 
 @dataclass(frozen=True)
 class Sample:
-    """A good row: its shard of embeddings, its place there, and what it says."""
+    """A good row: its number in the source, its shard of embeddings, its place there, its texts."""
 
+    number: int
     shard: Path
     row: int
     image: str
@@ -286,12 +287,13 @@ class Prepared:
         for number, path in enumerate(described_shards(described, rows)):
             start, row = number * SHARD, 0
             left = None if rows is None else rows - start
-            for written in read_json(path)[:left]:
+            for place, written in enumerate(read_json(path)[:left]):
                 if "bad" in written:
                     self.bad.append(written["bad"])
                     continue
                 shard = encoded_path(folder, start)
-                samples.append(Sample(shard, row, written["image"], written["description"]))
+                texts = written["image"], written["description"]
+                samples.append(Sample(start + place, shard, row, *texts))
                 row += 1
         kept = suited(len(samples)) if held_out is None else held_out
         self.held_out = samples[:kept]

@@ -82,9 +82,9 @@ class RunFolder:
         """Reads the lines up to a step and drops the later ones; none at all before the first."""
         path = self.folder / METRICS
         rows = [row for _, row in objects_in(path)] if path.exists() else []
-        self.metrics = [  # None: the last line of a killed process, or damaged
-            row for row in rows if row and step and 0 <= row.get("step", -1) <= step
-        ]
+        steps = range(step + 1)
+        # None: the last line of a killed process, or a damaged one.
+        self.metrics = [row for row in rows if step and row and row.get("step") in steps]
         text = "".join(json.dumps(row) + "\n" for row in self.metrics)
         write_aside(path, text.encode())
 

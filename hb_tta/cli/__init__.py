@@ -26,7 +26,7 @@ from hb_tta.errors import HbTtaWarning, UserError, meant, visible
 # name: (module, what it does)
 COMMANDS = {
     "augment": ("hb_tta.cli.augment", "generate views of an image, or of every line of a file"),
-    "demo": ("hb_tta.cli.demo", "augment bundled scenes and write a contact sheet"),
+    "demo": ("hb_tta.cli.demo", "tell the method on bundled questions, on one page"),
     "download": ("hb_tta.cli.download", "fetch a family's weights from the hub, and no more"),
     "lmms-eval": ("hb_tta.cli.lmms_eval", "lmms-eval with --augment"),
     "report": ("hb_tta.cli.report", "scores of lmms-eval's output, and a page of its questions"),

@@ -18,7 +18,6 @@ from diffusers import (
     DiffusionPipeline,
     StableDiffusionXLPipeline,
 )
-from diffusers.utils import logging as diffusers_logging
 from transformers import (
     AutoConfig,
     CLIPConfig,
@@ -31,6 +30,7 @@ from transformers.utils import logging as transformers_logging
 from hb_tta.errors import UserError
 from hb_tta.generators.description import check_vocabulary, tokenizers_of
 from hb_tta.generators.reading import located, read_index, reading
+from hb_tta.progress import without_bars_of_libraries
 from hb_tta.weights import Weights
 
 SDXL = "a Stable Diffusion XL pipeline"
@@ -60,7 +60,7 @@ def load_sdxl(
     parts: dict[str, Any] = {"add_watermarker": False}
     if not embeds_images:
         parts |= {"image_encoder": None, "feature_extractor": None}
-    with _no_progress_bars():
+    with without_bars_of_libraries():
         if embeds_images and image_encoder is not None:
             parts |= _load_image_encoder(image_encoder, getattr(torch, dtype))
         pipe = _load(base, StableDiffusionXLPipeline, dtype, parts, unet_dtype=unet_dtype or dtype)
@@ -102,7 +102,7 @@ def load_pipeline(
     Raises:
         UserError: the weights are missing or damaged, or no such pipeline.
     """
-    with _no_progress_bars():
+    with without_bars_of_libraries():
         return _load(base, loader, dtype, parts)
 
 
@@ -178,30 +178,13 @@ def _check_scheduler(scheduler: Any, base: Weights) -> None:
         )
 
 
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Loading takes seconds; the libraries' bars would drown our caller's own."""
-    shown = [
-        library
-        for library in (diffusers_logging, transformers_logging)
-        if library.is_progress_bar_enabled()
-    ]
-    for library in shown:
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library in shown:
-            library.enable_progress_bar()
-
-
 def load_image_encoder(weights: Weights, dtype: str) -> dict[str, Any]:
     """A CLIP vision tower by itself, on the CPU: "image_encoder" and its "feature_extractor".
 
     Raises:
         UserError: the weights are missing or damaged, or no such tower.
     """
-    with _no_progress_bars():
+    with without_bars_of_libraries():
         return _load_image_encoder(weights, getattr(torch, dtype))
 
 

@@ -17,6 +17,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from hb_tta.errors import UserError
 from hb_tta.network import at_once, hub_answers
+from hb_tta.progress import without_bars_of_libraries
 from hb_tta.tpt.encoders import DualEncoder
 from hb_tta.weights import Weights
 
@@ -133,7 +134,8 @@ class _Processor:
 
 def _transformers_folder(folder: Path, device: str) -> tuple[DualEncoder, Any, int]:
     try:
-        model = AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+        with without_bars_of_libraries():
+            model = AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         processor = _Processor(AutoImageProcessor.from_pretrained(folder))
     except (OSError, ValueError, KeyError, RuntimeError) as error:

@@ -39,15 +39,20 @@ def html(results: Results) -> str:
 
 
 def table(results: Results, *, gains: bool = False) -> Table:
-    """A row a method and its views, a column a task; ``gains``: each cell's over zero-shot, too."""
+    """A row a method and its views: average, gain, and a column a task.
+
+    Args:
+        gains: each task's gain over zero-shot, too.
+    """
     tasks, rows = _rows(results)
     base = next((name for name in _BASES if name in rows), None)
-    columns = ["", *tasks, "average", *([f"gain over {base}"] if base else [])]
+    # What one looks for first: where tasks are many, the last columns may be out of the window.
+    columns = ["", "average", *([f"gain over {base}"] if base else []), *tasks]
     lines = [
         [
             name,
-            *(_cell(entries.get(task), gains) for task in tasks),
             *_summary(name, rows, tasks, base),
+            *(_cell(entries.get(task), gains) for task in tasks),
         ]
         for name, entries in rows.items()
     ]
@@ -91,7 +96,7 @@ def _cell(entry: dict[str, Any] | None, with_gain: bool) -> Cell | str:
 def _summary(
     name: str, rows: dict[str, Entries], tasks: Sequence[str], base: str | None
 ) -> list[Cell | str]:
-    """A row's last cells: its average, and the gain over the base where there is one."""
+    """A row's first cells: its average, and the gain over the base where there is one."""
     average = _average(rows[name], tasks)
     if base is None:
         return [average]

@@ -256,7 +256,7 @@ class AugmentedBackend:
         questions = [Question.read(r, self.is_simple, self.task_dict) for r in requests]
         return questions, [context for question in questions for context in question.contexts]
 
-    def _hb_number(self) -> dict[str, int]:
+    def _hb_number(self) -> dict[str, Any]:
         return {"n": self.hb_settings.views.n, "seed": self.hb_settings.views.seed}
 
     def _hb_answer(

@@ -69,7 +69,7 @@ def lay(drawn: tuple[str, bytes], folder: Path) -> Trial:
         kinds += [isinstance(one, Example | BadRecord) for one in trained]
         if not all(kinds):
             return "something that is no row came out"
-        pairs = {(r.question, Path(r.image).name) for r in asked if isinstance(r, Request)}
+        pairs = {(r.question, Path(str(r.image)).name) for r in asked if isinstance(r, Request)}
         lost = [row for row in sound if (row["question"], row["image"]) not in pairs]
         if name == "rows.jsonl" and not data.lstrip(b"\xef\xbb\xbf \n").startswith(b"[") and lost:
             return f"sound rows were not read: {lost}"

@@ -89,11 +89,10 @@ def test_a_pipe_as_an_image_an_entry_weights_or_an_index(tmp_path, monkeypatch):
 
 def test_a_pipe_as_a_file_of_samples_or_of_settings(tmp_path, picture):
     os.mkfifo(tmp_path / "samples.jsonl")
-    assert main(["augment", str(tmp_path / "samples.jsonl"), *QUICK]) == 1
+    pipe = tmp_path / "samples.jsonl"
+    assert main(["augment", str(pipe), *QUICK]) == 1
     with pytest.raises(UserError, match="regular file"):
-        told_by(
-            ["augment", str(picture), *QUICK, "--augment_args", f"@{tmp_path / 'samples.jsonl'}"]
-        )
+        told_by(["augment", str(picture), *QUICK, "--augment_args", f"@{pipe}"])
 
 
 def reads_of(file: Path) -> list[str]:

@@ -16,7 +16,7 @@ from hb_tta.errors import UserError
 from hb_tta.training.data import BadRecord, open_source
 
 SOUND = {"image": "a.png", "question": "Is it?", "answer": "yes"}
-ODD = {
+ODD: dict[str, str | bytes] = {
     "a number of 5,000 digits": '{"image": "a.png", "question": "?", "id": ' + "7" * 5000 + "}",
     "nesting": '{"image": "a.png", "question": "?", "id": ' + "[" * 9000 + "]" * 9000 + "}",
     "a list": "[1]",
@@ -116,6 +116,12 @@ def test_a_file_that_is_none_is_a_sentence(folder: Path, name: str, data: bytes,
     with pytest.raises(UserError, match=told) as raised:
         trained(name)
     assert "\n" not in str(raised.value)
+
+
+def test_a_text_without_an_end_takes_no_time(folder: Path) -> None:
+    for text in (b'[{"image": "' + b"a b \\\\" * 20_000 + b"}]", b'["' + b"\\" * 99_999 + b"]"):
+        Path("rows.json").write_bytes(text)
+        assert [type(row) for row in trained("rows.json")] == [BadRecord]
 
 
 def test_a_pipe_is_waited_for_by_nobody(folder: Path) -> None:
