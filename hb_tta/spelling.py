@@ -67,9 +67,12 @@ def yes_or_no(value: Any) -> bool:
     return words[str(value).lower()]
 
 
+_NAMELESS = (int, float, list, tuple, dict)  # what JSON can hold beside texts
+
+
 def named(value: Any) -> Any:
     """A folder, a hub id, a name; in Python the thing itself, too."""
-    if value == "":
+    if value == "" or (isinstance(value, _NAMELESS) and not isinstance(value, bool)):
         raise Unfit("names nothing")
     return value
 
