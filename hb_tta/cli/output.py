@@ -85,7 +85,7 @@ class Output:
                 "image": image,
                 "question": request.question,
                 "task": request.task,
-                "description": augmentation.description,
+                "description": _either(augmentation.description, request.description),
                 **others(request.others),
                 "warnings": augmentation.warnings,
                 "spec_hash": self._kept(augmentation.spec),
@@ -153,6 +153,11 @@ class Output:
             specs = {**_read_specs(self.folder / SPECS), **self._specs}
             write_result(self.folder / SPECS, json.dumps(specs, indent=2).encode())
         return spec_hash
+
+
+def _either(made: str | None, given: str | None) -> str | None:
+    """The description that the views follow; of a method that needs none, the row's own stays."""
+    return given if made is None else made
 
 
 def others(columns: Mapping[str, Any]) -> dict[str, Any]:

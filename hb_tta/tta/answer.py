@@ -72,7 +72,8 @@ def answer(
         model: of ``AutoModelForImageTextToText``, on any device.
         processor: its ``AutoProcessor``, with a chat template. What it leaves to the model is put
             into it: see ``hb_tta.processors``.
-        image: a Pillow image, a path or the bytes of an image file.
+        image: a Pillow image, a path or the bytes of an image file; None asks the question alone,
+            without a picture, and then there can be no views.
         question: the whole prompt, with an instruction on how to answer if there is to be one.
         views: images in the same forms, as an ``Augmenter`` gives them; none is a plain answer.
         combine: the name of a rule of words (``hb_tta.tta.combine``), or a ``Combiner``.
@@ -81,8 +82,8 @@ def answer(
         **generate: settings of ``model.generate``: ``max_new_tokens`` (128 by default), …
 
     Raises:
-        UserError: an image cannot be read, the processor has no chat template, or a setting
-            cannot be used with several views.
+        UserError: an image cannot be read, the processor has no chat template, a setting cannot
+            be used with several views, or there are views of no image.
     """
     import torch
 
@@ -90,9 +91,12 @@ def answer(
 
     if not getattr(processor, "chat_template", None):
         raise UserError("the processor has no chat template: set processor.chat_template")
+    if image is None and len(views):
+        raise UserError(f"{len(views)} views of no image: give the image that they are views of")
     complete(processor, model.config)
     combiner = combine if isinstance(combine, Combiner) else Combiner(combine, real_weight)
-    inputs = [_inputs(model, processor, load_image(view), question) for view in (image, *views)]
+    shown = [None if view is None else load_image(view) for view in (image, *views)]
+    inputs = [_inputs(model, processor, view, question) for view in shown]
     settings = {"max_new_tokens": 128, **generate}
     with torch.inference_mode():
         decoded = decode_jointly(
@@ -113,7 +117,8 @@ def answer(
 
 
 def _inputs(model: Any, processor: Any, image: Any, question: str) -> Any:
-    content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
+    pictures = [] if image is None else [{"type": "image", "image": image}]
+    content = [*pictures, {"type": "text", "text": question}]
     inputs = processor.apply_chat_template(
         [{"role": "user", "content": content}],
         add_generation_prompt=True,
