@@ -200,8 +200,9 @@ class AugmentedBackend:
     def _hb_answers(self, requests: list[Any], answer: Callable, own: Callable) -> list[Any]:
         name = f"Answering from 1 + {self.hb_settings.views.n} views"
         answers = []
-        for task in {request.task_name for request in requests} if self.hb_sidecar else ():
-            self.hb_sidecar.begin(task)
+        if self.hb_sidecar is not None:
+            for task in {request.task_name for request in requests}:
+                self.hb_sidecar.begin(task)
         augmented = self._hb_augmented(requests)
         told = progress(name, "question", len(requests), shown=self.rank == 0)
         with quiet(type(self)), told as bar:
