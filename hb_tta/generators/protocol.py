@@ -41,12 +41,15 @@ class GeneratorSpec(Protocol):
         method: the name under which ``get_method`` finds the class.
         needs_description: whether ``generate`` refuses a context without a description. Where it
             is false no describer has to run.
+        outputs: how many different images there can be of a context; more are never made.
+            ``None``: one a seed.
         roles: field → the family's role that fills it. A field that may be ``None`` may find its
             role empty.
     """
 
     method: ClassVar[str]
     needs_description: ClassVar[bool]
+    outputs: ClassVar[int | None] = None
     roles: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     @classmethod
