@@ -290,6 +290,16 @@ class Augmenter:
         known = [plan for plan in plans if plan is not None]
         return len(known) < len(plans) or work.chooser.lacks(known)
 
+    def descriptions(
+        self, contexts: Iterable[Any], *, progress: bool | None = None
+    ) -> list[str | None]:
+        """What the generator would be told of contexts; no view is made.
+
+        None for each where the method needs none. See ``iter_augment`` for the arguments.
+        """
+        work = self._work(self._store(), self._asked(self.selection.candidates or 1, 0), progress)
+        return [plan.description for plans in work.planned(_checked(contexts)) for plan in plans]
+
     def unload(self) -> None:
         """Frees the device; the next call that needs a model loads it again."""
         self._models.unload()

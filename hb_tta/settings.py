@@ -26,6 +26,7 @@ from typing import Any, NamedTuple, Self
 from hb_tta import spelling
 from hb_tta.augment import OFFERED, Augmenter
 from hb_tta.describe import DescriberSpec
+from hb_tta.describe.drafts import Drafting
 from hb_tta.device import DTYPES
 from hb_tta.errors import UserError
 from hb_tta.families import Family, get_family, list_families
@@ -34,6 +35,9 @@ from hb_tta.generators.fields import ALIASES, Setting, method_settings
 from hb_tta.generators.settings import family_defaults, full_settings, used_settings
 from hb_tta.spelling import ARGS, Unfit
 from hb_tta.store import Store, content_key
+from hb_tta.views.judges import NONE, read_judge
+from hb_tta.views.seeds import FIXED, SEEDS
+from hb_tta.views.select import check_candidates, read_min_score
 from hb_tta.weights import Weights
 
 # ── The fields ───────────────────────────────────────────────────────────────────────────────────
@@ -49,6 +53,7 @@ class Option(NamedTuple):
         also: another name that means the same, in no help.
         running: no view depends on it: it is in no key and no JSON.
         in_spec: the augmenter's spec stands for it in the digest.
+        neutral: the value where nothing else says one.
     """
 
     default: Any
@@ -59,6 +64,7 @@ class Option(NamedTuple):
     also: str | None = None
     running: bool = False
     in_spec: bool = False
+    neutral: Any = None
 
     def unsaid(self, value: Any) -> bool:
         """Whether a value says nothing, and something else decides."""
@@ -78,6 +84,24 @@ def _describer(value: Any) -> Any:
         raise Unfit(f"is no describer: give a folder, a hub id, or its {names}") from None
 
 
+def _count(value: Any) -> int | None:
+    """A number of candidates; none stands for as many as are shown."""
+    return None if value is None or value == "none" else spelling.positive(value)
+
+
+def _seeds(value: Any) -> str:
+    if value not in SEEDS:
+        raise Unfit(f"is not known: choose from {', '.join(SEEDS)}")
+    return value
+
+
+def _drafts(value: Any) -> Drafting:
+    try:
+        return Drafting.parse(value)
+    except ValueError as error:
+        raise Unfit(str(error)) from None
+
+
 def _option(default: Any, *rest: Any, **more: Any) -> Any:
     return field(default=default, metadata={"option": Option(default, *rest, **more)})
 
@@ -87,6 +111,24 @@ _FAMILY = (
     "knows the pocket world alone (default: sdxl)"
 )
 _SEED = "of the first view; view i uses SEED + i (default: 0)"
+_CANDIDATES = "images that are generated, of which the judge's best N are shown (default: -n's)"
+_JUDGE = (
+    "who says how well a candidate shows its description: a reward (fine_grained or itm, global or "
+    "itc, clip_text, …) or vqa_yes, an MLLM's yes; NAME:DIR|ID for other weights than the family's "
+    "(default: none)"
+)
+_MIN_SCORE = (
+    "no view is shown below that score: a number, or real, real-0.1, real+0.1 to start from the "
+    "real image's own (default: none)"
+)
+_SEEDS = (
+    "fixed: the same for every question; by_context: each question's own, which the description "
+    "and the image decide (default: fixed)"
+)
+_DRAFTS = (
+    "drafts of each description, of which the one nearest to all is told: 5, or with words behind "
+    "it that say more, as in 5+sampled+leave_out (default: 1)"
+)
 _DESCRIBER = "the MLLM that writes the descriptions (default: the family's)"
 _DTYPE = f"numbers to compute with, {', '.join(DTYPES)} (default: what suits the device)"
 _BATCH = "views made at once (default: what suits the device)"
@@ -105,6 +147,10 @@ class ViewSettings:
         family: which models fill the roles; in Python a ``Family``, too.
         n: views shown beside the real image, at least 1.
         seed: view ``i`` uses ``seed + i``; at least 0.
+        candidates, judge, min_score: how views are chosen among generated images, see
+            ``Augmenter.from_pretrained``; ``None`` and "none": all are shown.
+        seeds: "fixed" or "by_context".
+        drafts: of a description; in Python a number, a text or a ``Drafting``.
         describer: who writes the descriptions: a folder, a hub id or a ``DescriberSpec``;
             ``DEFAULT``: the family's; ``None``: nobody.
         dtype: of describer and generator; ``None``: float32 on a CPU, bfloat16 on a GPU.
@@ -123,8 +169,19 @@ class ViewSettings:
         4, spelling.positive, "-n", "N", "generated views of an image (default: 4)", also="views"
     )
     seed: int = _option(0, spelling.whole, "--seed", "SEED", _SEED)
+    candidates: int | None = _option(
+        DEFAULT, _count, "--candidates", "N", _CANDIDATES, in_spec=True
+    )
+    judge: str = _option(DEFAULT, read_judge, "--judge", "NAME", _JUDGE, in_spec=True, neutral=NONE)
+    min_score: float | str | None = _option(
+        DEFAULT, read_min_score, "--min-score", "SCORE", _MIN_SCORE, in_spec=True
+    )
+    seeds: str = _option(DEFAULT, _seeds, "--seeds", "HOW", _SEEDS, in_spec=True, neutral=FIXED)
+    drafts: int | str | Drafting = _option(
+        Drafting(), _drafts, "--drafts", "N", _DRAFTS, in_spec=True
+    )
     describer: str | PathLike[str] | Weights | DescriberSpec | Default | None = _option(
-        DEFAULT, _describer, "--describer", "DIR|ID", _DESCRIBER, in_spec=True
+        DEFAULT, _describer, "--describer", "DIR|ID", _DESCRIBER, in_spec=True, neutral=DEFAULT
     )
     dtype: str | None = _option(None, spelling.dtype, "--dtype", "NAME", _DTYPE, in_spec=True)
     batch_size: int | None = _option(
@@ -141,12 +198,21 @@ class ViewSettings:
     def __post_init__(self) -> None:
         for name in OPTIONS:
             object.__setattr__(self, name, read_option(name, getattr(self, name)))
-        if not 0 <= self.seed <= 2**63 - self.n:
+        self._fill_in()
+        check_candidates(self.candidates, self.n, judged=self.judge != NONE)
+        if not 0 <= self.seed <= 2**63 - (self.candidates or self.n):
             raise UserError(f"seed={self.seed} is out of range: use 0 to 2**63 - n")
         own = {name: _of_json(value) for name, value in self.settings.items()}
         read = full_settings(get_method(self.method), own)
         object.__setattr__(self, "settings", MappingProxyType(read))
         get_family(self.family)
+
+    def _fill_in(self) -> None:
+        """What the person left unsaid."""
+        for name, option in OPTIONS.items():
+            if option.default is DEFAULT and option.neutral is not DEFAULT:
+                if getattr(self, name) is DEFAULT:
+                    object.__setattr__(self, name, option.neutral)
 
     # ── Read ──
 
@@ -241,6 +307,11 @@ class ViewSettings:
             self.method,
             family=self.family,
             describer=self.describer,
+            candidates=self.candidates,
+            judge=self.judge,
+            min_score=self.min_score,
+            seeds=self.seeds,
+            drafts=self.drafts,
             dtype=self.dtype,
             device=self.device or device,
             batch_size=self.batch_size,
@@ -342,6 +413,8 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _json(value: Any) -> Any:
+    if isinstance(value, Drafting):
+        return str(value)
     if isinstance(value, DescriberSpec):
         return {**asdict(value), "mllm": _json(value.mllm)}
     if isinstance(value, Weights):

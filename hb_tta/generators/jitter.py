@@ -33,6 +33,7 @@ class JitterSpec(ImageSpec):
     zoom: float = ZOOM
 
     method: ClassVar[str] = "jitter"
+    distorts: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.shift <= 0.5:

@@ -26,6 +26,7 @@ class NoiseSpec(ImageSpec):
     sigma: float = 0.1
 
     method: ClassVar[str] = "noise"
+    distorts: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.sigma) and self.sigma > 0):
