@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hb_tta import spelling
-from hb_tta.errors import UserError
+from hb_tta.errors import UserError, choose_from
 from hb_tta.generators import list_methods
 from hb_tta.settings import ViewSettings, by_name
 from hb_tta.store import content_key
@@ -40,8 +40,10 @@ class Combining:
     def __post_init__(self) -> None:
         known = combinations()
         if self.combine not in known:
-            rules = ", ".join(known)
-            raise UserError(f"combine={self.combine} in {spelling.ARGS}: choose from {rules}")
+            raise UserError(
+                f"combine={self.combine} in {spelling.ARGS} is no rule"
+                f"{choose_from(self.combine, known)}"
+            )
         for name in ("real_weight", "share"):
             object.__setattr__(self, name, _number(name, getattr(self, name)))
         _ = self.combiner
@@ -80,8 +82,7 @@ class AugmentSettings:
         """
         if method not in list_methods():
             raise UserError(
-                f"--augment {method}: there is no such method, choose from "
-                f"{', '.join(list_methods())}"
+                f"--augment {method}: there is no such method{choose_from(method, list_methods())}"
             )
         asked = by_name(arguments)
         combining = {name: asked.pop(name) for name in COMBINING if name in asked}

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from hb_tta.report.document import document, visible
 
@@ -22,18 +23,31 @@ LARGEST = 512  # pixels; larger images are embedded at this size, so that a page
 
 
 @dataclass(frozen=True)
+class Linked:
+    """A picture that is shown by its address: a file beside the page, or a ``data:`` address.
+
+    Attributes:
+        address: as HTML has it, not yet escaped.
+        size: width and height in pixels.
+    """
+
+    address: str
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Row:
     """The views that one method gives of a reference.
 
     Attributes:
         label: the method's name, or whatever tells the row from its neighbours.
-        views: RGB images.
+        views: RGB images, or where they are.
         seeds: the seed of every view, in the same order.
         description: the context description that the method was given, where it takes one.
     """
 
     label: str
-    views: Sequence[Image]
+    views: Sequence[Image | Linked]
     seeds: Sequence[int]
     description: str | None = None
 
@@ -43,23 +57,26 @@ class Panel:
     """A reference image, what was asked of it, and a row of views for every method.
 
     Attributes:
-        reference: RGB image.
+        reference: RGB image, or where it is.
         question: the text guidance; may be empty.
         rows: from top to bottom.
         facts: short labelled texts shown under the question, such as ``{"answer": "Yes"}``.
     """
 
-    reference: Image
+    reference: Image | Linked
     question: str
     rows: Sequence[Row]
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
 def render(panels: Sequence[Panel], *, title: str, subtitle: str = "") -> str:
-    """The page that shows the panels in order: UTF-8 HTML that needs no other file."""
+    """The page that shows the panels in order: UTF-8 HTML that needs no file but linked ones."""
     addresses = _addresses(panels)
     body = "\n".join(_panel(panel, addresses) for panel in panels)
-    return document(title, f'<div class="sheet">\n{body}\n</div>', lead=subtitle)
+    linked = any(not address.startswith("data:") for address in addresses.values())
+    return document(
+        title, f'<div class="sheet">\n{body}\n</div>', lead=subtitle, files_beside=linked
+    )
 
 
 def data_uri(image: Image) -> str:
@@ -80,7 +97,13 @@ def _addresses(panels: Sequence[Panel]) -> dict[int, str]:
         for image in (panel.reference, *(view for row in panel.rows for view in row.views))
     ]
     with ThreadPoolExecutor() as pool:
-        return dict(zip(map(id, shown), pool.map(data_uri, shown), strict=True))
+        return dict(zip(map(id, shown), pool.map(_address, shown), strict=True))
+
+
+def _address(image: Image | Linked) -> str:
+    if isinstance(image, Linked):
+        return image.address if image.address.startswith("data:") else quote(image.address)
+    return data_uri(image)
 
 
 def _panel(panel: Panel, addresses: Mapping[int, str]) -> str:
@@ -112,10 +135,11 @@ def _row(row: Row, addresses: Mapping[int, str], *, show_description: bool) -> s
     )
 
 
-def _figure(image: Image, caption: str, addresses: Mapping[int, str]) -> str:
+def _figure(image: Image | Linked, caption: str, addresses: Mapping[int, str]) -> str:
     size = "small" if max(image.size) <= SMALL else "large"
+    shown = f'src="{addresses[id(image)]}" alt="{visible(caption)}"'
     return (
-        f'<figure class="{size}"><img src="{addresses[id(image)]}" alt="{visible(caption)}">'
+        f'<figure class="{size}"><img loading="lazy" {shown}>'
         f"<figcaption>{visible(caption)}</figcaption></figure>"
     )
 

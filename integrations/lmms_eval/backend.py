@@ -21,7 +21,6 @@ from lmms_eval.api.instance import GenerationResult, unwrap_generation_output
 from lmms_eval.models.registry_v2 import ModelManifest, ModelRegistryV2
 from loguru import logger
 from PIL.Image import Image
-from tqdm import tqdm
 
 from hb_tta.disk import write_aside
 from hb_tta.errors import HbTtaWarning, UserError
@@ -35,6 +34,7 @@ from hb_tta.integrations.lmms_eval.view_counts import IDENTITY, ViewCounts, side
 from hb_tta.integrations.parking import Parking
 from hb_tta.integrations.settings import VOTE, AugmentSettings
 from hb_tta.integrations.sidecar import Sidecar
+from hb_tta.progress import progress
 from hb_tta.tta.vote import vote
 
 CHUNK = 512  # questions whose images are in memory at a time
@@ -194,7 +194,8 @@ class AugmentedBackend:
         name = f"Answering from 1 + {self.hb_settings.views.n} views"
         answers = []
         augmented = self._hb_augmented(requests)
-        with quiet(type(self)), tqdm(total=len(requests), desc=name, disable=self.rank != 0) as bar:
+        told = progress(name, "question", len(requests), shown=self.rank == 0)
+        with quiet(type(self)), told as bar:
             for questions, views in augmented:
                 for question in questions:
                     answers.append(self._hb_answer(question, views, answer, own))
