@@ -11,6 +11,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from hb_tta import spelling
+from hb_tta.augment import Augmentation, Augmenter
 from hb_tta.cli.options import add_columns
 from hb_tta.cli.output import MANIFEST, Output
 from hb_tta.cli.requests import Failure, Request, read_asked
@@ -187,11 +188,23 @@ def _augment(work: Work, output: Output, arguments: argparse.Namespace, *, many:
         on_failure=work.refuse if many else None,
     )
     for augmentation in done:
-        files = output.add(work.next_done(), augmentation)
+        dropped = [] if output.sheet.full else _dropped(augmenter, augmentation)
+        files = output.add(work.next_done(), augmentation, dropped)
         if not many:
             if augmentation.description is not None:
                 print(f"description: {spelled_out(augmentation.description)}")
             print(*files, sep="\n")
+
+
+def _dropped(augmenter: Augmenter, augmentation: Augmentation) -> list[bytes]:
+    """The candidates that a judge did not let through, as far as the store has them."""
+    found = []
+    for _, key, _ in augmentation.dropped if augmenter.store is not None else ():
+        entry = augmenter.store.read("views", key)
+        if entry is None:  # pruned meanwhile
+            break
+        found.append(entry[0])
+    return found
 
 
 def _tell(failures: Sequence[Failure], manifest: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from bisect import insort
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MANIFEST, SPECS, VIEWS, IMAGES = "manifest.jsonl", "specs.json", "views", "images"
 OWN = (
     *("index", "image", "question", "task", "description"),
-    *("warnings", "spec_hash", "views", "failure"),
+    *("warnings", "spec_hash", "views", "real_score", "dropped", "failure"),
 )
 """What the manifest itself says of an image; a row's column of such a name gets ``source_``."""
 
@@ -43,11 +43,12 @@ class Output:
 
     Attributes:
         images, views: how many were written, or found right.
+        sheet: the page.
     """
 
     def __init__(self, folder: Path, sheet: int = 0) -> None:
         self.folder = folder
-        self._sheet = Sheet(folder, sheet)
+        self.sheet = Sheet(folder, sheet)
         self.images = self.views = 0
         self._lines = Lines(folder / MANIFEST)
         self._failures: list[Failure] = []  # by index
@@ -57,8 +58,13 @@ class Output:
         """Take a line that could not be used; it is written in its place among the others."""
         insort(self._failures, failure, key=lambda it: it.index)
 
-    def add(self, request: Request, augmentation: Augmentation) -> list[Path]:
+    def add(
+        self, request: Request, augmentation: Augmentation, dropped: Sequence[bytes] = ()
+    ) -> list[Path]:
         """Write the views of one request, and then its line; gives the views' files.
+
+        Args:
+            dropped: the candidates that are not shown, as PNG, for the page.
 
         Raises:
             UserError: the folder cannot be written, or the disk is full.
@@ -78,13 +84,16 @@ class Output:
                 **others(request.others),
                 "warnings": augmentation.warnings,
                 "spec_hash": self._kept(augmentation.spec),
+                **_judged(augmentation),
                 "views": [
-                    {"seed": seed, "file": name}
-                    for seed, name in zip(augmentation.seeds, names, strict=True)
+                    {"seed": seed, "file": name, **score}
+                    for seed, name, score in zip(
+                        augmentation.seeds, names, _scores(augmentation), strict=True
+                    )
                 ],
             }
         )
-        self._sheet.add(request, image, augmentation, names)
+        self.sheet.add(request, image, augmentation, names, dropped)
         self.images += 1
         self.views += len(names)
         return [self.folder / name for name in names]
@@ -102,7 +111,7 @@ class Output:
             self._write_failures()
         self._lines.close(whole=error is None)
         if error is None and self.images:
-            self._sheet.write(self.images)
+            self.sheet.write(self.images)
 
     def _image(self, request: Request) -> str:
         """The path of the reference as the manifest has it; one that is no file yet becomes one."""
@@ -128,6 +137,20 @@ class Output:
             specs = {**_read_specs(self.folder / SPECS), **self._specs}
             write_result(self.folder / SPECS, json.dumps(specs, indent=2).encode())
         return spec_hash
+
+
+def _judged(augmentation: Augmentation) -> dict[str, Any]:
+    """What a judge said beside the views' scores; nothing where there was none."""
+    if augmentation.scores is None:
+        return {}
+    dropped = [{"seed": s, "key": key, "score": score} for s, key, score in augmentation.dropped]
+    return {"real_score": augmentation.real_score, "dropped": dropped}
+
+
+def _scores(augmentation: Augmentation) -> list[dict[str, float]]:
+    if augmentation.scores is None:
+        return [{} for _ in augmentation.seeds]
+    return [{"score": score} for score in augmentation.scores]
 
 
 def others(columns: Mapping[str, Any]) -> dict[str, Any]:
