@@ -264,7 +264,7 @@ class AugmentedBackend:
     # The ways to answer: requests of all views → (what to return, given the record; the record).
 
     def _hb_decode(self, requests: list[Any], own: Callable) -> tuple[Callable, dict[str, Any]]:
-        from hb_tta.tta.answer import yes_no
+        from hb_tta.tta.answer import first_token, yes_no
         from hb_tta.tta.decoding import decode_jointly
 
         calls = [lambda request=request: own([request])[0] for request in requests]
@@ -273,9 +273,11 @@ class AugmentedBackend:
         record: dict[str, Any] = {"answer": text, "mode": decoded.mode, "views": []}
         words = self._hb_yes_no_tokens()
         if words is not None:
-            scores = [yes_no(logits_K, words) for logits_K in decoded.first_logits_VRK[:, 0]]
-            record["views"] = [score._asdict() for score in scores]
-            record["combined"] = yes_no(decoded.first_combined_RK[0], words)._asdict()
+            *views, combined = [
+                {**yes_no(logits_K, words)._asdict(), **first_token(logits_K, _tokenizer(self))}
+                for logits_K in [*decoded.first_logits_VRK[:, 0], decoded.first_combined_RK[0]]
+            ]
+            record |= {"views": views, "combined": combined}
         return lambda record: _with_record(text, counts, record), record
 
     def _hb_vote(self, requests: list[Any], own: Callable) -> tuple[Callable, dict[str, Any]]:
@@ -292,7 +294,12 @@ class AugmentedBackend:
         values, greedy = zip(*own(requests), strict=True)
         combine = self.hb_settings.combining.combiner
         combined = combine(torch.tensor(values, dtype=torch.float64)[:, None])
-        record = {"answer": combined.item(), "mode": "loglikelihood", "views": list(values)}
+        record = {
+            "answer": combined.item(),
+            "mode": "loglikelihood",
+            "choice": str(requests[0].args[1]),
+            "views": list(values),
+        }
         return (combined.item(), all(greedy)), record
 
     # What the views said.
