@@ -340,12 +340,13 @@ def test_a_call_that_was_made_before_imports_no_torch(
     (made,) = make_augmenter(**asked).augment([context], n=2)
     code = f"""
 import sys
-from hb_tta import Augmenter
+from hb_tta import Augmenter, DescribedContext
 augmenter = Augmenter.from_pretrained(
     "hummingbird", family="pocket", store={str(tmp_path / "store")!r}, describer=None,
     base={str(GOLDEN / "pipeline")!r}, lora={str(GOLDEN / "lora_unet")!r},
     num_inference_steps=2, guidance_scale=2.0, **{asked!r})
-(made,) = augmenter.augment([({str(tmp_path / "a.png")!r}, "a red circle")], n=2)
+told = DescribedContext({str(tmp_path / "a.png")!r}, "a red circle")
+(made,) = augmenter.augment([told], n=2)
 assert "torch" not in sys.modules
 print(*made.keys)
 """
