@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -73,6 +72,6 @@ def test_tables_have_a_row_a_judge_and_category() -> None:
     found = questions_table({"itm": {"color": ROWS, "count": ROWS}}, options)
     assert [row[:2] for row in found.rows] == [("itm", "color"), ("itm", "count"), ("itm", "all")]
     told = table(
-        {"question": {"color": [[1.0, 0.0], [1.0, 1.0]]}}, SimpleNamespace(images=1, views=2)
+        {"question": {"color": [[1.0, 0.0], [1.0, 1.0]]}}, argparse.Namespace(images=1, views=2)
     )
     assert told.rows[0][0] == "question" and share([[1.0, 0.0], [1.0, 1.0]]).estimate == 0.75

@@ -269,7 +269,7 @@ def test_scores_lie_in_the_store_by_content(make_augmenter: Make, itm: str, tmp_
     store = Store(tmp_path / "store")
     entries = [entry for entry in store.entries() if entry.namespace == "scores"]
     assert len(entries) == 3 and all(entry.path.suffix == ".json" for entry in entries)
-    by_view = {}
+    by_view: dict[str | None, float | None] = {}
     for entry in entries:
         payload, meta = store.read("scores", entry.key) or (b"", {})
         by_view[meta.get("view")] = json.loads(payload)["score"]
@@ -277,10 +277,8 @@ def test_scores_lie_in_the_store_by_content(make_augmenter: Make, itm: str, tmp_
         assert meta["text"] == made.description
         assert meta["judge"] == made.spec["selection"]["judge"]
         assert str(tmp_path) not in json.dumps(meta) and itm.partition(":")[2] not in str(meta)
-    assert by_view == {
-        None: made.real_score,
-        **dict(zip(made.keys, made.scores or (), strict=True)),
-    }
+    expected: dict[str | None, float | None] = {None: made.real_score}
+    assert by_view == expected | dict(zip(made.keys, made.scores or (), strict=True))
     assert store.info().namespaces["scores"].files == 3 and store.verify() == []
 
 

@@ -198,9 +198,10 @@ def _augment(work: Work, output: Output, arguments: argparse.Namespace, *, many:
 
 def _dropped(augmenter: Augmenter, augmentation: Augmentation) -> list[bytes]:
     """The candidates that a judge did not let through, as far as the store has them."""
-    found = []
-    for _, key, _ in augmentation.dropped if augmenter.store is not None else ():
-        entry = augmenter.store.read("views", key)
+    found: list[bytes] = []
+    store = augmenter.store
+    for _, key, _ in augmentation.dropped:
+        entry = None if store is None else store.read("views", key)
         if entry is None:  # pruned meanwhile
             break
         found.append(entry[0])

@@ -115,7 +115,8 @@ class ViewMaker:
         read = tried(drafts, lambda draft: self._to_describe(*draft))
         self._look([context for context, _ in drafts], read)
         numbers = [number for _, number in drafts]
-        whole = [it for it in zip(read, numbers, strict=True) if not isinstance(it[0], UserError)]
+        pairs = zip(read, numbers, strict=True)
+        whole = [(seen, n) for seen, n in pairs if not isinstance(seen, UserError)]
         written = iter(apart(whole, self._drafted, "the describer"))
         for (context, number), each in zip(drafts, read, strict=True):
             key = context.description_keys[number]

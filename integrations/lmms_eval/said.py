@@ -208,8 +208,8 @@ def _scores(about: Sequence[Mapping[str, Any]], name: str, place: int = 0) -> fl
     """A judge's score of an image; of several images that are shown together the least."""
     found = [image.get(name) for image in about]
     lists = [its if isinstance(its, list) else [its] for its in found]
-    scores = [its[place] for its in lists if place < len(its) and its[place] is not None]
-    return float(min(scores)) if scores else None
+    scores = [number(its[place]) for its in lists if place < len(its)]
+    return min((score for score in scores if score is not None), default=None)
 
 
 def combined_of(records: list[Line]) -> Seen | None:
