@@ -281,6 +281,21 @@ class Augmenter:
             for context in planned
         ]
 
+    def descriptions(
+        self, contexts: Iterable[Any], *, progress: bool | None = None
+    ) -> list[str | None]:
+        """What the generator would be told of contexts; no view is made.
+
+        None for each where the method needs none. See ``iter_augment`` for the arguments.
+        """
+        planner, maker = self._planner(PixelDigests()), self._maker(self._store(), progress)
+        found: list[str | None] = []
+        for window in windows(enumerate(_checked(contexts))):
+            planned = [planner.context(context, number) for number, context in window]
+            texts = maker.descriptions(planned)
+            found += [_told(context, texts) for context in planned]
+        return found
+
     def unload(self) -> None:
         """Frees the device; the next call that needs a model loads it again."""
         self._models.unload()

@@ -32,6 +32,7 @@ from hb_tta.families import Family, get_family, list_families
 from hb_tta.generators import DEFAULT, Default, get_method, list_methods
 from hb_tta.generators.fields import ALIASES, Setting, method_settings
 from hb_tta.generators.settings import family_defaults, full_settings, used_settings
+from hb_tta.presets import PRESETS, UNSAID, at_harness, preset_values
 from hb_tta.spelling import ARGS, Unfit
 from hb_tta.store import Store, content_key
 from hb_tta.weights import Weights
@@ -49,6 +50,8 @@ class Option(NamedTuple):
         also: another name that means the same, in no help.
         running: no view depends on it: it is in no key and no JSON.
         in_spec: the augmenter's spec stands for it in the digest.
+        neutral: the value where neither the person nor the preset says one.
+        answering: it is about who answers: harnesses have it, and no view depends on it.
     """
 
     default: Any
@@ -59,6 +62,13 @@ class Option(NamedTuple):
     also: str | None = None
     running: bool = False
     in_spec: bool = False
+    neutral: Any = None
+    answering: bool = False
+
+    @property
+    def decides_views(self) -> bool:
+        """Whether the digest has to name it."""
+        return not (self.running or self.in_spec or self.answering)
 
     def unsaid(self, value: Any) -> bool:
         """Whether a value says nothing, and something else decides."""
@@ -78,6 +88,12 @@ def _describer(value: Any) -> Any:
         raise Unfit(f"is no describer: give a folder, a hub id, or its {names}") from None
 
 
+def _preset(value: Any) -> str:
+    if value not in PRESETS:
+        raise Unfit(f"is not known: choose from {', '.join(PRESETS)}")
+    return value
+
+
 def _option(default: Any, *rest: Any, **more: Any) -> Any:
     return field(default=default, metadata={"option": Option(default, *rest, **more)})
 
@@ -88,6 +104,12 @@ _FAMILY = (
 )
 _SEED = "of the first view; view i uses SEED + i (default: 0)"
 _DESCRIBER = "the MLLM that writes the descriptions (default: the family's)"
+_PRESET = (
+    "what decides where nothing is said: paper (views for every question, their plain mean) or "
+    "safe (views only where the model is not sure without them, and checked)"
+)
+_GATE = "views only where the model's probability of its plain answer is below P; none: everywhere"
+_SHARE = "views for the least sure share S of all questions: for curves over a whole, known set"
 _DTYPE = f"numbers to compute with, {', '.join(DTYPES)} (default: what suits the device)"
 _BATCH = "views made at once (default: what suits the device)"
 _OFFLOAD = "keep on the GPU only what works just now: slower, for small GPUs"
@@ -107,6 +129,11 @@ class ViewSettings:
         seed: view ``i`` uses ``seed + i``; at least 0.
         describer: who writes the descriptions: a folder, a hub id or a ``DescriberSpec``;
             ``DEFAULT``: the family's; ``None``: nobody.
+        preset: of ``hb_tta.presets``; it says what the person does not.
+        gate: views are shown to whoever answers only where the probability of its plain answer
+            is below it (``hb_tta.tta.gate``); ``None``: everywhere. Harnesses and ``answer`` read
+            it; an ``Augmenter`` makes what it is asked for.
+        gate_share: in its place, the share of all questions that get views, the least sure ones.
         dtype: of describer and generator; ``None``: float32 on a CPU, bfloat16 on a GPU.
         batch_size, cpu_offload, device, store: see ``Augmenter``. No view depends on them.
 
@@ -123,8 +150,15 @@ class ViewSettings:
         4, spelling.positive, "-n", "N", "generated views of an image (default: 4)", also="views"
     )
     seed: int = _option(0, spelling.whole, "--seed", "SEED", _SEED)
+    preset: str = _option(UNSAID, _preset, "--preset", "NAME", _PRESET, answering=True)
+    gate: float | None = _option(
+        DEFAULT, spelling.probability, "--gate", "P", _GATE, answering=True
+    )
+    gate_share: float | None = _option(
+        None, spelling.probability, "--gate-share", "S", _SHARE, answering=True
+    )
     describer: str | PathLike[str] | Weights | DescriberSpec | Default | None = _option(
-        DEFAULT, _describer, "--describer", "DIR|ID", _DESCRIBER, in_spec=True
+        DEFAULT, _describer, "--describer", "DIR|ID", _DESCRIBER, in_spec=True, neutral=DEFAULT
     )
     dtype: str | None = _option(None, spelling.dtype, "--dtype", "NAME", _DTYPE, in_spec=True)
     batch_size: int | None = _option(
@@ -141,12 +175,27 @@ class ViewSettings:
     def __post_init__(self) -> None:
         for name in OPTIONS:
             object.__setattr__(self, name, read_option(name, getattr(self, name)))
+        self._fill_in()
+        if self.gate is not None and self.gate_share is not None:
+            raise UserError(
+                f"gate={self.gate} and gate_share={self.gate_share} both say which questions get "
+                "views: leave one out"
+            )
         if not 0 <= self.seed <= 2**63 - self.n:
             raise UserError(f"seed={self.seed} is out of range: use 0 to 2**63 - n")
         own = {name: _of_json(value) for name, value in self.settings.items()}
         read = full_settings(get_method(self.method), own)
         object.__setattr__(self, "settings", MappingProxyType(read))
         get_family(self.family)
+
+    def _fill_in(self) -> None:
+        """What the person left unsaid, by the preset, or as it is without one."""
+        said_by_preset = preset_values(self.preset)
+        for name, option in OPTIONS.items():
+            if option.default is DEFAULT and option.neutral is not DEFAULT:
+                if getattr(self, name) is DEFAULT:
+                    value = said_by_preset.get(name, option.neutral)
+                    object.__setattr__(self, name, value)
 
     # ── Read ──
 
@@ -213,7 +262,7 @@ class ViewSettings:
         Args:
             spec: of the augmenter that these settings make: it names weights by their content.
         """
-        told = [n for n, option in OPTIONS.items() if not (option.running or option.in_spec)]
+        told = [n for n, option in OPTIONS.items() if option.decides_views]
         shown = {name: getattr(self, name) for name in told}
         return content_key({"spec": spec, **_plain(shown)})[:16]
 
@@ -285,8 +334,16 @@ def own_settings(method: str) -> dict[str, Setting]:
     return found
 
 
-def each(methods: Iterable[str], asked: Mapping[str, Any]) -> dict[str, ViewSettings]:
+def each(
+    methods: Iterable[str], asked: Mapping[str, Any], *, harness: str | None = None
+) -> dict[str, ViewSettings]:
     """The settings of several methods: what some of them have alone goes to those.
+
+    Args:
+        methods: names.
+        asked: for.
+        harness: whom it asks, ``ANSWERS`` or ``CLASSES`` of ``hb_tta.presets``: each method has its
+            preset there.
 
     Raises:
         UserError: see ``ViewSettings.of``.
@@ -296,12 +353,26 @@ def each(methods: Iterable[str], asked: Mapping[str, Any]) -> dict[str, ViewSett
     for name in asked:
         if not own and name not in OPTIONS and name not in OFFERED:
             raise UserError(f"{name}= in {ARGS} is a method's, and none is named: leave it out")
-    return {
-        method: ViewSettings.of(
-            method, {k: v for k, v in asked.items() if k in its or k not in anybodys}
-        )
-        for method, its in own.items()
-    }
+    found = {}
+    for method, its in own.items():
+        said = {k: v for k, v in asked.items() if k in its or k not in anybodys}
+        filled = said if harness is None else at_harness(method, said, harness)
+        found[method] = ViewSettings.of(method, filled)
+    return found
+
+
+def refuse_gate(asked: Mapping[str, Any]) -> None:
+    """For what makes views and asks nobody about them.
+
+    Raises:
+        UserError: a gate is asked for.
+    """
+    for name in ("gate", "gate_share"):
+        if asked.get(name) is not None:
+            raise UserError(
+                f"{name}={asked[name]} needs a model that answers, and here views are made for "
+                "everything: leave it out, or evaluate with lmms-eval, hb-tta tpt or hb_tta.answer"
+            )
 
 
 def options_of(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -412,11 +483,12 @@ def add_arguments(
     """Flags for options, and ``--augment_args`` for all of them; ``by_arguments`` reads both.
 
     Args:
-        names: the options, and names of ``FLAGS``, that get a flag; none: all of them.
+        names: the options, and names of ``FLAGS``, that get a flag; none: all of them but for
+            those about who answers.
         flags: name → its flag, where the usual one means something else in this command.
     """
     for name, one in OPTIONS.items():
-        if name in names or not names:
+        if name in names or not (names or one.answering):
             _add_option(parser, name, flags.get(name, one.flag))
     for name, (flag, kind, metavar, help) in FLAGS.items():
         if name in names or not names:

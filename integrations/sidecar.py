@@ -45,6 +45,10 @@ class Sidecar:
             shown: the real images that the question shows, by their pixels' digests.
         """
         self._lines.setdefault(task, {})[_identity(line, self._identity)] = line
+        self.show(shown)
+
+    def show(self, shown: Mapping[str, Image]) -> None:
+        """Keep the real images of a question whose line is still to come: see ``add``."""
         for digest, image in shown.items():
             self._keep(image, digest)
 

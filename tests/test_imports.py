@@ -17,7 +17,7 @@ LAYERS = (
     ("file_index",),
     ("context", "images", "metrics"),
     ("device", "weights"),
-    ("families", "plugins", "spelling"),
+    ("families", "plugins", "presets", "spelling"),
     ("describe", "generators", "pocket", "rewards", "store", "tta"),
     ("datasets", "views"),
     ("augment",),

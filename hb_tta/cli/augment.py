@@ -15,7 +15,7 @@ from hb_tta.context import TASKS, MultimodalContext
 from hb_tta.errors import UserError
 from hb_tta.images import PixelDigests
 from hb_tta.report.cells import spelled_out
-from hb_tta.settings import ViewSettings, by_arguments, settings_table
+from hb_tta.settings import ViewSettings, by_arguments, refuse_gate, settings_table
 from hb_tta.settings import add_arguments as add_settings
 
 DESCRIPTION = """\
@@ -89,7 +89,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def view_settings(arguments: argparse.Namespace) -> ViewSettings:
     """Which views the command line asks for."""
-    return ViewSettings.of(arguments.method, by_arguments(arguments))
+    asked = by_arguments(arguments)
+    refuse_gate(asked)
+    return ViewSettings.of(arguments.method, asked)
 
 
 def _line_of_image(arguments: argparse.Namespace) -> Iterator[Request | Failure]:

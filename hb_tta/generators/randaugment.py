@@ -33,6 +33,7 @@ class RandAugmentSpec(GeneratorSpec):
 
     method: ClassVar[str] = "randaugment"
     needs_description: ClassVar[bool] = False
+    distorts: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.num_ops < 1:
