@@ -18,16 +18,16 @@ from typing import Any
 
 from hb_tta.errors import UserError
 
-ANSWERS, CLASSES = "answers", "classes"
-"""Who is asked: an MLLM for an answer in words, or a CLIP for one of its classes."""
+WORDS, CLASSES = "words", "classes"
+"""Who is asked, as ``hb_tta.tta.rule`` has it: an MLLM for words, or a CLIP for classes."""
 
 _PAPER: dict[str, Any] = {}
 _SAFE: dict[str, dict[str, Any]] = {
-    ANSWERS: {"gate": 0.9},
+    WORDS: {"gate": 0.9},
     CLASSES: {"gate": 0.5},  # a CLIP's probabilities are not an MLLM's
 }
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
-    {"paper": {ANSWERS: _PAPER, CLASSES: _PAPER}, "safe": _SAFE}
+    {"paper": {WORDS: _PAPER, CLASSES: _PAPER}, "safe": _SAFE}
 )
 """Name → who is asked → option → value."""
 
@@ -37,7 +37,7 @@ UNSAID = "paper"
 _AT_HARNESSES = {"hummingbird": "safe"}
 
 
-def preset_values(name: str, asked: str = ANSWERS) -> Mapping[str, Any]:
+def preset_values(name: str, asked: str = WORDS) -> Mapping[str, Any]:
     """What a preset says.
 
     Raises:
@@ -48,13 +48,13 @@ def preset_values(name: str, asked: str = ANSWERS) -> Mapping[str, Any]:
     return PRESETS[name][asked]
 
 
-def at_harness(method: str, said: Mapping[str, Any], asked: str = ANSWERS) -> dict[str, Any]:
+def at_harness(method: str, said: Mapping[str, Any], asked: str = WORDS) -> dict[str, Any]:
     """What a person said of the views in a harness, and what a preset says of the rest.
 
     Args:
         method: its preset where none is said: "safe" for hummingbird, else "paper".
         said: option → value.
-        asked: ``ANSWERS`` or ``CLASSES``.
+        asked: ``WORDS`` or ``CLASSES``.
     """
     preset = str(said.get("preset", _AT_HARNESSES.get(method, UNSAID)))
     filled = {**preset_values(preset, asked), **said, "preset": preset}

@@ -342,7 +342,7 @@ def each(
     Args:
         methods: names.
         asked: for.
-        harness: whom it asks, ``ANSWERS`` or ``CLASSES`` of ``hb_tta.presets``: each method has its
+        harness: whom it asks, ``WORDS`` or ``CLASSES`` of ``hb_tta.presets``: each method has its
             preset there.
 
     Raises:
@@ -373,6 +373,19 @@ def refuse_gate(asked: Mapping[str, Any]) -> None:
                 f"{name}={asked[name]} needs a model that answers, and here views are made for "
                 "everything: leave it out, or evaluate with lmms-eval, hb-tta tpt or hb_tta.answer"
             )
+
+
+def refuse_share(asked: Mapping[str, Any]) -> None:
+    """For what is given questions part by part.
+
+    Raises:
+        UserError: the share of all questions is asked for.
+    """
+    if asked.get("gate_share") is not None:
+        raise UserError(
+            f"gate_share={asked['gate_share']} needs all questions in one place, and here they "
+            "come in parts: use gate=P, which looks at one question"
+        )
 
 
 def options_of(asked: Mapping[str, Any]) -> dict[str, Any]:

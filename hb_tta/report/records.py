@@ -28,6 +28,7 @@ class Seen:
         yes, no: logarithms of the probabilities that the answer begins with yes, with no; None
             where they were not kept.
         answer: in words, where each view was asked for its own.
+        score: of the judge, where there was one.
     """
 
     label: str
@@ -35,6 +36,7 @@ class Seen:
     yes: float | None = None
     no: float | None = None
     answer: str | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True)

@@ -199,10 +199,22 @@ def _seen(
         shown.append((f"seed {seed}", [Picture(key=its["keys"][number]) for its in about]))
     scores = list(said.get("views") or [])
     scores += [{}] * (len(shown) - len(scores))
+    judged = [_least(its) for its in zip(*(_judged(its, len(seeds)) for its in about), strict=True)]
     return tuple(
-        Seen(label, tuple(pictures), **_yes_no(score))
-        for (label, pictures), score in zip(shown, scores, strict=False)
+        Seen(label, tuple(pictures), **_yes_no(score), score=judge)
+        for (label, pictures), score, judge in zip(shown, scores, judged, strict=False)
     )
+
+
+def _judged(about: Mapping[str, Any], views: int) -> list[float | None]:
+    """The judge's scores of an image and of its views."""
+    return [about.get("real_score"), *(about.get("scores") or [None] * views)]
+
+
+def _least(scores: Sequence[float | None]) -> float | None:
+    """Of several images shown together the worst counts."""
+    there = [score for score in scores if score is not None]
+    return min(there) if len(there) == len(scores) else None
 
 
 def _real_image(file: SamplesFile, digest: str) -> Path | None:
