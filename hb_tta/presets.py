@@ -21,15 +21,18 @@ from hb_tta.errors import UserError
 WORDS, CLASSES = "words", "classes"
 """Who is asked, as ``hb_tta.tta.rule`` has it: an MLLM for words, or a CLIP for classes."""
 
-_PAPER: dict[str, Any] = {}
-_SAFE: dict[str, dict[str, Any]] = {
-    WORDS: {"gate": 0.9},
-    CLASSES: {"gate": 0.5},  # a CLIP's probabilities are not an MLLM's
-}
-PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
-    {"paper": {WORDS: _PAPER, CLASSES: _PAPER}, "safe": _SAFE}
+PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "paper": {},
+        "safe": {
+            "judge": "fine_grained",
+            "min_score": "real",
+            "seeds": "by_context",
+            "gate": {WORDS: 0.9, CLASSES: 0.5},
+        },
+    }
 )
-"""Name → who is asked → option → value."""
+"""Name → option → value, or who is asked → value."""
 
 UNSAID = "paper"
 """In Python and for `hb-tta augment`: the n views that were asked for."""
@@ -37,19 +40,23 @@ UNSAID = "paper"
 _AT_HARNESSES = {"hummingbird": "safe"}
 
 
-def preset_values(name: str, asked: str = WORDS) -> Mapping[str, Any]:
-    """What a preset says.
+def preset_values(name: str, asked: str = WORDS) -> dict[str, Any]:
+    """What a preset says, where ``asked`` is asked: option → value.
 
     Raises:
         UserError: there is none of that name.
     """
     if name not in PRESETS:
         raise UserError(f"preset={name!r} is not known: choose from {', '.join(PRESETS)}")
-    return PRESETS[name][asked]
+    values = PRESETS[name].items()
+    return {k: value[asked] if isinstance(value, Mapping) else value for k, value in values}
 
 
 def at_harness(method: str, said: Mapping[str, Any], asked: str = WORDS) -> dict[str, Any]:
-    """What a person said of the views in a harness, and what a preset says of the rest.
+    """What a person said of the views in a harness, and what holds there where they did not.
+
+    Without a preset each context has its own seeds: with the same ones everywhere, what they bring
+    is chance that no number of questions evens out.
 
     Args:
         method: its preset where none is said: "safe" for hummingbird, else "paper".
@@ -57,7 +64,8 @@ def at_harness(method: str, said: Mapping[str, Any], asked: str = WORDS) -> dict
         asked: ``WORDS`` or ``CLASSES``.
     """
     preset = str(said.get("preset", _AT_HARNESSES.get(method, UNSAID)))
-    filled = {**preset_values(preset, asked), **said, "preset": preset}
-    if said.get("gate_share") is not None and "gate" not in said:
-        filled["gate"] = None
-    return filled
+    filled = {} if "preset" in said else {"seeds": "by_context"}
+    values = preset_values(preset, asked)
+    if "gate" in values:
+        filled["gate"] = None if said.get("gate_share") is not None else values["gate"]
+    return {**filled, **said, "preset": preset}

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple, Self
 from hb_tta import spelling
 from hb_tta.augment import OFFERED, Augmenter
 from hb_tta.describe import DescriberSpec
+from hb_tta.describe.drafts import Drafting
 from hb_tta.device import DTYPES
 from hb_tta.errors import UserError
 from hb_tta.families import Family, get_family, list_families
@@ -35,6 +36,9 @@ from hb_tta.generators.settings import family_defaults, full_settings, used_sett
 from hb_tta.presets import PRESETS, UNSAID, at_harness, preset_values
 from hb_tta.spelling import ARGS, Unfit
 from hb_tta.store import Store, content_key
+from hb_tta.views.judges import NONE, read_judge
+from hb_tta.views.seeds import FIXED, SEEDS
+from hb_tta.views.select import check_candidates, read_min_score
 from hb_tta.weights import Weights
 
 # ── The fields ───────────────────────────────────────────────────────────────────────────────────
@@ -94,6 +98,24 @@ def _preset(value: Any) -> str:
     return value
 
 
+def _count(value: Any) -> int | None:
+    """A number of candidates; none stands for as many as are shown."""
+    return None if value is None or value == "none" else spelling.positive(value)
+
+
+def _seeds(value: Any) -> str:
+    if value not in SEEDS:
+        raise Unfit(f"is not known: choose from {', '.join(SEEDS)}")
+    return value
+
+
+def _drafts(value: Any) -> Drafting:
+    try:
+        return Drafting.parse(value)
+    except ValueError as error:
+        raise Unfit(str(error)) from None
+
+
 def _option(default: Any, *rest: Any, **more: Any) -> Any:
     return field(default=default, metadata={"option": Option(default, *rest, **more)})
 
@@ -103,6 +125,24 @@ _FAMILY = (
     "knows the pocket world alone (default: sdxl)"
 )
 _SEED = "of the first view; view i uses SEED + i (default: 0)"
+_CANDIDATES = "images that are generated, of which the judge's best N are shown (default: -n's)"
+_JUDGE = (
+    "who says how well a candidate shows its description: a reward (fine_grained or itm, global or "
+    "itc, clip_text, …) or vqa_yes, an MLLM's yes; NAME:DIR|ID for other weights than the family's "
+    "(default: none)"
+)
+_MIN_SCORE = (
+    "no view is shown below that score: a number, or real, real-0.1, real+0.1 to start from the "
+    "real image's own (default: none)"
+)
+_SEEDS = (
+    "fixed: the same for every question; by_context: each question's own, which the description "
+    "and the image decide (default: fixed)"
+)
+_DRAFTS = (
+    "drafts of each description, of which the one nearest to all is told: 5, or with words behind "
+    "it that say more, as in 5+sampled+leave_out (default: 1)"
+)
 _DESCRIBER = "the MLLM that writes the descriptions (default: the family's)"
 _PRESET = (
     "what decides where nothing is said: paper (views for every question, their plain mean) or "
@@ -127,6 +167,10 @@ class ViewSettings:
         family: which models fill the roles; in Python a ``Family``, too.
         n: views shown beside the real image, at least 1.
         seed: view ``i`` uses ``seed + i``; at least 0.
+        candidates, judge, min_score: how views are chosen among generated images, see
+            ``Augmenter.from_pretrained``; ``None`` and "none": all are shown.
+        seeds: "fixed" or "by_context".
+        drafts: of a description; in Python a number, a text or a ``Drafting``.
         describer: who writes the descriptions: a folder, a hub id or a ``DescriberSpec``;
             ``DEFAULT``: the family's; ``None``: nobody.
         preset: of ``hb_tta.presets``; it says what the person does not.
@@ -150,6 +194,17 @@ class ViewSettings:
         4, spelling.positive, "-n", "N", "generated views of an image (default: 4)", also="views"
     )
     seed: int = _option(0, spelling.whole, "--seed", "SEED", _SEED)
+    candidates: int | None = _option(
+        DEFAULT, _count, "--candidates", "N", _CANDIDATES, in_spec=True
+    )
+    judge: str = _option(DEFAULT, read_judge, "--judge", "NAME", _JUDGE, in_spec=True, neutral=NONE)
+    min_score: float | str | None = _option(
+        DEFAULT, read_min_score, "--min-score", "SCORE", _MIN_SCORE, in_spec=True
+    )
+    seeds: str = _option(DEFAULT, _seeds, "--seeds", "HOW", _SEEDS, in_spec=True, neutral=FIXED)
+    drafts: int | str | Drafting = _option(
+        Drafting(), _drafts, "--drafts", "N", _DRAFTS, in_spec=True
+    )
     preset: str = _option(UNSAID, _preset, "--preset", "NAME", _PRESET, answering=True)
     gate: float | None = _option(
         DEFAULT, spelling.probability, "--gate", "P", _GATE, answering=True
@@ -181,7 +236,8 @@ class ViewSettings:
                 f"gate={self.gate} and gate_share={self.gate_share} both say which questions get "
                 "views: leave one out"
             )
-        if not 0 <= self.seed <= 2**63 - self.n:
+        check_candidates(self.candidates, self.n, judged=self.judge != NONE)
+        if not 0 <= self.seed <= 2**63 - (self.candidates or self.n):
             raise UserError(f"seed={self.seed} is out of range: use 0 to 2**63 - n")
         own = {name: _of_json(value) for name, value in self.settings.items()}
         read = full_settings(get_method(self.method), own)
@@ -190,12 +246,17 @@ class ViewSettings:
 
     def _fill_in(self) -> None:
         """What the person left unsaid, by the preset, or as it is without one."""
-        said_by_preset = preset_values(self.preset)
+        by_preset = preset_values(self.preset)
+        if self.gate_share is not None:
+            by_preset.pop("gate", None)
+        unjudged = not get_method(self.method).needs_description
+        if unjudged or self.judge not in (DEFAULT, by_preset.get("judge")):
+            for name in _JUDGED:  # which holds for that judge alone
+                by_preset.pop(name, None)
         for name, option in OPTIONS.items():
             if option.default is DEFAULT and option.neutral is not DEFAULT:
                 if getattr(self, name) is DEFAULT:
-                    value = said_by_preset.get(name, option.neutral)
-                    object.__setattr__(self, name, value)
+                    object.__setattr__(self, name, by_preset.get(name, option.neutral))
 
     # ── Read ──
 
@@ -290,6 +351,11 @@ class ViewSettings:
             self.method,
             family=self.family,
             describer=self.describer,
+            candidates=self.candidates,
+            judge=self.judge,
+            min_score=self.min_score,
+            seeds=self.seeds,
+            drafts=self.drafts,
             dtype=self.dtype,
             device=self.device or device,
             batch_size=self.batch_size,
@@ -300,6 +366,8 @@ class ViewSettings:
             **self.settings,
         )
 
+
+_JUDGED = ("judge", "candidates", "min_score")
 
 OPTIONS: dict[str, Option] = {
     one.name: one.metadata["option"] for one in fields(ViewSettings) if "option" in one.metadata
@@ -426,6 +494,8 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _json(value: Any) -> Any:
+    if isinstance(value, Drafting):
+        return str(value)
     if isinstance(value, DescriberSpec):
         return {**asdict(value), "mllm": _json(value.mllm)}
     if isinstance(value, Weights):

@@ -14,10 +14,10 @@ import pytest
 from hb_tta.experiments.pocket_controls import (
     controls,
     draw_again,
-    jittered,
     other_numbers,
     prompt_of,
 )
+from hb_tta.generators.jitter import jittered
 from hb_tta.pocket.edition import THIRD
 from hb_tta.pocket.tasks import CATEGORIES, FOCUS, focus, pocket_mme, question_pairs
 from hb_tta.pocket.world import is_held_out

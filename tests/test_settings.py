@@ -16,6 +16,7 @@ from hb_tta.cli.augment import view_settings as of_augment
 from hb_tta.cli.tpt import view_settings as of_tpt
 from hb_tta.datasets import load_tasks
 from hb_tta.describe import DescriberSpec
+from hb_tta.describe.drafts import Drafting
 from hb_tta.families import get_family
 from hb_tta.generators import DEFAULT, GeneratorSpec
 from hb_tta.generators.registry import GENERATORS
@@ -86,6 +87,11 @@ WANTED: dict[str, Any] = {
     "family": "pocket",
     "n": 3,
     "seed": 5,
+    "candidates": 6,
+    "judge": "fine_grained",
+    "min_score": "real-0.1",
+    "seeds": "by_context",
+    "drafts": Drafting(3, "sampled"),
     "describer": "some/mllm",
     "dtype": "float16",
     "batch_size": 2,
@@ -95,7 +101,8 @@ WANTED: dict[str, Any] = {
 }
 OWN = {"lora": None, "base": "some/base", "num_inference_steps": 7, "guidance_scale": 2.5}
 TEXT = (
-    "family=pocket,n=3,seed=5,describer=some/mllm,dtype=float16,batch_size=2,cpu_offload=true,"
+    "family=pocket,n=3,seed=5,candidates=6,judge=itm,min_score=real-0.10,seeds=by_context,"
+    "drafts=3+sampled,describer=some/mllm,dtype=float16,batch_size=2,cpu_offload=true,"
     "device=cpu,store=kept,lora=none,base=some/base,steps=7,guidance=2.5"
 )
 EXPECTED = ViewSettings("hummingbird", OWN, **WANTED)
@@ -133,12 +140,14 @@ def test_python_makes_the_augmenter_of_every_door(door, tmp_path):
 
 def test_flags_say_the_same_as_augment_args():
     flags = "--family pocket -n 3 --seed 5 --describer some/mllm --dtype float16 --batch-size 2"
+    flags += " --candidates 6 --judge itm --min-score real-.1 --seeds by_context --drafts 3+sampled"
     flags += " --cpu-offload --device cpu --store kept --lora none --base some/base"
     flags += " --steps 7 --guidance 2.5"
     assert augment_door("hummingbird", flags.split()) == EXPECTED
     few = "--family pocket --views 3 --seed 5 --device cpu --store kept --lora none"
     few += " --sampling-steps 7 --guidance 2.5 --augment_args"
-    rest = "describer=some/mllm,dtype=float16,batch_size=2,cpu_offload=true,base=some/base"
+    rest = "describer=some/mllm,dtype=float16,batch_size=2,cpu_offload=true,base=some/base,"
+    rest += "candidates=6,judge=itm,min_score=real-0.1,seeds=by_context,drafts=3+sampled"
     assert tpt_door("hummingbird", [*few.split(), rest]) == EXPECTED
     flags = ["--family", "pocket", "-n", "3", "--store", "kept", "--augment_args"]
     rest += ",seed=5,device=cpu,lora=none,steps=7,guidance=2.5"

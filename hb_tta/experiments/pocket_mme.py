@@ -98,7 +98,10 @@ def settings_of(method: str, options: argparse.Namespace) -> AugmentSettings:
 
 def augment_args(options: argparse.Namespace) -> str:
     """What stands behind ``--augment_args``."""
-    return f"family=pocket,n={options.views},seed={options.seed},store={store_of(options)}"
+    return (
+        f"family=pocket,preset=paper,n={options.views},seed={options.seed},"
+        f"store={store_of(options)}"
+    )
 
 
 def store_of(options: argparse.Namespace) -> str:

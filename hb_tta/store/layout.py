@@ -14,7 +14,12 @@ from pathlib import Path
 from hb_tta.disk import cache_root
 from hb_tta.errors import UserError
 
-EXTENSIONS = {"views": ".png", "descriptions": ".json", "features": ".safetensors"}
+EXTENSIONS = {
+    "views": ".png",
+    "descriptions": ".json",
+    "scores": ".json",
+    "features": ".safetensors",
+}
 
 _LOCKS, _SET_ASIDE = ".locks", ".damaged"
 _NAMESPACE = re.compile(r"[a-z][a-z0-9_-]*")

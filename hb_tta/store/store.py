@@ -4,7 +4,7 @@ An entry is one file, ``<root>/<namespace>/<first two of the key>/<key><extensio
 as it is, and behind it a trailer that describes the payload and proves it whole (``entries.py``).
 Readers of PNG stop at the image's own end, so an entry of "views" opens in any image viewer.
 
-The namespaces: "views" (PNG), "descriptions" (UTF-8 JSON), "features" (safetensors).
+The namespaces: "views" (PNG), "descriptions" and "scores" (UTF-8 JSON), "features" (safetensors).
 """
 
 from __future__ import annotations

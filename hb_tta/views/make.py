@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from hb_tta.describe.drafts import JITTERED, Drafting
 from hb_tta.errors import HbTtaWarning, UserError
+from hb_tta.generators.jitter import JitterSpec
 from hb_tta.store import MemoryStore, NewEntry, Store
 from hb_tta.store.fill import fill, filling, missing_keys
 from hb_tta.views.models import Models
@@ -22,6 +24,8 @@ from hb_tta.views.plan import PlannedContext, PlannedViews
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from hb_tta.context import DescribedContext
 
 DESCRIPTIONS_PER_BATCH = 8  # of LLaVA v1.6's images, up to 2,900 tokens each
 VIEWS_PER_BATCH = 16  # more of SDXL's views at once gain nothing
@@ -43,6 +47,7 @@ class ViewMaker:
         models: load themselves when the first missing entry is claimed.
         store: where the entries go.
         batch_size: views a call of the generator; ``None``: ``VIEWS_PER_BATCH``.
+        drafting: of the descriptions.
         progress: show progress bars; ``None``: where there is more than one batch, in a terminal.
     """
 
@@ -52,24 +57,26 @@ class ViewMaker:
         store: Store | MemoryStore,
         *,
         batch_size: int | None = None,
+        drafting: Drafting = Drafting(),  # noqa: B008  frozen
         progress: bool | None = None,
     ) -> None:
         self._models = models
         self._store = store
         self._batch_size = batch_size or VIEWS_PER_BATCH
+        self._drafting = drafting
         self._progress = progress
 
     # Descriptions.
 
     def descriptions(self, contexts: Iterable[PlannedContext]) -> dict[str, str]:
         """Description key → text, read from the store or written now."""
-        wanted = {c.description_key: c for c in contexts if c.description_key}
+        wanted = {k: (c, i) for c in contexts for i, k in enumerate(c.description_keys)}
         texts: dict[str, str] = {}
         for _ in range(TRIES):
             missing = self.read_descriptions([key for key in wanted if key not in texts], texts)
             if not missing:
                 return texts
-            _warn_of([wanted[key] for key in missing])
+            _warn_of({context: None for context, _ in map(wanted.__getitem__, missing)})
             size = DESCRIPTIONS_PER_BATCH
             with bar("describing", "image", len(missing), size, self._progress) as shown:
                 fill(
@@ -93,12 +100,23 @@ class ViewMaker:
                 texts[key] = json.loads(found[0])["description"]
         return missing
 
-    def _describe(self, contexts: Sequence[PlannedContext]) -> Iterator[NewEntry]:
-        texts = self._models.describe([context.context(None) for context in contexts])
-        for context, text in zip(contexts, texts, strict=True):
-            assert context.description_key is not None
+    def _describe(self, drafts: Sequence[tuple[PlannedContext, int]]) -> Iterator[NewEntry]:
+        """The entries of one batch: a context and the number of its draft each."""
+        jittered = self._drafting.kind == JITTERED
+        seeds = [None if jittered or number == 0 else number for _, number in drafts]
+        contexts = [self._to_describe(context, number) for context, number in drafts]
+        texts = self._models.describe(contexts, seeds)
+        for (context, number), text in zip(drafts, texts, strict=True):
             payload = json.dumps({"description": text}, ensure_ascii=False).encode()
-            yield NewEntry(context.description_key, payload, self._about_description(context))
+            about = {**self._about_description(context), **self._drafting.of(number)}
+            yield NewEntry(context.description_keys[number], payload, about)
+
+    def _to_describe(self, context: PlannedContext, number: int) -> DescribedContext:
+        """A context as the describer sees it for a draft: later ones may be of a jittered copy."""
+        seen = context.context(None)
+        if number == 0 or self._drafting.kind != JITTERED:
+            return seen
+        return seen._replace(image=JitterSpec().change(seen.image, number))
 
     def _about_description(self, context: PlannedContext) -> dict[str, Any]:
         """What people find beside a description; no ground truth is known here."""
@@ -126,6 +144,10 @@ class ViewMaker:
                 missing.pop(key, None)
             yield from self._complete(waiting, missing)
 
+    def lacks(self, plans: Sequence[PlannedViews]) -> bool:
+        """Whether a view of the plans is still to be made."""
+        return bool(self._missing(plans))
+
     def _missing(self, plans: Sequence[PlannedViews]) -> dict[str, None]:
         return missing_keys(self._store, "views", [key for plan in plans for key in plan.keys])
 
@@ -135,18 +157,18 @@ class ViewMaker:
         """Takes the plans off the queue that lack nothing, up to the first that does."""
         while waiting and missing.keys().isdisjoint(waiting[0].keys):
             plan = waiting.popleft()
-            yield plan, self._read(plan)
+            yield plan, self.read(plan, plan.keys)
 
-    def _read(self, plan: PlannedViews) -> list[Stored]:
-        """A plan's entries, made again where they are damaged or somebody removed them."""
+    def read(self, plan: PlannedViews, keys: Sequence[str]) -> list[Stored]:
+        """Some of a plan's entries, made again where they are damaged or somebody removed them."""
         found: dict[str, Stored] = {}
         for _ in range(TRIES):
-            for key in plan.keys:
+            for key in keys:
                 if key not in found and (entry := self._store.read("views", key)) is not None:
                     found[key] = entry
-            lost = {key: None for key in plan.keys if key not in found}
+            lost = {key: None for key in keys if key not in found}
             if not lost:
-                return [found[key] for key in plan.keys]
+                return [found[key] for key in keys]
             for _ in self._filling([plan], lost, seconds=math.inf):
                 pass
         raise UserError(VANISHED)
@@ -207,7 +229,7 @@ class ViewMaker:
         description, shortened = self._models.fit(text)
         if shortened:
             warnings.warn(f"{SHORTENED}: it begins {text[:40]!r}", HbTtaWarning, stacklevel=2)
-        if plan.context.description_key and not text:
+        if plan.context.description_keys and not text:
             warnings.warn(WORDLESS, HbTtaWarning, stacklevel=2)
         return {"description": description, "shortened": shortened}
 

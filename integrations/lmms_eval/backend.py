@@ -428,11 +428,10 @@ def _with_record(text: Any, counts: Any, record: dict[str, Any]) -> GenerationRe
 
 def _misses(augmenter: Any, contexts: list[Any], settings: AugmentSettings) -> bool:
     """Whether a description, or a view that is shown, is still to be made."""
-    keys = augmenter.view_keys(contexts, n=settings.views.n, seed=settings.views.seed)
-    return any(
-        some is None or (settings.n and not all(augmenter.store.has("views", key) for key in some))
-        for some in keys
-    )
+    number = {"n": settings.views.n, "seed": settings.views.seed}
+    if settings.n:
+        return augmenter.lacks(contexts, **number)
+    return None in augmenter.view_keys(contexts, **number)
 
 
 def _tokenizer(backend: Any) -> Any:

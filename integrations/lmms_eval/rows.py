@@ -71,6 +71,9 @@ def about_views(augmentation: Any) -> dict[str, Any]:
         "description": augmentation.description,
         "seeds": augmentation.seeds,
         "keys": augmentation.keys,
+        "scores": augmentation.scores,
+        "real_score": augmentation.real_score,
+        "dropped": [list(candidate) for candidate in augmentation.dropped],
     }
 
 
