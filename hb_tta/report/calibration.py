@@ -22,6 +22,7 @@ FOLDS = 5
 _SHARES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.65, 0.8)
 """Of the questions that gates of the grid let through, and of the views that thresholds drop."""
 
+Ungated = dict[Setting, tuple[Shares, Shares]]
 GATE, JUDGE, COMBINER = "gate", "judge", "combiner"
 _RULES = (
     *(("mean", weight) for weight in (1.0, 2.0, 4.0)),
@@ -78,12 +79,13 @@ def calibrate(run: Run) -> Calibration:
     """
     its = said(run)
     grids = _grids(its)
-    fixed = [_fitted("all views, their mean", its, [Setting()])]
+    ungated: Ungated = {}
+    fixed = [_fitted("all views, their mean", its, [Setting()], ungated)]
     names = [(GATE,), (JUDGE,), (COMBINER,), (GATE, JUDGE), (GATE, JUDGE, COMBINER)]
     usable = [name for name in names if JUDGE not in name or its.scores_NV is not None]
     if its.scores_NV is None:
         usable.append((GATE, COMBINER))
-    found = [_fitted(" and ".join(name), its, _settings(name, grids)) for name in usable]
+    found = [_fitted(" and ".join(name), its, _settings(name, grids), ungated) for name in usable]
     own = Setting(
         combine=str(run.settings.get("combine", "mean")),
         real_weight=float(run.settings.get("real_weight", 1.0)),
@@ -125,8 +127,8 @@ def _settings(names: Sequence[str], grids: Mapping[str, Sequence]) -> list[Setti
 # ── Cross-fitting ────────────────────────────────────────────────────────────────────────────────
 
 
-def _fitted(name: str, its: Said, settings: Sequence[Setting]) -> Choice:
-    each = [replayed(its, setting) for setting in settings]
+def _fitted(name: str, its: Said, settings: Sequence[Setting], ungated: Ungated) -> Choice:
+    each = [replayed(its, setting, ungated) for setting in settings]
     right_SN, shown_SN = (np.stack(one) for one in zip(*each, strict=True))
     folds_N = _folds(its.groups_N)
     right_N, shown_N = np.zeros(len(folds_N)), np.zeros(len(folds_N))

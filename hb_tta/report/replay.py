@@ -133,12 +133,25 @@ def plain(said: Said) -> Shares:
     return _right(said.logits_NVK[:, 0], said.yes_N)
 
 
-def replayed(said: Said, setting: Setting) -> tuple[Shares, Shares]:
-    """Under a setting, 1 for each right answer; and how many views each question is shown."""
-    kept_NV = kept(said, setting.min_score)
-    open_N = np.ones(len(kept_NV), bool) if setting.gate is None else said.sure_N < setting.gate
-    combined_N = _combined(said, kept_NV, Combiner(setting.combine, setting.real_weight))
-    return np.where(open_N, combined_N, plain(said)), np.where(open_N, kept_NV.sum(1), 0)
+def replayed(
+    said: Said, setting: Setting, ungated: dict[Setting, tuple[Shares, Shares]] | None = None
+) -> tuple[Shares, Shares]:
+    """Under a setting, 1 for each right answer; and how many views each question is shown.
+
+    Args:
+        ungated: of settings that were replayed before, to go on from.
+    """
+    before = {} if ungated is None else ungated
+    key = setting._replace(gate=None)
+    if key not in before:
+        kept_NV = kept(said, setting.min_score)
+        combiner = Combiner(setting.combine, setting.real_weight)
+        before[key] = _combined(said, kept_NV, combiner), kept_NV.sum(1).astype(np.float64)
+    right_N, shown_N = before[key]
+    if setting.gate is None:
+        return right_N, shown_N
+    open_N = said.sure_N < setting.gate
+    return np.where(open_N, right_N, plain(said)), np.where(open_N, shown_N, 0.0)
 
 
 def kept(said: Said, min_score: float | str | None) -> NDArray[np.bool_]:

@@ -28,6 +28,7 @@ from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.integrations.lmms_eval.failure import AugmentationFailed
 from hb_tta.integrations.lmms_eval.folders import PLUGIN_FOLDER, SETTINGS_FILE, run_name
 from hb_tta.integrations.lmms_eval.model_args import without_ours
+from hb_tta.integrations.lmms_eval.no_pictures import no_pictures
 from hb_tta.integrations.lmms_eval.quiet import quiet
 from hb_tta.integrations.lmms_eval.requests import Question
 from hb_tta.integrations.lmms_eval.rows import Evidence
@@ -324,7 +325,8 @@ class AugmentedBackend:
         """Ask the rows of a question."""
         whole, self.task_dict = self.task_dict, question.task_dict
         try:
-            return answer(requests, own)
+            with no_pictures():
+                return answer(requests, own)
         finally:
             self.task_dict = whole
 
