@@ -193,28 +193,32 @@ def _seen(
     file: SamplesFile, said: Mapping[str, Any], about: list[dict[str, Any]]
 ) -> tuple[Seen, ...]:
     real = [Picture(_real_image(file, its["pixels"])) for its in about]
-    seeds = about[0]["seeds"] if about else []
+    views = max((its["seeds"] for its in about), key=len, default=[])
     shown = [("real", real)]
-    for number, seed in enumerate(seeds):
-        shown.append((f"seed {seed}", [Picture(key=its["keys"][number]) for its in about]))
-    scores = list(said.get("views") or [])
-    scores += [{}] * (len(shown) - len(scores))
-    judged = [_least(its) for its in zip(*(_judged(its, len(seeds)) for its in about), strict=True)]
+    for number, seed in enumerate(views):
+        # An image with fewer views than others stood in for itself.
+        keys = [its["keys"][number] if number < len(its["keys"]) else None for its in about]
+        pictures = [Picture(key=k) if k else image for k, image in zip(keys, real, strict=True)]
+        shown.append((f"seed {seed}", pictures))
+    said_by = list(said.get("views") or [])
+    said_by += [{}] * (len(shown) - len(said_by))
+    judged = [_least([_judged(its, number) for its in about]) for number in range(len(shown))]
     return tuple(
         Seen(label, tuple(pictures), **_yes_no(score), score=judge)
-        for (label, pictures), score, judge in zip(shown, scores, judged, strict=False)
+        for (label, pictures), score, judge in zip(shown, said_by, judged, strict=False)
     )
 
 
-def _judged(about: Mapping[str, Any], views: int) -> list[float | None]:
-    """The judge's scores of an image and of its views."""
-    return [about.get("real_score"), *(about.get("scores") or [None] * views)]
+def _judged(about: Mapping[str, Any], number: int) -> float | None:
+    """The judge's score of an image, or of one of its views."""
+    scores = [about.get("real_score"), *(about.get("scores") or ())]
+    return scores[number] if number < len(scores) else scores[0]
 
 
 def _least(scores: Sequence[float | None]) -> float | None:
     """Of several images shown together the worst counts."""
     there = [score for score in scores if score is not None]
-    return min(there) if len(there) == len(scores) else None
+    return min(there) if there and len(there) == len(scores) else None
 
 
 def _real_image(file: SamplesFile, digest: str) -> Path | None:
