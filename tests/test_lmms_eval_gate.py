@@ -143,9 +143,11 @@ def test_the_gate_of_choices_is_their_questions_and_sees_no_answer(monkeypatch):
     model, requests = asked(0.0, ["red", "blue"])
     plain = model.loglikelihood(requests)
     assert [value for value, _ in plain] == [value_of(picture(0), c) for c in ("red", "blue")]
-    for answer in ("red", "blue"):
+    found = []
+    for answer in ("red", "blue", "the right one is blue"):
         model, requests = asked(1.0, ["red", "blue"], answer)
-        assert model.loglikelihood(requests) != plain
+        found.append(model.loglikelihood(requests))
+    assert found[0] == found[1] == found[2] != plain
     model, requests = asked(0.5, ["red"])
     with pytest.raises(SystemExit, match="the right answer alone, which no gate may see"):
         model.loglikelihood(requests)

@@ -36,6 +36,9 @@ Tasks: pocket_objects, its variants pocket_objects_a, _v2, _r, _sketch (pocket_o
 all five); imagenet, imagenet-a, -v2, -r, -sketch, folder (--data: one folder a class);
 pocket_hoi, bongard-hoi (--data: its JSON files, and the images' paths start there).
 
+Hummingbird's views are shown by preset=safe: for images alone whose zero-shot probability is
+below the gate, and checked by a judge. --preset paper shows them for every image.
+
 Features, views and answers are kept in the store: the same command again resumes, and
 other settings of the tuner encode no image again."""
 
