@@ -3,6 +3,7 @@
 #   make demo         augment the bundled scenes and write a contact sheet
 #   make test         the tests (under 7 minutes on two cores); TESTS="tests/test_cli.py" for some
 #   make soak         the long tests
+#   make fuzz         hostile inputs by the thousand (minutes); FUZZ="images --count 500" for some
 #   make lint         ruff and mypy
 #   make docs         write docs/help.md again
 #   make constraints  write constraints.txt again: today's newest versions that fit each other
@@ -16,6 +17,7 @@ PYTHON   ?= python3
 VENV     ?= .venv
 PIP_ARGS ?=
 TESTS    ?=
+FUZZ     ?=
 JOBS     ?= 2
 BIN      := $(VENV)/bin
 # Which versions: somebody else's release must not break a fresh environment. The variables reach
@@ -25,7 +27,7 @@ BUILD_VERSIONS := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraint
 # One torch thread a process: on a busy machine two are slower than one.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: demo test soak lint docs constraints test-newest test-lowest
+.PHONY: demo test soak fuzz lint docs constraints test-newest test-lowest
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -36,6 +38,9 @@ test: $(VENV)/.installed
 
 soak: $(VENV)/.installed
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -m soak $(TESTS)
+
+fuzz: $(VENV)/.installed
+	PYTHONPATH=tests $(BIN)/python -m fuzz --jobs $(JOBS) $(FUZZ)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

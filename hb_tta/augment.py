@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
 from os import PathLike
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -21,7 +22,6 @@ from hb_tta.context import (
     MultimodalContext,
     check_task,
     evaluation_context,
-    evaluation_contexts,
 )
 from hb_tta.describe import DescriberSpec
 from hb_tta.describe.drafts import SCORE, Drafting
@@ -31,19 +31,27 @@ from hb_tta.families import Family, get_family
 from hb_tta.generators import ALIASES, DEFAULT, Default, build_spec, get_method, used_settings
 from hb_tta.store import MemoryStore, Store
 from hb_tta.views.augmentation import Augmentation, augmentation_of
+from hb_tta.views.choice import Refused
+from hb_tta.views.familiar import FamiliarSpec
 from hb_tta.views.judges import NONE, JudgeSpec
+from hb_tta.views.make import numbered
 from hb_tta.views.models import Models
+from hb_tta.views.roles import (
+    Source,
+    describer_spec,
+    drafting_of,
+    familiar_spec,
+    judge_spec,
+)
 from hb_tta.views.seeds import BY_CONTEXT, FIXED, check_seeds, first_seeds, whole
 from hb_tta.views.select import Selection
-from hb_tta.views.work import Asked, Work
-from hb_tta.weights import Weights, as_weights
+from hb_tta.views.work import Asked, OnFailure, Work
+from hb_tta.weights import Weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from hb_tta.generators import GeneratorSpec
-
-Source = str | PathLike[str] | Weights
 
 __all__ = ["OFFERED", "Augmentation", "Augmenter"]
 
@@ -67,6 +75,7 @@ class Augmenter:
         drafting: how many drafts of a description there are, and what is made of them.
         seeds: "fixed": view ``i`` of every context has the same; "by_context": each context its
             own (``hb_tta.views.plan.seeds_of``).
+        familiar: by which an image is known that these models are not for; ``None``: nobody warns.
         store: a ``Store`` or its folder; ``None``: the default one; ``False``: keep nothing
             after the call.
         task: of ``augmenter(image, question)``; the contexts of ``augment`` have their own.
@@ -86,6 +95,7 @@ class Augmenter:
         selection: Selection = Selection(),  # noqa: B008  frozen
         drafting: Drafting = Drafting(),  # noqa: B008  frozen
         seeds: str = FIXED,
+        familiar: FamiliarSpec | None = None,
         store: Store | str | PathLike[str] | bool | None = None,
         task: str = "vqa",
         device: str | None = None,
@@ -112,6 +122,7 @@ class Augmenter:
             generator,
             self.describer_spec,
             self.selection.judge,
+            familiar=familiar,
             device=device,
             batch_size=batch_size,
             cpu_offload=cpu_offload,
@@ -178,12 +189,14 @@ class Augmenter:
             said |= {"judge": judge not in (None, NONE), "drafts": drafts not in (1, Drafting())}
             _warn_ignored(method, [name for name, is_said in said.items() if is_said])
             describer, judge, candidates, min_score, drafts = None, None, None, None, 1
+        written_by = describer_spec(describer, models, dtype)
         return cls(
             spec,
-            _describer_spec(describer, models, dtype),
-            selection=Selection(_judge_spec(judge, models, dtype), candidates, min_score),
-            drafting=_drafting(drafts),
+            written_by,
+            selection=Selection(judge_spec(judge, models, dtype), candidates, min_score),
+            drafting=drafting_of(drafts),
             seeds=seeds,
+            familiar=familiar_spec(models, spec, written_by),
             store=store,
             task=task,
             device=device,
@@ -191,6 +204,14 @@ class Augmenter:
             cpu_offload=cpu_offload,
             keep_loaded=keep_loaded,
         )
+
+    def __repr__(self) -> str:
+        spec: Any = self.generator_spec
+        told = {one.name: getattr(spec, one.name) for one in fields(spec)}
+        told |= {"describer": self.describer_spec and self.describer_spec.mllm, "task": self.task}
+        told |= {"device": self._models.device, "store": self.store and str(self.store.root)}
+        named = (f"{name}={_short(value)}" for name, value in told.items() if value is not None)
+        return f"<Augmenter {spec.method}: {', '.join(named)}>"
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -227,7 +248,13 @@ class Augmenter:
         return list(self.iter_augment(contexts, n, seed, progress=progress))
 
     def iter_augment(
-        self, contexts: Iterable[Any], n: int = 4, seed: int = 0, *, progress: bool | None = None
+        self,
+        contexts: Iterable[Any],
+        n: int = 4,
+        seed: int = 0,
+        *,
+        progress: bool | None = None,
+        on_failure: OnFailure | None = None,
     ) -> Iterator[Augmentation]:
         """Views of many contexts, each handed out as soon as its views are there.
 
@@ -236,23 +263,26 @@ class Augmenter:
         not made.
 
         Args:
-            contexts: ``MultimodalContext``s, or ``DescribedContext``s (a plain (image,
-                description) pair will do) to say what the generator is told. Images as in
-                ``__call__``; of paths only those in work are in memory. A sequence is checked
-                before anything is made, another iterable as it is read.
+            contexts: ``MultimodalContext``s, or ``DescribedContext``s to say what the generator is
+                told. Images as in ``__call__``; of paths only those in work are in memory. A
+                sequence is checked before anything is made, another iterable as it is read.
             n: views a context, at least 1.
             seed: candidate ``i`` of every context uses ``seed + i``, or that and its own number
                 where ``seeds`` is "by_context"; at least 0.
-            progress: show progress bars; ``None``: where there is much to do, in a terminal.
+            progress: tell how far it is, in a terminal by bars, elsewhere by a line every half
+                minute; ``None``: where there is much to do.
+            on_failure: told the number of a context that alone is at fault, and why: its image
+                cannot be read, or a model refuses it. The others go on. ``None``: it is raised.
 
         Returns:
-            One ``Augmentation`` a context, in order.
+            One ``Augmentation`` a context, in order; none of those that failed.
 
         Raises:
             UserError: an image cannot be read, a context carries its ground truth, a model cannot
                 be loaded, the store cannot be written.
         """
-        return self._handed_out(_checked(contexts), self._asked(n, seed), progress)
+        fail = on_failure or _raise
+        return self._handed_out(_checked(contexts), self._asked(n, seed), progress, fail)
 
     def make(
         self, contexts: Sequence[Any], n: int = 4, seed: int = 0, *, progress: bool | None = None
@@ -264,8 +294,9 @@ class Augmenter:
         if self.store is None:
             raise UserError("an augmenter with store=False keeps nothing: give it a store")
         work = self._work(self.store, self._asked(n, seed), progress)
-        for plans in work.planned(_checked(contexts)):
-            work.chooser.make(plans)
+        for plans in work.planned(_checked(contexts), _raise):
+            for refused in work.chooser.make(plans):
+                _raise(refused.plan.context.number, refused.why)
 
     def view_keys(
         self, contexts: Sequence[Any], n: int = 4, seed: int = 0
@@ -298,20 +329,29 @@ class Augmenter:
         None for each where the method needs none. See ``iter_augment`` for the arguments.
         """
         work = self._work(self._store(), self._asked(self.selection.candidates or 1, 0), progress)
-        return [plan.description for plans in work.planned(_checked(contexts)) for plan in plans]
+        windows = work.planned(_checked(contexts), _raise)
+        return [plan.description for plans in windows for plan in plans]
 
     def unload(self) -> None:
         """Frees the device; the next call that needs a model loads it again."""
         self._models.unload()
 
     def _handed_out(
-        self, contexts: Iterable[DescribedContext], asked: Asked, progress: bool | None
+        self,
+        contexts: Iterable[DescribedContext],
+        asked: Asked,
+        progress: bool | None,
+        fail: OnFailure,
     ) -> Iterator[Augmentation]:
         work = self._work(self._store(), asked, progress)
-        for plans in work.planned(contexts):
+        for plans in work.planned(contexts, fail):
             for chosen in work.chooser.chosen(plans):
-                written = bool(chosen.plan.context.description_keys)
-                yield augmentation_of(chosen, self._spec(described=written), asked.notes)
+                context = chosen.plan.context
+                if isinstance(chosen, Refused):
+                    fail(context.number, chosen.why)
+                    continue
+                spec = self._spec(described=bool(context.description_keys))
+                yield augmentation_of(chosen, spec, asked.notes)
 
     def _work(self, store: Store | MemoryStore, asked: Asked, progress: bool | None) -> Work:
         return Work(
@@ -353,11 +393,22 @@ class Augmenter:
         return spec if self.seeds == FIXED else {**spec, "seeds": self.seeds}
 
 
+def _raise(number: int, error: UserError) -> None:
+    raise numbered(number, error) from error
+
+
 def _checked(contexts: Iterable[Any]) -> Iterable[DescribedContext]:
     """Contexts without a place for a ground truth; a sequence is looked through at once."""
-    if isinstance(contexts, Sequence):
-        return evaluation_contexts(contexts)
-    return (evaluation_context(context, number) for number, context in enumerate(contexts))
+    each = (evaluation_context(it, number, pairs=False) for number, it in enumerate(contexts))
+    return list(each) if isinstance(contexts, Sequence) else each
+
+
+def _short(value: Any) -> str:
+    """A setting in a line."""
+    if isinstance(value, Weights):
+        inside = f"/{value.subfolder}" if value.subfolder else ""
+        return repr(value.location + inside)
+    return repr(value)
 
 
 def _open(store: Store | str | PathLike[str] | bool | None) -> Store | None:
@@ -366,29 +417,6 @@ def _open(store: Store | str | PathLike[str] | bool | None) -> Store | None:
     if store is None or store is True:
         return Store()
     return store if isinstance(store, Store) else Store(store)
-
-
-def _describer_spec(
-    describer: Source | DescriberSpec | Default | None, family: Family, dtype: str
-) -> DescriberSpec | None:
-    if describer is None or isinstance(describer, DescriberSpec):
-        return describer
-    if isinstance(describer, Default):
-        return DescriberSpec(family.weights("mllm"), dtype=dtype)
-    return DescriberSpec(as_weights(describer), dtype=dtype)
-
-
-def _judge_spec(judge: str | JudgeSpec | None, family: Family, dtype: str) -> JudgeSpec | None:
-    if judge is None or isinstance(judge, JudgeSpec):
-        return judge
-    return JudgeSpec.from_family(judge, family, dtype=dtype)
-
-
-def _drafting(drafts: int | str | Drafting) -> Drafting:
-    try:
-        return Drafting.parse(drafts)
-    except ValueError as error:
-        raise UserError(f"drafts={drafts!r} {error}") from None
 
 
 def _warn_ignored(method: str, settings: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hb_tta.errors import UserError
+from hb_tta.errors import UserError, choose_from
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,7 +35,8 @@ class MultimodalContext:
 class DescribedContext(NamedTuple):
     """A multimodal context with its context description C: what a generator takes.
 
-    A plain ``(image, description)`` pair is accepted wherever one of these is.
+    A ``Generator`` takes a plain ``(image, description)`` pair, too; an ``Augmenter``, which is
+    also given questions, does not.
     """
 
     image: Image
@@ -57,8 +58,13 @@ def evaluation_contexts(contexts: Sequence[Any]) -> list[DescribedContext]:
     return [evaluation_context(context, number) for number, context in enumerate(contexts)]
 
 
-def evaluation_context(context: Any, number: int) -> DescribedContext:
-    """One of ``evaluation_contexts``; the number is told where something is wrong with it."""
+def evaluation_context(context: Any, number: int, *, pairs: bool = True) -> DescribedContext:
+    """One of ``evaluation_contexts``; the number is told where something is wrong with it.
+
+    Args:
+        pairs: whether a plain (image, description) pair will do, as it does for a generator, which
+            is told descriptions alone; else it is refused.
+    """
     if isinstance(context, MultimodalContext):
         if context.ground_truth is not None:
             raise UserError(
@@ -66,12 +72,21 @@ def evaluation_context(context: Any, number: int) -> DescribedContext:
                 "make it without (ground_truth=None)"
             )
         described = DescribedContext(context.image, None, context.guidance, context.task)
-    elif isinstance(context, tuple) and 2 <= len(context) <= len(DescribedContext._fields):
+    elif isinstance(context, DescribedContext):
+        described = context
+    elif (
+        pairs and isinstance(context, tuple) and 2 <= len(context) <= len(DescribedContext._fields)
+    ):
         described = DescribedContext(*context)
+    elif isinstance(context, tuple):
+        raise UserError(
+            f"context {number} is a bare tuple, whose text may be a question or a description: "
+            "write MultimodalContext(image, question) or DescribedContext(image, description)"
+        )
     else:
         raise UserError(
-            f"context {number} is a {type(context).__name__}: give a MultimodalContext, a "
-            "DescribedContext or an (image, description) pair"
+            f"context {number} is a {type(context).__name__}: give a MultimodalContext(image, "
+            "question) or a DescribedContext(image, description)"
         )
     _check_texts(described, number)
     return described
@@ -80,7 +95,7 @@ def evaluation_context(context: Any, number: int) -> DescribedContext:
 def check_task(task: str) -> None:
     """Raises UserError unless ``task`` is one of ``TASKS``."""
     if task not in TASKS:
-        raise UserError(f"task {task!r} is not known: choose from {', '.join(TASKS)}")
+        raise UserError(f"task {task!r} is not known{choose_from(task, TASKS)}")
 
 
 def _check_texts(context: DescribedContext, number: int) -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
 
-from hb_tta.errors import UserError
+from hb_tta.errors import UserError, choose_from
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -36,7 +36,7 @@ def default_dtype(device: str | None = None) -> str:
 def check_dtype(dtype: str) -> None:
     """Raises UserError unless ``dtype`` is one of ``DTYPES``."""
     if dtype not in DTYPES:
-        raise UserError(f"dtype {dtype!r} is not known: choose one of {', '.join(DTYPES)}")
+        raise UserError(f"dtype {dtype!r} is not known{choose_from(dtype, DTYPES)}")
 
 
 @contextmanager

@@ -9,12 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+from hb_tta.reading import read_bytes
+
 FLUSHES_AT_ONCE = 16  # a file system's journal takes them together
 
 
-def cache_root() -> Path:
-    """The folder for what can be made again: ``$XDG_CACHE_HOME/hb_tta``, else ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hb_tta"
+def cache_root() -> Path | None:
+    """The folder for what can be made again: ``$XDG_CACHE_HOME/hb_tta``, else ``~/.cache``.
+
+    None for a user without a home (``docker run -u 12345``): nothing is kept there then.
+    """
+    named = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return None if named.startswith("~") else Path(named) / "hb_tta"
 
 
 def write_aside(path: str | os.PathLike[str], data: bytes, *, flush: bool = True) -> None:
@@ -71,7 +77,7 @@ def write_group(files: Sequence[tuple[Path, bytes]]) -> None:
 def holds(path: Path, data: bytes) -> bool:
     """Whether a file is there and has exactly these bytes; one of another size is not read."""
     try:
-        return path.stat().st_size == len(data) and path.read_bytes() == data
+        return path.stat().st_size == len(data) and read_bytes(path) == data
     except OSError:
         return False
 

@@ -13,10 +13,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from hb_tta.errors import UserError
+from hb_tta.errors import UserError, choose_from
 from hb_tta.weights import Weights, as_weights
 
-ROLES = ("generator", "image_encoder", "lora", "mllm", "evaluator", "clip", "reader")
+ROLES = (
+    *("generator", "image_encoder", "lora", "mllm", "evaluator", "clip", "reader"),
+    "statistics",
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Family:
             tower that embeds the reference image. ``lora``: a PEFT LoRA folder for the UNet.
             ``mllm``: a chat model that describes. ``evaluator``: BLIP-2 for image-text retrieval.
             ``clip``: an open_clip model. ``reader``: reads a scene's attributes off an image.
+            ``statistics``: of the images that the family was trained on (views/familiar.py).
         defaults: of its generator: ``num_inference_steps`` (DDIM), ``guidance_scale``
             (classifier-free) and ``image_size`` (side of a generated image, pixels).
         method_defaults: method → what it has otherwise on this family, by name of the setting.
@@ -67,7 +71,7 @@ class Family:
         """
         for role in roles:
             if role not in ROLES:
-                raise UserError(f"there is no role {role!r}: choose from {', '.join(ROLES)}")
+                raise UserError(f"there is no role {role!r}{choose_from(role, ROLES)}")
         return self.filled(roles)
 
     def filled(self, roles: Mapping[str, str | PathLike[str] | Weights | None]) -> Family:
@@ -133,7 +137,7 @@ def _pocket() -> Family:
     roles = {
         role: Weights(str(folder / role))
         for role in ROLES
-        if role not in ("lora", "image_encoder") or (folder / role).is_dir()
+        if role not in ("lora", "image_encoder", "statistics") or (folder / role).is_dir()
     }
     roles["image_encoder"] = Weights(str(folder / "generator"), subfolder="image_encoder")
     return Family(
@@ -160,5 +164,5 @@ def get_family(name: str | Family) -> Family:
     if isinstance(name, Family):
         return name
     if name not in _FAMILIES:
-        raise UserError(f"there is no family {name!r}: choose from {', '.join(list_families())}")
+        raise UserError(f"there is no family {name!r}{choose_from(name, list_families())}")
     return _FAMILIES[name]()

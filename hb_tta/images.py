@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -10,6 +11,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,13 +20,17 @@ import numpy as np
 import PIL
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from hb_tta.disk import cache_root
 from hb_tta.errors import UserError
 from hb_tta.file_index import FileIndex
+from hb_tta.reading import open_regular, user_path
 
 # The largest image that is read, in pixels; a small file may unpack to far more (a decompression
 # bomb). It is the size at which Pillow itself begins to warn: a quarter of a gigabyte of RGB.
 MAX_PIXELS = 89_478_485
+
+# What Pillow may read a file as. It knows some 50 more, some of which it has other programs read (of
+# an EPS it starts Ghostscript), whatever the file's name says.
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 
 _FORMAT = 1  # counts the changes of which pixels an image is read as
 
@@ -99,13 +106,13 @@ def pixel_digest(image: Image.Image) -> str:
 class PixelDigests:
     """``pixel_digest`` of whatever ``load_image`` takes; of a file that did not change, at a look.
 
-    A file's digest is indexed by its size and times beside the store, and by Pillow's version,
-    which may move a decoder's rounding.
+    A file's digest is indexed beside the store (``FileIndex``), by Pillow's version too, which may
+    move a decoder's rounding.
     """
 
     def __init__(self) -> None:
         name = f"pixels-{_FORMAT}-pillow-{PIL.__version__}.json"
-        self._index = FileIndex(cache_root() / name, _file_pixels)
+        self._index = FileIndex(name, _file_pixels)
 
     def of(self, source: ImageSource) -> str:
         """The digest.
@@ -140,21 +147,23 @@ def _file_pixels(path: Path) -> str:
 
 
 def _path(source: str | os.PathLike[str]) -> Path:
-    return Path(os.fsdecode(source)).expanduser()
+    return user_path(os.fsdecode(source))
 
 
 def _opened(path: Path) -> BinaryIO:
     try:
-        if path.is_dir():
-            raise UserError(f"{str(path)!r} is a folder, not an image: name a file in it")
-        if path.exists() and not path.is_file():  # a pipe or a device may never end
-            raise UserError(f"{str(path)!r} is not a regular file: copy the image into one")
-        return open(path, "rb")
+        return open_regular(path)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"there is no image {str(path)!r}: check the path") from None
-    except ValueError:  # a null character
+    except IsADirectoryError:
+        raise UserError(f"{str(path)!r} is a folder, not an image: name a file in it") from None
+    except ValueError:  # a null character, half a surrogate pair
         raise UserError(f"{str(path)!r} cannot be the path of an image: check it") from None
     except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENXIO):  # a socket has no other name
+            raise UserError(
+                f"{str(path)!r} is not a regular file: copy the image into one"
+            ) from None
         raise UserError(
             f"the image {str(path)!r} cannot be read ({error.strerror}): check its permissions"
         ) from error
@@ -167,15 +176,30 @@ def _decoded(file: BinaryIO, name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(file)
+            image = Image.open(file, formats=_readable())
+            if image.format == "PNG":
+                image.verify()  # the checksums, at which the decoder does not look
+                image = Image.open(file, formats=_readable())
     except UnidentifiedImageError:
-        raise UserError(f"{name} is not an image that Pillow reads: convert it to PNG") from None
+        raise UserError(
+            f"{name} is not an image in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}: convert it"
+        ) from None
     except Image.DecompressionBombError:
         raise UserError(f"{name} has more than {MAX_PIXELS:,} pixels: make it smaller") from None
     except Exception as error:  # decoders meet broken files with every kind of exception
         raise _broken(name, error) from error
     with image:
         return _normalised(image, name)
+
+
+@cache
+def _readable() -> list[str]:
+    """Those of ``FORMATS`` that this Pillow has; it loads most of its plugins late."""
+    for plugin in ("Mpo", "WebP", "Tiff", "Avif"):
+        with suppress(ImportError):  # Pillow before 11.3 has no AVIF
+            import_module(f"PIL.{plugin}ImagePlugin")
+    Image.preinit()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 _truncation = threading.Lock()
@@ -217,6 +241,11 @@ def _normalised(image: Image.Image, name: str) -> Image.Image:
 
 def _broken(name: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, MemoryError) or "memory" in reason:  # a decoder's own has no class
+        return UserError(
+            f"{name} needs more memory to decode than there is: make it smaller, or give the "
+            "process more"
+        )
     return UserError(f"{name} is damaged or cut short ({reason}): get a whole copy of it")
 
 

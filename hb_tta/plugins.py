@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from hb_tta.errors import UserError
+from hb_tta.errors import UserError, choose_from
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Registry:
         if name in self.built_in or name in plugins:
             return self._load(name, plugins)
         raise UserError(
-            f"there is no {self.asked or self.kind} {name!r}: choose from "
-            f"{', '.join([*self.built_in, *sorted(plugins)])}"
+            f"there is no {self.asked or self.kind} {name!r}"
+            f"{choose_from(name, [*self.built_in, *sorted(plugins)])}"
         )
 
     def package(self, name: str) -> str | None:

@@ -15,7 +15,6 @@ Importing this module imports no torch.
 from __future__ import annotations
 
 import argparse
-import difflib
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -28,7 +27,7 @@ from hb_tta.augment import OFFERED, Augmenter
 from hb_tta.describe import DescriberSpec
 from hb_tta.describe.drafts import Drafting
 from hb_tta.device import DTYPES
-from hb_tta.errors import UserError
+from hb_tta.errors import UserError, meant
 from hb_tta.families import Family, get_family, list_families
 from hb_tta.generators import DEFAULT, Default, get_method, list_methods
 from hb_tta.generators.fields import ALIASES, Setting, method_settings
@@ -481,9 +480,9 @@ def read_option(name: str, value: Any) -> Any:
 
 
 def _unknown(key: str, method: str, choices: list[str]) -> str:
-    close = difflib.get_close_matches(key, [*choices, *SYNONYMS], n=1)
-    meant = f", did you mean {SYNONYMS.get(close[0], close[0])}=?" if close else ":"
-    return f"{key}= in {ARGS} is not known to {method}{meant} choose from {', '.join(choices)}"
+    close = meant(key, [*choices, *SYNONYMS])
+    hint = f", did you mean {SYNONYMS.get(close, close)}=?" if close else ":"
+    return f"{key}= in {ARGS} is not known to {method}{hint} choose from {', '.join(choices)}"
 
 
 # ── Plain JSON and back ──────────────────────────────────────────────────────────────────────────

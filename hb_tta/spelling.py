@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hb_tta.device import DTYPES, default_device
-from hb_tta.errors import UserError
+from hb_tta.errors import UserError, choose_from
 
 ARGS = "--augment_args"
 """The option that takes every setting by name, in our commands and in other people's."""
@@ -84,7 +84,7 @@ def device(value: Any) -> str:
 def dtype(value: Any) -> str:
     """A number format."""
     if value not in DTYPES:
-        raise Unfit(f"is not known: choose one of {', '.join(DTYPES)}")
+        raise Unfit(f"is not known{choose_from(value, DTYPES)}")
     return value
 
 

@@ -9,13 +9,15 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import total_ordering
 from pathlib import Path
 
-from hb_tta.disk import cache_root
 from hb_tta.errors import UserError
 from hb_tta.file_index import FileIndex
+from hb_tta.hub_files import Repository
+from hb_tta.reading import user_path
 
 # What is fetched of a hub repository: safetensors, configurations, vocabularies, templates.
 _FETCHED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
@@ -57,7 +59,7 @@ class Weights:
         Raises:
             UserError: it is neither an existing folder nor like a hub id.
         """
-        folder = Path(self.location).expanduser()
+        folder = user_path(self.location)
         if self.location and folder.is_dir():
             return True
         if self.location and folder.exists():
@@ -77,8 +79,8 @@ class Weights:
         its files, wherever it lies: what ``sha256sum`` prints for them in order of their names,
         hashed once more. Markdown and hidden files do not count, nor ``__pycache__``.
 
-        The files' digests are kept in an index beside the store, so that the second time costs a
-        look at their sizes and times.
+        The large files' digests are kept in an index beside the store (``FileIndex``), so that the
+        second time costs a look at their sizes and times.
 
         Raises:
             UserError: the folder is missing or empty, or the hub's commit is not known.
@@ -92,7 +94,7 @@ class Weights:
         """The commit that a hub id stands for, 40 hex digits; None of a folder.
 
         It is the one that the hub's cache on this machine holds for the revision, also where the
-        hub has moved on: views stay what they are until ``hf download`` fetches the new one. Where
+        hub has moved on: views stay what they are until ``hb-tta download`` fetches the new one. Where
         the cache holds none, the hub is asked, and the answer is kept in the cache.
 
         Raises:
@@ -107,15 +109,27 @@ class Weights:
         if not _COMMIT.fullmatch(commit):
             raise UserError(
                 f"the hub's cache does not know the commit of {self.location!r}: run"
-                f" `hf download {self.location}`, or name a folder"
+                f" `hb-tta download {self.location}`, or name a folder"
             )
         return commit
 
-    def local_folder(self) -> str:
+    def newest(self) -> str:
+        """The commit that the hub has now for the revision, which the cache then knows for it.
+
+        Raises:
+            UserError: the hub cannot be asked, or knows of none.
+        """
+        return Path(self._fetch(self.revision, ".gitattributes")).name
+
+    def local_folder(self, role: str | None = None) -> str:
         """The folder to load from, subfolder included; a hub id is fetched first where needed.
 
         A fetched snapshot is that of ``commit()``. It leaves out pickles and the duplicates for
         other runtimes.
+
+        Args:
+            role: what it is loaded as, where the repository may hold it in several forms, of which
+                one is fetched (``hub_files.needed``).
 
         Raises:
             UserError: the folder is missing, or the hub's files can not be had.
@@ -123,7 +137,8 @@ class Weights:
         if self.is_folder():
             return str(self._folder())
         inside = f"{self.subfolder}/" if self.subfolder else ""
-        snapshot = self._fetch(self.commit(), *(inside + pattern for pattern in _FETCHED))
+        patterns = self._names(role) or [inside + pattern for pattern in _FETCHED]
+        snapshot = self._fetch(self.commit(), *patterns)
         folder = Path(snapshot, self.subfolder or "")
         if not folder.is_dir():
             raise UserError(f"the hub's {self.location!r} has no folder {self.subfolder!r}")
@@ -152,11 +167,22 @@ class Weights:
             return Path(cached)
         return Path(self._fetch(self.commit(), name), name)
 
+    def _names(self, role: str | None) -> list[str]:
+        """The files of one form; none where the hub cannot be asked, or nobody wants to know."""
+        from huggingface_hub import constants
+
+        if role is None or constants.HF_HUB_OFFLINE:
+            return []
+        repository = Repository(self.location, self.commit() or "")
+        with suppress(Exception):  # the fetch that follows has the sentences
+            return [f.name for f in repository.needed(subfolder=self.subfolder, role=role)]
+        return []
+
     def _order(self) -> tuple[str, str, str]:
         return self.location, self.subfolder or "", self.revision or ""
 
     def _folder(self) -> Path:
-        folder = Path(self.location).expanduser() / (self.subfolder or "")
+        folder = user_path(self.location) / (self.subfolder or "")
         if not folder.is_dir():
             raise UserError(f"the weights {self.location!r} have no folder {self.subfolder!r}")
         return folder
@@ -194,8 +220,8 @@ class Weights:
         except Exception as error:  # the HTTP client below has exceptions of its own
             raise UserError(
                 f"the weights {self.location!r} are not all on this machine and the hub cannot be"
-                f" reached ({type(error).__name__}): connect and run `hf download {self.location}`,"
-                " or name a folder"
+                f" reached ({type(error).__name__}): connect and run"
+                f" `hb-tta download {self.location}`, or name a folder"
             ) from error
 
 
@@ -208,7 +234,7 @@ def as_weights(source: str | os.PathLike[str] | Weights) -> Weights:
 
 
 def _folder_digest(folder: Path) -> str:
-    index = FileIndex(cache_root() / "fingerprints.json")
+    index = FileIndex("fingerprints.json")
     try:
         lines = [f"{index.digest(path)}  {name}\n" for name, path in sorted(_files(folder))]
     except OSError as error:

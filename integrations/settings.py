@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hb_tta import spelling
 from hb_tta.describe.rewording import check_rewordings
-from hb_tta.errors import UserError
+from hb_tta.errors import UserError, choose_from
 from hb_tta.generators import get_method, list_methods
 from hb_tta.presets import at_harness
 from hb_tta.settings import ViewSettings, by_name
@@ -47,8 +47,10 @@ class Combining:
     def __post_init__(self) -> None:
         known = combinations()
         if self.combine not in known:
-            rules = ", ".join(known)
-            raise UserError(f"combine={self.combine} in {spelling.ARGS}: choose from {rules}")
+            raise UserError(
+                f"combine={self.combine} in {spelling.ARGS} is no rule"
+                f"{choose_from(self.combine, known)}"
+            )
         for name in ("real_weight", "share", "alpha"):
             object.__setattr__(self, name, _number(name, getattr(self, name)))
         object.__setattr__(self, "paraphrases", _whole("paraphrases", self.paraphrases))
@@ -102,8 +104,7 @@ class AugmentSettings:
         """
         if method not in list_methods():
             raise UserError(
-                f"--augment {method}: there is no such method, choose from "
-                f"{', '.join(list_methods())}"
+                f"--augment {method}: there is no such method{choose_from(method, list_methods())}"
             )
         asked = by_name(arguments)
         combining = Combining(**{name: asked.pop(name) for name in COMBINING if name in asked})

@@ -96,15 +96,15 @@ def test_the_task_of_the_augmenter_is_that_of_a_call(make_augmenter: Make) -> No
 
 def test_a_description_that_comes_along_is_used_as_it_is(make_augmenter: Make) -> None:
     augmenter = make_augmenter(describer=None)
-    given, pair, empty = augmenter.augment(
+    given, asked, empty = augmenter.augment(
         [
             DescribedContext(picture(0), "a red circle"),
-            (picture(0), "a red circle"),
+            DescribedContext(picture(0), "a red circle", "what is it?"),
             DescribedContext(picture(0), ""),
         ],
         n=1,
     )
-    assert given == pair and given.description == "a red circle"
+    assert given == asked and given.description == "a red circle"
     assert given.spec["describer"] is None
     assert empty.description == "" and empty.views != given.views
     generator = augmenter.generator_spec.load("cpu")
@@ -350,3 +350,12 @@ def test_a_view_in_the_store_opens_anywhere(make_augmenter: Make, tmp_path: Path
     assert set(meta) == {"pixels", "guidance", "task", "describer"}
     assert meta["guidance"] == CONTEXTS[0].guidance
     assert meta["describer"] == augmentation.spec["describer"]
+
+
+def test_an_augmenter_says_what_it_is(make_augmenter: Make, tmp_path: Path) -> None:
+    told = repr(make_augmenter())
+    assert told.startswith("<Augmenter hummingbird: base=") and "\n" not in told
+    for part in ("num_inference_steps=2", "lora_unet'", "describer=", "task='vqa'", "device='cpu'"):
+        assert part in told
+    assert repr(str(tmp_path / "store")) in told
+    assert "store" not in repr(make_augmenter("randaugment", store=False))

@@ -10,7 +10,7 @@ import tiny_models
 from augmenting import CONTEXTS, GOLDEN, Make, picture
 from safetensors.torch import load_file, save_file
 
-from hb_tta import Augmenter, MultimodalContext, UserError
+from hb_tta import Augmenter, DescribedContext, MultimodalContext, UserError
 from hb_tta.describe import DescriberSpec
 from hb_tta.families import get_family
 from hb_tta.generators import get_method
@@ -152,7 +152,10 @@ def test_settings_by_name() -> None:
 
 
 def test_mistaken_names() -> None:
-    with pytest.raises(UserError, match="no method 'humingbird': choose from hummingbird, i2t2i"):
+    with pytest.raises(
+        UserError,
+        match="no method 'humingbird', did you mean 'hummingbird'. choose from hummingbird, i2t2i",
+    ):
         Augmenter.from_pretrained("humingbird", family="pocket")
     with pytest.raises(UserError, match="no family 'sd3'"):
         Augmenter.from_pretrained("hummingbird", family="sd3")
@@ -162,11 +165,12 @@ def test_mistaken_contexts(make_augmenter: Make) -> None:
     augmenter = make_augmenter()
     for contexts, sentence in (
         ([picture(0)], "context 0 is a Image: give a MultimodalContext"),
-        ([("missing.png", "a cat")], "there is no image 'missing.png'"),
+        ([(picture(0), "a cat")], "bare tuple.*MultimodalContext.*or DescribedContext"),
+        ([DescribedContext("missing.png", "a cat")], "there is no image 'missing.png'"),  # type: ignore[arg-type]
         ([MultimodalContext(picture(0), "", "caption")], "task 'caption' is not known"),
         ([MultimodalContext(picture(0), None)], "has the guidance None"),  # type: ignore[arg-type]
-        ([(picture(0), 3)], "has the description 3"),
-        ([(picture(0), "a\ud800")], "which is no Unicode text"),
+        ([DescribedContext(picture(0), 3)], "has the description 3"),  # type: ignore[arg-type]
+        ([DescribedContext(picture(0), "a\ud800")], "which is no Unicode text"),
     ):
         with pytest.raises(UserError, match=sentence):
             augmenter.augment(contexts)
@@ -176,7 +180,7 @@ def test_a_describer_that_is_not_there(make_augmenter: Make) -> None:
     augmenter = make_augmenter(describer="no/such/folder")
     with pytest.raises(UserError, match="no folder and no hub id"):
         augmenter(picture(0), "Is it?")
-    augmenter.augment([(picture(0), "a red circle")], n=1)  # which needs none
+    augmenter.augment([DescribedContext(picture(0), "a red circle")], n=1)  # which needs none
 
 
 def test_settings_that_a_method_ignores_give_a_warning(tiny_mllm: Path, tmp_path: Path) -> None:

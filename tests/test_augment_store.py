@@ -19,7 +19,7 @@ from augmenting import (
     start,
 )
 
-from hb_tta import UserError
+from hb_tta import UserError, progress
 from hb_tta.store import Store
 
 pytest_plugins = ["augmenting"]
@@ -110,11 +110,12 @@ def test_a_store_that_cannot_be_used_is_told_before_a_model_is_loaded(
 
 
 def test_progress_is_shown_where_it_is_asked_for(
-    make_augmenter: Make, capsys: pytest.CaptureFixture[str]
+    make_augmenter: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     augmenter = make_augmenter("randaugment", batch_size=2)
     augmenter.augment(CONTEXTS, n=2)
-    assert capsys.readouterr().err == ""  # not a terminal
+    assert capsys.readouterr().err == ""  # no terminal, and done before the first line
+    monkeypatch.setattr(progress, "_is_terminal", lambda: True)
     augmenter.augment(CONTEXTS, n=2, seed=9, progress=True)
     told = capsys.readouterr().err
     assert "planning: 100%" in told and "generating:" in told and "/8" in told

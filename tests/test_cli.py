@@ -18,6 +18,7 @@ from hb_tta.cli import describe_os_error, main
 from hb_tta.cli.demo import contexts_of, pick_scenes
 from hb_tta.cli.output import Lines
 from hb_tta.cli.requests import Failure, read_requests
+from hb_tta.datasets.own import open_rows
 from hb_tta.families import get_family, list_families
 from hb_tta.file_index import FileIndex
 from hb_tta.pocket.tasks import pocket_mme
@@ -73,7 +74,8 @@ def sentence(error: str) -> str:
     """What the command said of a mistake: one line at the end, no traceback."""
     assert "Traceback" not in error
     ours = [line for line in error.splitlines() if line.startswith("hb-tta: ")]
-    (line,) = [line for line in ours if not line.startswith("hb-tta: warning: ")]
+    told = re.compile("hb-tta: (warning|planning|describing|generating): ")
+    (line,) = [line for line in ours if not told.match(line)]
     assert error.rstrip().endswith(line)
     return line
 
@@ -103,7 +105,9 @@ def test_the_manifest_tells_all_that_decided_the_views(work, capsys):
     assert main(["augment", "scene.png", "Is it?", *REAL, "-n", "2", "--seed", "7"]) == 0
     manifest = read_manifest()
     (item,) = manifest["items"]
-    assert item["question"] == "Is it?" and item["image"] == "scene.png" and item["task"] == "vqa"
+    assert (
+        item["question"] == "Is it?" and item["image"] == "../scene.png" and item["task"] == "vqa"
+    )
     assert [view["seed"] for view in item["views"]] == [7, 8]
     assert {view["file"] for view in item["views"]} == {f"views/{name}" for name in pngs()}
     assert item["spec_hash"] == content_key(manifest["specs"][item["spec_hash"]])
@@ -137,6 +141,10 @@ BAD_LINES = {
     '{"image": "scene.png", "task": "vqaa"}': "no task 'vqaa'",
     '{"question": "no image"}': 'names no "image"',
     '["scene.png", "?"]': "not a JSON object",
+    "null": "not a JSON object",
+    '{"image": "~a.png", "question": "?"}': "there is no image",
+    '{"image": "scene.png", "question": "?", "id": ' + "7" * 5000 + "}": "not JSON",
+    '{"image": "scene.png", "asked": "?"}': "no question among its columns 'asked'",
     '{"image": "scene.png"': "not JSON",
     '{"image": "nul\\u0000.png"}': "cannot be the path",
     "[" * 100_000: "not JSON",
@@ -153,7 +161,7 @@ def test_bad_lines_are_told_at_the_end_and_the_good_ones_are_done(work, capsys):
     last = len(BAD_LINES) + 2
     assert set(pngs()) == {"000001-seed0.png", f"{last:06d}-seed0.png"}
     told = capsys.readouterr().err
-    assert f"lines that failed: {len(BAD_LINES) + 1}" in told
+    assert f"images that failed: {len(BAD_LINES) + 1}" in told
     expected = {**BAD_LINES, "latin-1": "not UTF-8"}
     failures = read_manifest()["failures"]
     numbers = [*range(2, last), last + 1]
@@ -173,13 +181,15 @@ def test_many_bad_lines_do_not_flood_the_terminal(work, capsys):
     file = write_lines(work / "questions.jsonl", *["oops"] * 30)
     assert main(["augment", str(file), *QUICK]) == 1
     told = capsys.readouterr().err
-    assert "lines that failed: 30" in told and told.count("not JSON") == 20
+    assert "images that failed: 30" in told and told.count("not JSON") == 20
     assert len(read_manifest()["failures"]) == 30
 
 
 def test_a_line_may_name_its_task(work):
     file = write_lines(work / "q.jsonl", {"image": "scene.png", "task": "object", "more": 1})
-    (request,) = read_requests(file, "vqa")
+    rows = open_rows(str(file))
+    assert rows is not None
+    (request,) = read_requests(rows, "vqa")
     assert not isinstance(request, Failure)
     assert (request.task, request.question) == ("object", "")
 
@@ -190,7 +200,10 @@ def test_the_answer_in_a_line_changes_nothing(work):
         file = write_lines(work / f"{answer}.jsonl", line)
         assert main(["augment", str(file), *QUICK, "--out", answer]) == 0
     assert pngs("Yes") == pngs("No")
-    assert read_manifest("Yes") == read_manifest("No")
+    told = read_manifest("Yes"), read_manifest("No")
+    for manifest, answer in zip(told, ("Yes", "No"), strict=True):
+        assert [item.pop("answer") for item in manifest["items"]] == [answer]  # kept, to train on
+    assert told[0] == told[1]
 
 
 def test_what_is_there_is_neither_decoded_nor_written_again(work):
@@ -218,6 +231,7 @@ def test_what_is_there_is_neither_decoded_nor_written_again(work):
 
 def test_an_image_is_looked_at_once(work, monkeypatch):
     monkeypatch.setattr(FileIndex, "_FRESH_NS", 0)  # the image has just been written
+    monkeypatch.setattr(FileIndex, "_SMALL", -1)  # and is known by its times
     monkeypatch.setenv("XDG_CACHE_HOME", str(work / "cache"))
     decoded: list[str] = []
     listening = True
@@ -364,12 +378,12 @@ def test_a_device_that_is_not_there(work, device, monkeypatch, capsys):
     ("arguments", "told"),
     [
         (["none.png"], "no image 'none.png'"),
-        (["."], "is a folder"),
-        (["none.jsonl"], "No such file or directory (none.jsonl): check the path"),
+        (["empty"], "the folder empty holds no image"),
+        (["none.jsonl"], "there is no file or folder 'none.jsonl': check the path"),
         (["empty.jsonl"], "empty.jsonl is empty"),
-        (["empty.jsonl", "Is it?"], "question stands beside"),
-        (["scene.png", "--method", "hummingbrid"], "choose from hummingbird"),
-        (["scene.png", "--family", "pokcet"], "choose from pocket"),
+        (["good.jsonl", "Is it?"], "question stands beside"),
+        (["scene.png", "--method", "hummingbrid"], "did you mean 'hummingbird'? choose from"),
+        (["scene.png", "--family", "pokcet"], "did you mean 'pocket'? choose from pocket"),
         (["scene.png", "--family", "pocket", "--lora", "no/where/at/all"], "no/where/at/all"),
         (["scene.png", "--family", "pocket", "--steps", "0"], "num_inference_steps=0"),
         (["scene.png", "--family", "pocket", "--guidance", "nan"], "guidance_scale=nan"),
@@ -384,6 +398,8 @@ def test_a_device_that_is_not_there(work, device, monkeypatch, capsys):
 )
 def test_a_mistake_is_told_in_one_sentence(work, arguments, told, capsys):
     (work / "empty.jsonl").touch()
+    write_lines(work / "good.jsonl", {"image": "scene.png"})
+    (work / "empty").mkdir()
     assert main(["augment", *arguments]) == 1
     assert told in sentence(capsys.readouterr().err)
 

@@ -37,8 +37,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def quick_index(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Index files however fresh: the tests have just written them."""
+    """Index files however fresh and small: the tests have just written them."""
     monkeypatch.setattr(file_index.FileIndex, "_FRESH_NS", 0)
+    monkeypatch.setattr(file_index.FileIndex, "_SMALL", -1)
 
 
 def write(folder: Path, files: dict[str, bytes] = FILES) -> Path:
@@ -196,8 +197,9 @@ def test_the_second_time_hashes_nothing(
         of(folder)
 
 
-def test_fresh_files_are_not_indexed(folder: Path, cache: Path) -> None:
+def test_fresh_files_are_not_indexed(folder: Path, cache: Path, monkeypatch: Any) -> None:
     """Changed again within one tick of the clock, they would keep their size and times."""
+    monkeypatch.setattr(file_index.FileIndex, "_SMALL", -1)
     of(folder)
     assert not (cache / "hb_tta" / "fingerprints.json").exists()
 
@@ -299,12 +301,14 @@ def test_a_folder_of_that_name_goes_before_the_hub(
 def test_an_unknown_commit_without_a_network(cached: Path, damage: bytes) -> None:
     (cached / "refs" / "main").write_bytes(damage)
     for weights in (Weights("org/name"), Weights("org/other")):
-        with pytest.raises(UserError, match=f"{weights.location}.*hf download {weights.location}"):
+        with pytest.raises(
+            UserError, match=f"{weights.location}.*hb-tta download {weights.location}"
+        ):
             weights.fingerprint()
 
 
 def test_missing_files_without_a_network(cached: Path) -> None:
-    with pytest.raises(UserError, match="'org/name' are not all on this machine.*hf download"):
+    with pytest.raises(UserError, match="'org/name' are not all on this machine.*hb-tta download"):
         Weights("org/name", revision="v1").local_folder()
 
 

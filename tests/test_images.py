@@ -282,6 +282,7 @@ def test_a_file_that_did_not_change_is_known_without_being_read(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(FileIndex, "_FRESH_NS", 0)  # it has just been written
+    monkeypatch.setattr(FileIndex, "_SMALL", -1)  # and is known by its times
     path = tmp_path / "a.png"
     picture().save(path)
     digests = PixelDigests()

@@ -12,11 +12,12 @@ ROOT = Path(__file__).parents[1]
 
 # From the ground up: a part imports parts of the lines above its own, and none beside it.
 LAYERS = (
-    ("errors",),
+    ("errors", "progress", "reading"),
     ("disk",),
-    ("file_index",),
+    ("file_index", "locks"),
     ("context", "images", "metrics"),
-    ("device", "weights"),
+    ("device", "hub_files"),
+    ("weights",),
     ("families", "plugins", "presets", "spelling"),
     ("describe", "generators", "pocket", "rewards", "store", "tta"),
     ("datasets", "views"),

@@ -255,7 +255,7 @@ def test_json_and_a_file_say_the_same_as_key_value(tmp_path):
         ("seed=-1", "seed=-1 is out of range"),
         ("family=", "family='' names nothing"),
         ("family=sd3", "there is no family 'sd3'"),
-        ("dtype=int8", "dtype='int8' is not known: choose one of float32"),
+        ("dtype=int8", "dtype='int8' is not known: choose from float32"),
         ("device=gpu", "device='gpu' is no device"),
         ("cpu_offload=perhaps", "cpu_offload='perhaps' is neither true nor false"),
         ('{"describer": {"name": "x"}}', "is no describer: give a folder, a hub id, or its mllm"),

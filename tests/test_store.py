@@ -28,6 +28,7 @@ from hb_tta.disk import write_aside
 from hb_tta.errors import UserError
 from hb_tta.store import NewEntry, Store, Usage, content_key
 from hb_tta.store.entries import DamagedEntry, seal, unseal
+from hb_tta.store.layout import MARK
 from hb_tta.store.store import USE_SECONDS
 from hb_tta.store.upkeep import LEFTOVER_SECONDS
 from hb_tta.store.writer import Writer
@@ -358,7 +359,8 @@ def test_a_read_only_store_gives_and_refuses(open_folder: Path) -> None:
         ):
             with pytest.raises(UserError, match=f"{store.root} is read-only.*--store"):
                 refused()
-    assert [path.name for path in store.root.rglob("*") if path.is_file()] == [f"{KEY}.png"]
+    files = sorted(path.name for path in store.root.rglob("*") if path.is_file())
+    assert files == [MARK, f"{KEY}.png"]
     for folder in folders:
         folder.chmod(0o755)
 

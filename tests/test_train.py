@@ -109,10 +109,11 @@ def test_the_command_trains_logs_shows_and_exports(tmp_path, cache, capsys):
 
     from hb_tta import Augmenter
 
+    context = DescribedContext(pocket_image(), "a red circle")
     views = [
         Augmenter.from_pretrained(
             "hummingbird", family="pocket", lora=given, num_inference_steps=2, store=False
-        ).augment([(pocket_image(), "a red circle")], n=1, progress=False)[0].views[0]
+        ).augment([context], n=1)[0].views[0]
         for given in (str(out), None)
     ]  # fmt: skip
     assert views[0].tobytes() != views[1].tobytes()

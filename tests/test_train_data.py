@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from hb_tta.cli import main
-from hb_tta.cli.requests import read_requests
+from hb_tta.cli.requests import Request, read_requests
 from hb_tta.datasets.bongard_hoi import BongardExamples
 from hb_tta.datasets.folders import FolderExamples
 from hb_tta.datasets.imagenet import imagenet_examples
-from hb_tta.datasets.jsonl import JsonlExamples
+from hb_tta.datasets.own import OwnExamples, open_rows
 from hb_tta.datasets.pocket import PocketExamples
 from hb_tta.datasets.samples import Example
 from hb_tta.describe import DescriberSpec
@@ -24,6 +24,12 @@ from hb_tta.training.data import BadRecord, Interleaved, Rows, open_source
 from hb_tta.training.prepare import Order, Prepared, Share, describe_all
 from hb_tta.training.recipes import RECIPES, get_recipe, to_json, with_changes
 from hb_tta.weights import Weights
+
+
+def own(path: Path) -> Rows:
+    rows = open_rows(str(path))
+    assert rows is not None
+    return Rows(OwnExamples(rows))
 
 
 def save_image(path: Path, shade: int) -> Path:
@@ -80,7 +86,7 @@ def test_changes_have_the_types_of_their_settings():
         ("max_steps=0", "max_steps=0 is out of range"),
         ("memory=all", "choose from none, block"),
         ("gradient_steps=26", "more than the 12 steps"),
-        ("gradient_at=start", "gradient_at='start': choose from end, anywhere"),
+        ("gradient_at=start", "gradient_at='start' is not known: choose from end, anywhere"),
         ("drift_weight=-1", "use 0 or more"),
         ("decay_steps=7", "leaves nothing to learn until max_steps=250"),
         ("max_sample_gradient=0", "use a positive number, or none"),
@@ -113,14 +119,14 @@ def test_jsonl_rows_and_what_is_wrong_with_them(tmp_path):
         {"image": "images/a.png", "question": "Is it red?", "answer": "yes"},
         {"image": "images/a.png", "task": "object", "description": "a red square"},
         {"image": "images/missing.png", "question": "Is it red?"},
-        {"image": "images/broken.png"},
+        {"image": "images/a.png"},
         {"question": "no image"},
         {"image": "images/a.png", "task": "sing"},
         {"image": "images/a.png", "question": 3},
     ]
     path = tmp_path / "data.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{not json\n")
-    source = Rows(JsonlExamples(path))
+    source = own(path)
     assert source.size() == 8
     read = list(source.read(0, 100))
     first, second = read[:2]
@@ -129,7 +135,7 @@ def test_jsonl_rows_and_what_is_wrong_with_them(tmp_path):
     assert isinstance(second, Example) and second.description == "a red square"
     reasons = [bad.reason for bad in read[2:] if isinstance(bad, BadRecord)]
     assert len(reasons) == 6
-    parts = ("missing.png", "broken.png", 'no "image"', "'sing'", '"question" is 3', "not JSON")
+    parts = ("missing.png", "no question", 'no "image"', "'sing'", '"question" is 3', "not JSON")
     for number, (reason, part) in enumerate(zip(reasons, parts, strict=True), 3):
         assert reason.startswith(f"line {number}: ") and part in reason
     assert [pixel_digest(r.context.image) for r in source.read(1, 2) if isinstance(r, Example)]
@@ -169,24 +175,26 @@ def test_a_file_may_begin_with_a_mark_or_be_an_array(tmp_path, form):
     read = list(source.read(0, 9))
     assert [r.context.guidance for r in read if isinstance(r, Example)] == ["q0", "q1", "q2"]
     assert source.fingerprint() == same.fingerprint()
-    asked = [request.question for request in read_requests(path, "vqa")]
+    rows = open_rows(str(path))
+    assert rows is not None
+    asked = [r.question for r in read_requests(rows, "vqa") if isinstance(r, Request)]
     assert asked == ["q0", "q1", "q2"]
 
 
 def test_rows_are_told_by_their_own_lines_and_items(tmp_path):
     path = tmp_path / "data.jsonl"
-    path.write_bytes(b'\n{"image": "gone.png"}\n\n"text"\n\xff\n')
-    reasons = [bad.reason for bad in Rows(JsonlExamples(path)).read(0, 9)]
+    path.write_bytes(b'\n{"image": "gone.png", "question": "?"}\n\n"text"\n\xff\n')
+    reasons = [bad.reason for bad in own(path).read(0, 9)]
     assert reasons[0].startswith("line 2: there is no image")
     assert reasons[1].startswith("line 4: it is not a JSON object")
     assert reasons[2].startswith("line 5: it is not UTF-8")
-    path.write_text('[{"image": "gone.png"},\n 3]')
-    reasons = [bad.reason for bad in Rows(JsonlExamples(path)).read(0, 9)]
+    path.write_text('[{"image": "gone.png", "question": "?"},\n 3]')
+    reasons = [bad.reason for bad in own(path).read(0, 9)]
     assert reasons[0].startswith("item 1: there is no image")
     assert reasons[1].startswith("item 2: it is not a JSON object")
     path.write_text('[{"image": "gone.png"},')
     with pytest.raises(UserError, match="no JSON array"):
-        JsonlExamples(path)
+        own(path)
 
 
 def test_images_in_class_folders(tmp_path):
@@ -284,20 +292,36 @@ def test_missing_data_is_told(data, message):
         open_source(data)
 
 
-@pytest.mark.parametrize("name", ["data.csv", "data.json", "folder", "data.parquet"])
-def test_the_pocket_recipe_never_takes_bundled_scenes_for_data(tmp_path, name, capsys):
+@pytest.mark.parametrize(
+    "name, told",
+    [
+        ("data.csv", "line 2: there is no image"),
+        ("data.json", "line 1: it is not JSON"),
+        ("data.parquet", "cannot be read"),
+        ("data.txt", "no data that is read"),
+        ("folder", "would not be read"),
+    ],
+)
+def test_the_pocket_recipe_never_takes_bundled_scenes_for_data(tmp_path, name, told, capsys):
     path = tmp_path / name
     path.mkdir() if name == "folder" else path.write_text("image,question\na.png,what?\n")
-    with pytest.raises(UserError, match="would not be read.*jsonl"):
-        open_source(str(path), "pocket")
     out = tmp_path / "run"
     assert main(["train", "--recipe", "pocket", "--data", str(path), "--out", str(out)]) == 1
-    assert f"{str(path)!r} would not be read" in capsys.readouterr().err
+    assert told in capsys.readouterr().err
+    assert not (out / "run.json").exists()  # it never began
 
 
-def test_a_folder_needs_its_layout(tmp_path):
+def test_a_folder_needs_its_layout_or_its_rows(tmp_path):
+    save_image(tmp_path / "a.png", 3)
     with pytest.raises(UserError, match="data_format"):
         open_source(str(tmp_path))
+    with pytest.raises(UserError, match="did you mean 'imagenet'"):
+        open_source(str(tmp_path), "imagnet")
+    (tmp_path / "rows.csv").write_text("image,question,answer\na.png,Is it red?,yes\n")
+    source = open_source(str(tmp_path))
+    assert source is not None and source.size() == 1
+    (read,) = source.read(0, 9)
+    assert isinstance(read, Example) and read.context.ground_truth == "yes"
 
 
 # ── Order and shards ────────────────────────────────────────────────────────────────────────────
@@ -331,7 +355,7 @@ def test_processes_share_the_shards(tmp_path):
 def test_nothing_to_train_on_is_told(tmp_path):
     path = tmp_path / "data.jsonl"
     path.write_text('{"image": "missing.png"}\n' * 3)
-    source, spec = Rows(JsonlExamples(path)), DescriberSpec(Weights("nobody/asks"))
+    source, spec = own(path), DescriberSpec(Weights("nobody/asks"))
     describe_all(
         source, 3, tmp_path / "d", spec, share=Share(), device="cpu",
         progress=lambda *given: None,

@@ -167,7 +167,7 @@ def test_a_weight_of_zero_leaves_the_real_view_out(rule):
 @pytest.mark.parametrize(
     ("settings", "part"),
     [
-        ({"rule": "median"}, "combine='median' is unknown: choose from mean"),
+        ({"rule": "median"}, "combine='median' is unknown, did you mean 'mean'. choose from mean"),
         ({"real_weight": -1.0}, "real_weight=-1.0 is out of range"),
         ({"real_weight": math.nan}, "real_weight=nan is out of range"),
         ({"share": 0.0}, "share=0.0 is out of range"),

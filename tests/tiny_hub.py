@@ -1,7 +1,12 @@
-"""A model hub of one repository on this machine, for the hub's own client to talk to."""
+"""A model hub of one repository on this machine, for the hub's own client to talk to.
+
+Files come with the digests that the real one gives (of large ones the SHA-256), in ranges, and break
+off where a test says so.
+"""
 
 import hashlib
 import json
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +23,10 @@ class TinyHub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.repo_id, self.files = repo_id, dict(files)
         self.served: list[str] = []  # names of files whose bytes went out
+        self.sent: dict[str, int] = {}  # bytes of each that went out
+        self.breaks_at: dict[
+            str, int
+        ] = {}  # name → after so many bytes the connection breaks, once
 
     @property
     def commit(self) -> str:
@@ -84,9 +93,31 @@ class _Handler(BaseHTTPRequestHandler):
         if name not in self.server.files:
             return self._refuse("EntryNotFound")
         data = self.server.files[name]
-        if self.command == "GET":
-            self.server.served.append(name)
-        self._send(200, data, {"ETag": f'"{_oid(data)}"', "X-Repo-Commit": self.server.commit})
+        etag = hashlib.sha256(data).hexdigest() if name.endswith(".safetensors") else _oid(data)
+        headers = {"ETag": f'"{etag}"', "X-Repo-Commit": self.server.commit}
+        if self.command == "HEAD":
+            return self._send(200, data, headers)
+        self.server.served.append(name)
+        start, status = 0, 200
+        asked = self.headers.get("Range")
+        if asked:
+            start, status = int(asked.removeprefix("bytes=").partition("-")[0]), 206
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        self._send_body(status, data[start:], headers, name)
+
+    def _send_body(self, status: int, body: bytes, headers: dict[str, str], name: str) -> None:
+        """A file's bytes, or as many as the test lets through."""
+        most = self.server.breaks_at.pop(name, len(body))
+        self.send_response(status)
+        for key, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        self.wfile.write(body[:most])
+        self.wfile.flush()
+        self.server.sent[name] = self.server.sent.get(name, 0) + len(body[:most])
+        if most < len(body):
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
 
     def _refuse(self, code: str) -> None:
         self._send(404, b"", {"X-Error-Code": code})

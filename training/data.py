@@ -15,11 +15,14 @@ from typing import Any, Protocol
 from hb_tta.datasets.bongard_hoi import BongardExamples
 from hb_tta.datasets.hub import gqa, vqav2
 from hb_tta.datasets.imagenet import imagenet_examples
-from hb_tta.datasets.jsonl import JsonlExamples
+from hb_tta.datasets.own import OwnExamples, is_hub_name, open_rows
 from hb_tta.datasets.pocket import PocketExamples
+from hb_tta.datasets.rows import Columns
 from hb_tta.datasets.samples import Example, Examples
-from hb_tta.errors import UserError
+from hb_tta.errors import UserError, choose_from
 from hb_tta.images import load_image
+from hb_tta.reading import user_path
+from hb_tta.training.recipes import Settings
 
 LAYOUTS: dict[str, Callable[[Path | None], Examples]] = {
     "pocket": PocketExamples,
@@ -108,15 +111,20 @@ class Interleaved:
 
 
 def open_source(
-    data: str | None, data_format: str | None = None, *, needs: bool = True
+    data: str | None,
+    data_format: str | None = None,
+    *,
+    needs: bool = True,
+    columns: Columns | None = None,
 ) -> Source | None:
     """A source by its name or path.
 
     Args:
-        data: a name of ``LAYOUTS``, several joined by "+" (their rows take turns), a JSONL file,
-            or a folder in the layout of ``data_format``.
-        data_format: the name whose layout a folder has.
+        data: a name of ``LAYOUTS``, several joined by "+" (their rows take turns), whatever
+            ``hb_tta.datasets.own`` reads, or a folder in the layout of ``data_format``.
+        data_format: the name whose layout a folder has; a file's is known by its name.
         needs: whether missing data is an error; ``None`` is returned else.
+        columns: what a person's own are called.
 
     Raises:
         UserError: there is no such data.
@@ -126,23 +134,37 @@ def open_source(
     names = data.split("+")
     if all(name in LAYOUTS for name in names):
         return _opened([LAYOUTS[name] for name in names], None, needs)
-    path = Path(data).expanduser()
-    if path.suffix == ".jsonl":
-        return Rows(JsonlExamples(path)) if needs or path.exists() else None
-    if not path.exists():
-        if not needs:
-            return None
+    path = user_path(data)
+    if not needs and not path.exists():
+        return None
+    if path.is_dir() and data_format:
+        return _opened([_layout(name) for name in data_format.split("+")], path, needs)
+    try:
+        rows = open_rows(data)
+    except UserError as error:
+        if path.exists() or is_hub_name(data):
+            raise
         raise UserError(
-            f"{data!r} is no file and no known data: give a .jsonl file, a folder, or one of "
-            f"{', '.join(LAYOUTS)}"
-        )
-    formats = (data_format or "").split("+")
-    if not all(name in LAYOUTS for name in formats):
+            f"{data!r} is no file and no known data{choose_from(data, LAYOUTS)}, or name a file or "
+            "folder of yours"
+        ) from error
+    if rows is None:
         raise UserError(
-            f"{data!r} needs to be told its layout: --set data_format=… with one of "
-            f"{', '.join(LAYOUTS)}, or a .jsonl file"
+            f"{data!r} holds no file of rows: put one with image, question and answer into it, or "
+            f"say its layout by --set data_format=… with one of {', '.join(LAYOUTS)}"
         )
-    return _opened([LAYOUTS[name] for name in formats], path, needs)
+    return Rows(OwnExamples(rows, columns))
+
+
+def columns_of(settings: Settings) -> Columns:
+    """What a training's settings say of the columns of a person's own rows."""
+    return Columns(settings.image_column, settings.question_column)
+
+
+def _layout(name: str) -> Callable[[Path | None], Examples]:
+    if name not in LAYOUTS:
+        raise UserError(f"data_format={name!r} is not known{choose_from(name, LAYOUTS)}")
+    return LAYOUTS[name]
 
 
 def _opened(

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hb_tta.device import default_device, default_dtype
 from hb_tta.errors import UserError
 from hb_tta.families import get_family
-from hb_tta.training.data import open_source
+from hb_tta.training.data import columns_of, open_source
 from hb_tta.training.lora import add_lora, lora_layers, lora_parameters
 from hb_tta.training.recipes import MEMORY_PRESETS, Settings, to_json
 from hb_tta.training.run import METRICS
@@ -105,10 +105,12 @@ def build(weights: Weights) -> tuple[UNet2DConditionModel, AutoencoderKL]:
 def _source_size(settings: Settings) -> int | None:
     if settings.data is None or "pocket" in settings.data.split("+"):
         return None
-    if settings.data.endswith(".jsonl") or Path(settings.data).exists():
-        source = open_source(settings.data, settings.data_format, needs=False)
-        return None if source is None else source.size()
-    return None  # of the hub, which need not be at hand
+    if not Path(settings.data).expanduser().exists():
+        return None  # of the hub, which need not be at hand
+    source = open_source(
+        settings.data, settings.data_format, needs=False, columns=columns_of(settings)
+    )
+    return None if source is None else source.size()
 
 
 # ── Operations and bytes ────────────────────────────────────────────────────────────────────────

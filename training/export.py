@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, tensor
 
 from hb_tta.disk import write_aside
-from hb_tta.errors import UserError
+from hb_tta.errors import UserError, choose_from
 from hb_tta.generators.lora import CONFIG_FILE, PEFT_PREFIX, WEIGHTS_FILE
 from hb_tta.training.lora import lora_config
 
@@ -216,7 +216,7 @@ def write_lora(lora: Lora, folder: Path, form: str) -> Path:
         UserError: there is no such format.
     """
     if form not in FORMATS:
-        raise UserError(f"there is no LoRA format {form!r}: choose from {', '.join(FORMATS)}")
+        raise UserError(f"there is no LoRA format {form!r}{choose_from(form, FORMATS)}")
     plain = {key: part.contiguous() for key, part in lora.tensors.items()}
     if form == "peft":
         keyed = {PEFT_PREFIX + key: part for key, part in plain.items()}

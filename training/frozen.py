@@ -16,7 +16,7 @@ from hb_tta.families import Family, get_family
 from hb_tta.generators.hummingbird import HummingbirdGenerator, HummingbirdSpec
 from hb_tta.rewards import Judge, get_reward, load_rewards
 from hb_tta.store import content_key
-from hb_tta.training.data import Source, open_source
+from hb_tta.training.data import Source, columns_of, open_source
 from hb_tta.training.prepare import Prepared, Share, describe_all, description_key, encode_all
 from hb_tta.training.progress import Console
 from hb_tta.training.recipes import Settings
@@ -32,11 +32,13 @@ class Frozen:
         generator: without its encoders, which have had their say.
         judges: on the device.
         prepared: the samples, as the encoders and the judges see them.
+        models: fingerprints of what the run trains on and with.
     """
 
     generator: HummingbirdGenerator
     judges: list[Judge]
     prepared: Prepared
+    models: dict[str, Any]
 
 
 def freeze(
@@ -48,16 +50,17 @@ def freeze(
         UserError: the data or the weights cannot be used, or the folder holds another run.
     """
     family = family_of(settings)
-    source = open_source(settings.data, settings.data_format)
+    source = open_source(settings.data, settings.data_format, columns=columns_of(settings))
     assert source is not None
+    models = _fingerprints(settings, family, source)
     if accelerator.is_main_process:
-        run.check_settings(settings, _fingerprints(settings, family, source))
+        run.check_settings(settings, models)
     described = _describe(settings, family, source, run, accelerator, console)
     generator = load_generator(settings, family, accelerator.device)
     judges = _judges(settings, family, accelerator.device)
     prepared = _encode(settings, family, source, described, generator, judges, accelerator, console)
     _drop_encoders(generator)
-    return Frozen(generator, judges, prepared)
+    return Frozen(generator, judges, prepared, models)
 
 
 def family_of(settings: Settings) -> Family:

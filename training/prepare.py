@@ -38,6 +38,7 @@ from hb_tta.store import content_key
 from hb_tta.training.data import BadRecord, Source
 
 SHARD = 16  # rows a shard, and that models take at once
+MOST_HELD_OUT = 64  # rows; more of them would tell little more, and evaluation takes its time
 NEGATIVE = "negative.safetensors"
 _FORMAT = 1
 
@@ -258,14 +259,16 @@ class Prepared:
     Args:
         described, folder: of the two passes.
         rows: of the source that count.
-        held_out: how many good rows at the beginning are kept for evaluation. A training row with
-            the image of one of them is left out.
+        held_out: how many good rows at the beginning are kept for evaluation; ``None``: as many as
+            suit their number. A training row with the image of one of them is left out.
 
     Raises:
         UserError: no row is left to train on.
     """
 
-    def __init__(self, described: Path, folder: Path, rows: int | None, held_out: int) -> None:
+    def __init__(
+        self, described: Path, folder: Path, rows: int | None, held_out: int | None
+    ) -> None:
         self.bad: list[str] = []
         samples: list[Sample] = []
         for number, path in enumerate(described_shards(described, rows)):
@@ -278,16 +281,18 @@ class Prepared:
                 shard = encoded_path(folder, start)
                 samples.append(Sample(shard, row, written["image"], written["description"]))
                 row += 1
-        self.held_out = samples[:held_out]
+        kept = suited(len(samples)) if held_out is None else held_out
+        self.held_out = samples[:kept]
         seen = {sample.image for sample in self.held_out}
-        self.training = [sample for sample in samples[held_out:] if sample.image not in seen]
+        self.training = [sample for sample in samples[kept:] if sample.image not in seen]
         self.left_out = len(samples) - len(self.held_out) - len(self.training)
         self.negative = {name: row[0] for name, row in load_file(folder / NEGATIVE).items()}
         self._open: dict[Path, Any] = {}
         if not self.training:
             raise UserError(
-                f"no sample is left to train on ({len(samples)} good rows, {held_out} of them held "
-                f"out, {len(self.bad)} bad{': ' + self.bad[0] if self.bad else ''}): give more data"
+                f"no sample is left to train on ({len(samples)} good rows, {len(self.held_out)} of "
+                f"them held out and {self.left_out} with an image of those, {len(self.bad)} bad"
+                f"{': ' + self.bad[0] if self.bad else ''}): give more data"
             )
 
     def batch(self, samples: Sequence[Sample], device: Any) -> dict[str, Tensor]:
@@ -302,6 +307,11 @@ class Prepared:
         if file is None:
             file = self._open[sample.shard] = safe_open(sample.shard, "pt")
         return {name: file.get_slice(name)[sample.row] for name in file.keys()}  # noqa: SIM118
+
+
+def suited(rows: int) -> int:
+    """How many of so many good rows are held out where nobody says it."""
+    return min(MOST_HELD_OUT, max(1, rows // 5))
 
 
 class Order:

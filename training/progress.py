@@ -6,6 +6,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from hb_tta.progress import Progress, progress
 from hb_tta.training.prepare import Prepared
 
 
@@ -27,13 +28,14 @@ class Console:
 
     def bar(self, steps: int, done: int) -> Bar:
         """The training's bar."""
-        return Bar(tqdm(total=steps, initial=done, disable=not self.on, unit="step", smoothing=0.1))
+        bar = progress("training", "step", steps, shown=self.on, done=done, smoothing=0.1)
+        return Bar(bar)
 
 
 class Bar:
     """Step, rewards, images a second, memory; the time left is the bar's own."""
 
-    def __init__(self, bar: tqdm) -> None:
+    def __init__(self, bar: Progress) -> None:
         self._bar = bar
 
     def update(self, row: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, get_type_hints
 
-from hb_tta.errors import UserError
+from hb_tta.errors import UserError, choose_from
 
 MEMORY_PRESETS = ("none", "block", "step+block")
 OBJECTIVES = ("rewards", "denoising")
@@ -37,9 +37,12 @@ class Settings:
 
     # ── Data ──
     data: str | None = None  # a name of training/data.py's table, or a path
-    data_format: str | None = None  # how to read that path; None: JSONL
+    data_format: str | None = None  # the layout of a folder; None: a file of rows lies in it
+    image_column: str | None = None  # of your own rows; None: one of the usual names
+    question_column: str | None = None
     samples: int | None = None  # rows of the data that are read; None: all
-    held_out: int = 64  # rows at the beginning kept for evaluation
+    # Rows at the beginning kept for evaluation; None: 64, of fewer than 320 good rows a fifth
+    held_out: int | None = None
     max_new_tokens: int = 75  # of a description: the released code in training
 
     # ── The objective: −Σ λ·reward (equation 6) ──
@@ -102,6 +105,7 @@ class Settings:
 FREE = frozenset(
     {
         "generator", "evaluator", "mllm", "reward_weights", "data", "data_format",  # by content
+        "image_column", "question_column",
         "memory", "micro_batch_size", "max_steps", "save_steps", "patience",
         "evaluate_steps", "evaluate_seeds", "sample_contexts", "min_diversity", "trackers", "cache",
     }
@@ -116,10 +120,11 @@ def _check(s: Settings) -> None:
         ("gradient_at", GRADIENT_AT),
         ("optimizer", ("adamw", "sgd")),
     ):
-        if getattr(s, name) not in choices:
-            raise UserError(f"{name}={getattr(s, name)!r}: choose from {', '.join(choices)}")
+        value = getattr(s, name)
+        if value not in choices:
+            raise UserError(f"{name}={value!r} is not known{choose_from(value, choices)}")
     if s.dtype is not None and s.dtype not in DTYPES:
-        raise UserError(f"dtype={s.dtype!r}: choose from {', '.join(DTYPES)}")
+        raise UserError(f"dtype={s.dtype!r} is not known{choose_from(s.dtype, DTYPES)}")
     at_least_1 = (
         "num_inference_steps", "gradient_steps", "lora_rank", "batch_size", "micro_batch_size",
         "max_steps", "save_steps", "evaluate_steps", "evaluate_seeds", "sample_contexts",
@@ -133,7 +138,7 @@ def _check(s: Settings) -> None:
             f"gradient_steps={s.gradient_steps} is more than the {s.num_inference_steps} steps of "
             "a sample: use at most num_inference_steps"
         )
-    if s.held_out < 1:
+    if s.held_out is not None and s.held_out < 1:
         raise UserError(f"held_out={s.held_out} leaves nothing to watch the training by: use 1")
     for name in ("learning_rate", "max_gradient_norm", "lora_alpha", "loss_scale"):
         if not (math.isfinite(getattr(s, name)) and getattr(s, name) > 0):
@@ -165,7 +170,6 @@ def pocket() -> Settings:
         family="pocket",
         data="pocket",
         samples=4096,
-        held_out=64,
         # All measured (docs/LOG.md). Single samples have a hundred times the usual gradient: a step
         # would follow them alone without max_sample_gradient. Things are placed in early steps, and
         # counting needs those. Sampling in 12 steps, judged in 25: twice the samples a minute.
@@ -244,7 +248,7 @@ def get_recipe(name: str) -> Settings:
         UserError: there is no such recipe.
     """
     if name not in RECIPES:
-        raise UserError(f"there is no recipe {name!r}: choose from {', '.join(RECIPES)}")
+        raise UserError(f"there is no recipe {name!r}{choose_from(name, RECIPES)}")
     return RECIPES[name]()
 
 
@@ -264,7 +268,7 @@ def with_changes(settings: Settings, changes: Iterable[str]) -> Settings:
             raise UserError(f"--set {change!r} has no '=': write key=value")
         name, _, part = key.strip().partition(".")
         if name not in _HINTS or (part and name not in _MAPPINGS):
-            raise UserError(f"there is no setting {key!r}: choose from {', '.join(sorted(_HINTS))}")
+            raise UserError(f"there is no setting {key!r}{choose_from(name, sorted(_HINTS))}")
         if part:
             old = values.get(name, getattr(settings, name))
             values[name] = {**old, part: _converted(key, text, _MAPPINGS[name])}

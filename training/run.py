@@ -20,8 +20,10 @@ from typing import Any
 
 from hb_tta.disk import write_aside
 from hb_tta.errors import UserError
+from hb_tta.training.checkpoints import CHECKPOINT
 from hb_tta.training.recipes import FREE, Settings, to_json
 
+ADAPTER = "adapter_model.safetensors"
 CACHE = ".cache"  # hidden: what lies there is no part of the LoRA's fingerprint
 SETTINGS, METRICS, BAD = "run.json", "metrics.jsonl", "bad_records.jsonl"
 
@@ -37,18 +39,30 @@ class RunFolder:
         self.folder = folder
         self.metrics: list[dict[str, Any]] = []
 
-    def check_settings(self, settings: Settings, models: dict[str, Any]) -> None:
-        """Writes them at the first start; afterwards they must be the same, ``FREE`` ones aside.
+    def claim(self, settings: Settings, models: dict[str, Any]) -> None:
+        """Writes what the run is: from here on the folder is this run's alone.
 
         Args:
             models: fingerprints of what the run trains on and with.
+        """
+        now = {"settings": to_json(settings), "models": models}
+        write_aside(self.folder / SETTINGS, (json.dumps(now, indent=2) + "\n").encode())
+
+    def check_settings(self, settings: Settings, models: dict[str, Any]) -> None:
+        """That the folder holds no other run; settings that are ``FREE`` may differ.
+
+        A run that ended before its first checkpoint left nothing to lose, and claims nothing.
+
+        Args:
+            models: see ``claim``.
 
         Raises:
-            UserError: the folder holds another run.
+            UserError: it does.
         """
         path = self.folder / SETTINGS
         now = {"settings": to_json(settings), "models": models}
-        if path.exists():
+        began = any((self.folder / name).exists() for name in (CHECKPOINT, ADAPTER))
+        if path.exists() and began:
             old = json.loads(path.read_text(encoding="utf-8"))
             for key, value in now["settings"].items():
                 if key not in FREE and old["settings"].get(key) != value:
@@ -62,7 +76,6 @@ class RunFolder:
                         f"{self.folder} holds a run with a different {key}: its content has "
                         "changed since; give another --out, or what it began with"
                     )
-        write_aside(path, (json.dumps(now, indent=2) + "\n").encode())
 
     def load_metrics(self, step: int) -> None:
         """Reads the lines up to a step and drops the later ones; none at all before the first."""

@@ -68,6 +68,7 @@ def _train(settings: Settings, out: Path, quiet: bool) -> dict[str, Any]:
     # ── Where it stopped ──
     step, skipped = restore_checkpoint(out, tuned.unet, tuned.optimizer)
     if main:
+        run.claim(settings, frozen.models)
         run.load_metrics(step)
         if step < settings.max_steps:
             start_trackers(accelerator, step)
@@ -100,10 +101,10 @@ def _train(settings: Settings, out: Path, quiet: bool) -> dict[str, Any]:
     bar.close()
 
     # ── What remains ──
-    watch.draw_curve()
+    curve = watch.draw_curve()
     accelerator.wait_for_everyone()
     accelerator.end_training()
-    return summary(run, step, ended, skipped, frozen)
+    return summary(run, step, ended, skipped, frozen, curve)
 
 
 def _check_finite(skipped_in_a_row: int) -> None:

@@ -91,17 +91,25 @@ class Watch:
         )
         bar.update(row)
 
-    def draw_curve(self) -> None:
-        """The run's convergence, at its end."""
+    def draw_curve(self) -> Path | None:
+        """The run's convergence, at its end: where it was drawn."""
         if not self._accelerator.is_main_process:
-            return
+            return None
         path: Path = self._run.folder / "convergence.png"
-        if not write_curve(path, self._run.metrics, reward_names(self._settings)):
-            self._console.say("no convergence.png: pip install 'hb-tta[train]' for matplotlib")
+        if write_curve(path, self._run.metrics, reward_names(self._settings)):
+            return path
+        self._console.say(f"no {path.name}: pip install 'hb-tta[train]' for matplotlib")
+        path.unlink(missing_ok=True)  # of an earlier part of the run
+        return None
 
 
 def summary(
-    run: RunFolder, step: int, ended: str | None, skipped: int, frozen: Frozen
+    run: RunFolder,
+    step: int,
+    ended: str | None,
+    skipped: int,
+    frozen: Frozen,
+    curve: Path | None,
 ) -> dict[str, Any]:
     """What ``train`` returns."""
     evaluations = run.evaluations()
@@ -113,6 +121,7 @@ def summary(
         "first": evaluations[0] if evaluations else None,
         "last": evaluations[-1] if evaluations else None,
         "out": str(run.folder),
+        "curve": None if curve is None else str(curve),
     }
 
 

@@ -13,18 +13,20 @@ import argparse
 import errno
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
-from hb_tta.errors import HbTtaWarning, UserError
+from hb_tta.errors import HbTtaWarning, UserError, meant
 
 # name: (module, what it does)
 COMMANDS = {
     "augment": ("hb_tta.cli.augment", "generate views of an image, or of every line of a file"),
     "demo": ("hb_tta.cli.demo", "augment bundled scenes and write a contact sheet"),
+    "download": ("hb_tta.cli.download", "fetch a family's weights from the hub, and no more"),
     "lmms-eval": ("hb_tta.cli.lmms_eval", "lmms-eval with --augment"),
     "report": ("hb_tta.cli.report", "scores of lmms-eval's output, and a page of its questions"),
     "calibrate": (
@@ -101,7 +103,25 @@ class CommandParser(argparse.ArgumentParser):
         if self.get_default("passes_on") and args not in (["-h"], ["--help"]):
             found = argparse.Namespace(passed_on=list(args or ()), run=self.get_default("run"))
             return found, []
-        return super().parse_known_args(args, namespace)
+        found, extra = super().parse_known_args(args, namespace)
+        if extra and self._module is not None:
+            self.error(f"unrecognized arguments: {' '.join(extra)}{self._option_meant(extra)}")
+        return found, extra
+
+    def error(self, message: str) -> NoReturn:
+        """``argparse``'s, with the choice that was meant."""
+        wrong = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)$", message)
+        if wrong:
+            close = meant(wrong[1], re.findall(r"[\w.-]+", wrong[2]))
+            message += f", did you mean {close!r}?" if close else ""
+        super().error(message)
+
+    def _option_meant(self, extra: Sequence[str]) -> str:
+        given = next((word[2:].split("=")[0] for word in extra if word.startswith("--")), None)
+        shown = [action for action in self._actions if action.help is not argparse.SUPPRESS]
+        known = [option for action in shown for option in action.option_strings]
+        close = meant(given, [one[2:] for one in known if one.startswith("--")]) if given else None
+        return f", did you mean --{close}?" if close else ""
 
 
 def build_parser() -> argparse.ArgumentParser:

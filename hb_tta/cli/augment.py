@@ -1,17 +1,22 @@
-"""``hb-tta augment``: views of one image, or of every line of a JSONL file."""
+"""``hb-tta augment``: views of one image, of several, of a folder or of every row of a file."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections import deque
+from bisect import insort
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
+from hb_tta import spelling
+from hb_tta.augment import Augmentation, Augmenter
+from hb_tta.cli.options import add_columns
 from hb_tta.cli.output import MANIFEST, Output
-from hb_tta.cli.requests import Failure, Request, read_requests
-from hb_tta.context import TASKS, MultimodalContext
+from hb_tta.cli.requests import Failure, Request, read_asked
+from hb_tta.context import TASKS, DescribedContext, MultimodalContext
+from hb_tta.datasets.rows import Columns
 from hb_tta.errors import UserError
 from hb_tta.images import PixelDigests
 from hb_tta.report.cells import spelled_out
@@ -22,35 +27,54 @@ DESCRIPTION = """\
 Generates views of an image that keep what the question asks about and vary everything
 else. Without a question the image as a whole is described.
 
-FILE.jsonl holds one {"image": path, "question": text} a line (a "task" may stand there,
-too); a relative path is taken from the file's folder. A line that cannot be used is told
-at the end, and the others are done.
+A file of rows names an image and its question in each: JSON lines {"image": path,
+"question": text}, a JSON array, CSV or TSV with the columns' names in the first line,
+Parquet, or a data set of the Hugging Face hub, owner/name[:split] (the last two by
+pip install 'hb-tta[train]'). A relative path is taken from the file's folder. "task" and
+"description", used in the place of a describer's, may stand in a row, too. A folder is read
+by the file of rows in it, such as metadata.csv, else every image in it gets the question. A
+row that cannot be used is told at the end, and the others are done.
 
 The views come as PNG files in views/, and as soon as an image has them, manifest.jsonl has
-its line: description, seeds, and the hash under which specs.json has the generator's
-settings. All views are kept in the store as well, so the same command again, also after an
-interruption, generates only what is missing, and loads no model if nothing is."""
+its line: description, seeds, the hash under which specs.json has the generator's settings,
+and the row's other columns; `hb-tta train --data` reads it as it is. index.html shows all.
+Views are kept in the store as well, so the same command again, also after an interruption,
+generates only what is missing, and loads no model if nothing is."""
 
 EXAMPLES = """\
 examples:
   hb-tta augment photo.jpg "Is there a dog?" -n 8
   hb-tta augment scene.png "Is the circle red?" --family pocket --out views
-  hb-tta augment questions.jsonl --seed 100 --store /data/views
+  hb-tta augment holiday/*.jpg "What are they doing?" --out views
+  hb-tta augment questions.csv --question-column query --store /data/views
+  hb-tta augment lmms-lab/VQAv2:validation --seed 100
   hb-tta augment photo.jpg --method randaugment --augment_args magnitude=20"""
 
+SHEET = 200  # images on the page, where nobody says otherwise
 SHOWN = 20  # failures told on the terminal; the manifest has all
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what ``run`` reads."""
     parser.usage = (
-        "hb-tta augment IMAGE [QUESTION] [options]\n       hb-tta augment FILE.jsonl [options]"
+        "hb-tta augment IMAGE|FOLDER … [QUESTION] [options]\n"
+        "       hb-tta augment FILE|FOLDER|DATASET [options]"
     )
     parser.description = DESCRIPTION
     parser.epilog = EXAMPLES
     parser.set_defaults(notes=settings_table)
-    parser.add_argument("image", metavar="IMAGE", help="an image file, or a file in .jsonl")
-    parser.add_argument("question", metavar="QUESTION", nargs="?", help="what matters in it")
+    parser.add_argument(
+        "named",
+        metavar="IMAGE",
+        nargs="+",
+        help="images, folders, a file of rows or a data set; behind images the question",
+    )
+    parser.add_argument(
+        "--question",
+        metavar="TEXT",
+        help="what matters in all of the images, where it could be taken for a file's name",
+    )
+    add_columns(parser)
     parser.add_argument(
         "--method", default="hummingbird", help="see `hb-tta list` (default: hummingbird)"
     )
@@ -66,17 +90,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         default="hb-tta-out",
         metavar="DIR",
-        help="the folder for views/ and manifest.jsonl; files of the same name are replaced "
-        "(default: hb-tta-out)",
+        help="the folder for views/, manifest.jsonl and index.html; files of the same name are "
+        "replaced (default: hb-tta-out)",
+    )
+    parser.add_argument(
+        "--sheet",
+        type=spelling.argument(partial(spelling.whole, least=0)),
+        default=SHEET,
+        metavar="N",
+        help=f"images that index.html shows; 0: no page (default: {SHEET})",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Augment one image or many, writing the views and their lines as they come."""
-    many = arguments.image.endswith(".jsonl")
-    lines = _lines_of_file(arguments) if many else _line_of_image(arguments)
-    with Output(Path(arguments.out)) as output:
-        work = Work(lines, output, skip=many)
+    columns = Columns(arguments.image_column, arguments.question_column)
+    asked = read_asked(arguments.named, arguments.question, arguments.task, columns)
+    many = asked.many
+    with Output(Path(arguments.out), arguments.sheet) as output:
+        work = Work(asked.lines, output, skip=many)
         try:
             _augment(work, output, arguments, many=many)
         finally:
@@ -94,29 +126,11 @@ def view_settings(arguments: argparse.Namespace) -> ViewSettings:
     return ViewSettings.of(arguments.method, asked)
 
 
-def _line_of_image(arguments: argparse.Namespace) -> Iterator[Request | Failure]:
-    yield Request(1, Path(arguments.image), arguments.question or "", arguments.task)
-
-
-def _lines_of_file(arguments: argparse.Namespace) -> Iterator[Request | Failure]:
-    if arguments.question is not None:
-        raise UserError(
-            f"a question stands beside {arguments.image}, whose lines hold their own: leave it out"
-        )
-    lines = read_requests(Path(arguments.image), arguments.task)
-    first = next(lines, None)
-    if first is None:
-        raise UserError(
-            f'{arguments.image} is empty: write one {{"image": path, "question": …}} a line'
-        )
-    return chain([first], lines)
-
-
 class Work:
     """The contexts of the lines, read as the augmenter asks for them.
 
     Attributes:
-        requests: of the contexts that were read and are not done.
+        requests: of the contexts that were read and are not done, by their numbers among those.
         failures: the lines that cannot be used.
         digests: of the images, each looked at once.
 
@@ -127,12 +141,13 @@ class Work:
     """
 
     def __init__(self, lines: Iterator[Request | Failure], output: Output, *, skip: bool) -> None:
-        self.requests: deque[Request] = deque()
+        self.requests: dict[int, Request] = {}
         self.failures: list[Failure] = []
         self.digests = PixelDigests()
         self._lines, self._output, self._skip = lines, output, skip
 
-    def __iter__(self) -> Iterator[MultimodalContext]:
+    def __iter__(self) -> Iterator[MultimodalContext | DescribedContext]:
+        number = 0
         for line in self._lines:
             try:
                 if isinstance(line, Failure):
@@ -141,13 +156,23 @@ class Work:
             except UserError as error:
                 if not self._skip:
                     raise
-                self._fail(Failure(line.index, str(error)))
+                self._fail(line, error)
             else:
-                self.requests.append(line)
+                self.requests[number] = line
+                number += 1
                 yield context
 
-    def _fail(self, failure: Failure) -> None:
-        self.failures.append(failure)
+    def refuse(self, number: int, error: UserError) -> None:
+        """A context that was read, and that a model will not take."""
+        self._fail(self.requests.pop(number), error)
+
+    def next_done(self) -> Request:
+        """The first that is not done, now that it is."""
+        return self.requests.pop(next(iter(self.requests)))
+
+    def _fail(self, line: Request | Failure, error: UserError) -> None:
+        failure = Failure(line.index, str(error), line.called)
+        insort(self.failures, failure, key=lambda it: it.index)
         self._output.fail(failure)
 
 
@@ -158,19 +183,36 @@ def _augment(work: Work, output: Output, arguments: argparse.Namespace, *, many:
         return
     settings = view_settings(arguments)
     augmenter = settings.augmenter(task=arguments.task)  # loads nothing yet
-    done = augmenter.iter_augment(chain(first, contexts), n=settings.n, seed=settings.seed)
+    done = augmenter.iter_augment(
+        chain(first, contexts),
+        n=settings.n,
+        seed=settings.seed,
+        on_failure=work.refuse if many else None,
+    )
     for augmentation in done:
-        files = output.add(work.requests.popleft(), augmentation)
+        dropped = [] if output.sheet.full else _dropped(augmenter, augmentation)
+        files = output.add(work.next_done(), augmentation, dropped)
         if not many:
             if augmentation.description is not None:
                 print(f"description: {spelled_out(augmentation.description)}")
             print(*files, sep="\n")
 
 
+def _dropped(augmenter: Augmenter, augmentation: Augmentation) -> list[bytes]:
+    """The candidates that a judge did not let through, as far as the store has them."""
+    found = []
+    for _, key, _ in augmentation.dropped if augmenter.store is not None else ():
+        entry = augmenter.store.read("views", key)
+        if entry is None:  # pruned meanwhile
+            break
+        found.append(entry[0])
+    return found
+
+
 def _tell(failures: Sequence[Failure], manifest: Path) -> None:
     """Print what failed."""
     if failures:
-        print(f"hb-tta: lines that failed: {len(failures)}", file=sys.stderr)
+        print(f"hb-tta: images that failed: {len(failures)}", file=sys.stderr)
     for failure in failures[:SHOWN]:
         print(f"  {spelled_out(str(failure))}", file=sys.stderr)
     if len(failures) > SHOWN:

@@ -17,3 +17,13 @@ def add_store(parser: argparse._ActionsContainer) -> None:
         metavar="DIR",
         help="where views are kept (default: $HB_TTA_STORE or ~/.cache/hb_tta/store)",
     )
+
+
+def add_columns(parser: argparse._ActionsContainer) -> None:
+    """``--image-column`` and ``--question-column``, of a person's own rows."""
+    for role in ("image", "question"):
+        parser.add_argument(
+            f"--{role}-column",
+            metavar="NAME",
+            help=f"of your rows, where the {role} stands (default: one of the usual names)",
+        )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections import deque
+from bisect import insort
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from hb_tta.cli.requests import Failure, Request
+from hb_tta.cli.sheet import Sheet
 from hb_tta.disk import holds, write_aside
 from hb_tta.errors import UserError
 from hb_tta.store import content_key
@@ -18,7 +20,12 @@ from hb_tta.store import content_key
 if TYPE_CHECKING:
     from hb_tta.augment import Augmentation
 
-MANIFEST, SPECS, VIEWS = "manifest.jsonl", "specs.json", "views"
+MANIFEST, SPECS, VIEWS, IMAGES = "manifest.jsonl", "specs.json", "views", "images"
+OWN = (
+    *("index", "image", "question", "task", "description"),
+    *("warnings", "spec_hash", "views", "real_score", "dropped", "failure"),
+)
+"""What the manifest itself says of an image; a row's column of such a name gets ``source_``."""
 
 
 class Output:
@@ -26,51 +33,67 @@ class Output:
 
     A view's file is named by its request's index and its seed alone: a name taken from the
     question could tell the answer. A file of the same name is replaced, unless it holds the same
-    bytes already. ``specs.json`` has every spec under its hash.
+    bytes already. ``specs.json`` has every spec under its hash. The manifest keeps a row's other
+    columns, and is itself a file of rows, to be trained on or augmented again: the paths in it
+    start from its folder.
 
     Args:
         folder: made as needed.
+        sheet: how many images ``index.html`` shows; 0: there is none.
 
     Attributes:
         images, views: how many were written, or found right.
+        sheet: the page.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, sheet: int = 0) -> None:
         self.folder = folder
+        self.sheet = Sheet(folder, sheet)
         self.images = self.views = 0
         self._lines = Lines(folder / MANIFEST)
-        self._failures: deque[Failure] = deque()
+        self._failures: list[Failure] = []  # by index
         self._specs: dict[str, dict[str, Any]] = {}
 
     def fail(self, failure: Failure) -> None:
         """Take a line that could not be used; it is written in its place among the others."""
-        self._failures.append(failure)
+        insort(self._failures, failure, key=lambda it: it.index)
 
-    def add(self, request: Request, augmentation: Augmentation) -> list[Path]:
+    def add(
+        self, request: Request, augmentation: Augmentation, dropped: Sequence[bytes] = ()
+    ) -> list[Path]:
         """Write the views of one request, and then its line; gives the views' files.
+
+        Args:
+            dropped: the candidates that are not shown, as PNG, for the page.
 
         Raises:
             UserError: the folder cannot be written, or the disk is full.
         """
         self._write_failures(before=request.index)
+        image = self._image(request)
         names = [f"{VIEWS}/{request.index:06d}-seed{seed}.png" for seed in augmentation.seeds]
         for name, png in zip(names, augmentation.pngs, strict=True):
             write_result(self.folder / name, png)
         self._lines.write(
             {
                 "index": request.index,
-                "image": str(request.image),
+                "image": image,
                 "question": request.question,
                 "task": request.task,
                 "description": augmentation.description,
+                **others(request.others),
                 "warnings": augmentation.warnings,
                 "spec_hash": self._kept(augmentation.spec),
+                **_judged(augmentation),
                 "views": [
-                    {"seed": seed, "file": name}
-                    for seed, name in zip(augmentation.seeds, names, strict=True)
+                    {"seed": seed, "file": name, **score}
+                    for seed, name, score in zip(
+                        augmentation.seeds, names, _scores(augmentation), strict=True
+                    )
                 ],
             }
         )
+        self.sheet.add(request, image, augmentation, names, dropped)
         self.images += 1
         self.views += len(names)
         return [self.folder / name for name in names]
@@ -87,10 +110,23 @@ class Output:
         if error is None:
             self._write_failures()
         self._lines.close(whole=error is None)
+        if error is None and self.images:
+            self.sheet.write(self.images)
+
+    def _image(self, request: Request) -> str:
+        """The path of the reference as the manifest has it; one that is no file yet becomes one."""
+        if isinstance(request.image, bytes):
+            name = f"{IMAGES}/{request.index:06d}{_suffix(request.image)}"
+            write_result(self.folder / name, request.image)
+            return name
+        try:
+            return Path(os.path.relpath(request.image, self.folder)).as_posix()
+        except ValueError:  # on Windows, another drive
+            return str(request.image.absolute())
 
     def _write_failures(self, before: float = float("inf")) -> None:
         while self._failures and self._failures[0].index < before:
-            failure = self._failures.popleft()
+            failure = self._failures.pop(0)
             self._lines.write({"index": failure.index, "failure": failure.reason})
 
     def _kept(self, spec: dict[str, Any]) -> str:
@@ -101,6 +137,50 @@ class Output:
             specs = {**_read_specs(self.folder / SPECS), **self._specs}
             write_result(self.folder / SPECS, json.dumps(specs, indent=2).encode())
         return spec_hash
+
+
+def _judged(augmentation: Augmentation) -> dict[str, Any]:
+    """What a judge said beside the views' scores; nothing where there was none."""
+    if augmentation.scores is None:
+        return {}
+    dropped = [{"seed": s, "key": key, "score": score} for s, key, score in augmentation.dropped]
+    return {"real_score": augmentation.real_score, "dropped": dropped}
+
+
+def _scores(augmentation: Augmentation) -> list[dict[str, float]]:
+    if augmentation.scores is None:
+        return [{} for _ in augmentation.seeds]
+    return [{"score": score} for score in augmentation.scores]
+
+
+def others(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """A row's other columns as the manifest keeps them: plain JSON under names of their own.
+
+    What an earlier manifest said of its own views is no column of the row.
+    """
+    again = "spec_hash" in columns and "views" in columns
+    kept: dict[str, Any] = {}
+    for name, value in columns.items():
+        if name in OWN and again:
+            continue
+        with suppress(TypeError, ValueError):  # a picture, or what JSON cannot say
+            kept[f"source_{name}" if name in OWN else name] = json.loads(_json(value))
+    return kept
+
+
+def _json(value: Any) -> str:
+    """Plain JSON; of what is none, dates and numbers of other libraries, the text."""
+    if isinstance(value, bytes | bytearray) or isinstance(value, Mapping) and "bytes" in value:
+        raise TypeError
+    return json.dumps(value, default=lambda it: None if isinstance(it, bytes) else str(it))
+
+
+def _suffix(image: bytes) -> str:
+    """How the name of such a file ends."""
+    for start, suffix in ((b"\x89PNG", ".png"), (b"\xff\xd8", ".jpg"), (b"GIF8", ".gif")):
+        if image.startswith(start):
+            return suffix
+    return ".webp" if image[8:12] == b"WEBP" else ".img"
 
 
 class Lines:

@@ -7,13 +7,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hb_tta.cli.options import add_columns
+from hb_tta.errors import UserError
+
 DESCRIPTION = """\
 Fine-tunes a generator's UNet, by a LoRA, on rewards for images that show what their context
 descriptions say (Hummingbird, section 4.2). The run lives in DIR: the last LoRA lies there in
 PEFT's format, and the same command again, also after a kill, goes on where it stopped.
 
-Data is a file of {"image": path, "question": text, "answer": text} lines, or a folder in the
-layout of the recipe's data. Rows that cannot be used are counted and listed.
+Data is a file of rows with image, question and answer: JSON lines or an array, CSV, TSV,
+Parquet, the manifest.jsonl of `hb-tta augment`; a folder with one of them in it, or in the
+layout of the recipe's data; or a data set of the Hugging Face hub, owner/name. A relative
+path of an image is taken from the file's folder. Rows that cannot be used are counted and
+listed.
 
 Several GPUs: accelerate launch -m hb_tta.cli train … (as many processes as divide batch_size)."""
 
@@ -39,8 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "hyper-parameters)",
     )
     parser.add_argument(
-        "--data", metavar="PATH", help="a .jsonl file or a folder (default: what the recipe names)"
+        "--data",
+        metavar="PATH",
+        help="a file of rows, a folder or a data set of the hub (default: what the recipe names)",
     )
+    add_columns(parser)
     parser.add_argument(
         "--set",
         action="extend",
@@ -63,7 +72,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, or say what it would take."""
-    from hb_tta.errors import UserError
     from hb_tta.training.recipes import get_recipe, with_changes
 
     settings = with_changes(get_recipe(arguments.recipe), _changes(arguments))
@@ -86,11 +94,16 @@ def run(arguments: argparse.Namespace) -> int:
 def _changes(arguments: argparse.Namespace) -> list[str]:
     """The settings of ``--set``, and those that follow from ``--data``."""
     if arguments.data is None:
+        if arguments.image_column or arguments.question_column:
+            raise UserError("a column is one of your own rows': give them with --data")
         return arguments.changes
+    from hb_tta.datasets.own import holds_rows
     from hb_tta.training.recipes import get_recipe
 
-    named = get_recipe(arguments.recipe).data
-    return [f"data={arguments.data}", f"data_format={named or ''}", *arguments.changes]
+    layout = "" if holds_rows(arguments.data) else get_recipe(arguments.recipe).data or ""
+    said = {"data": arguments.data, "data_format": layout}
+    said |= {name: getattr(arguments, name) or "" for name in ("image_column", "question_column")}
+    return [*(f"{name}={value}" for name, value in said.items()), *arguments.changes]
 
 
 def _is_main_process() -> bool:
@@ -110,5 +123,6 @@ def _told(result: dict[str, Any]) -> str:
         lines.append(f"{result['skipped']} steps skipped: their gradient was not finite")
     if result["bad_records"]:
         lines.append(f"{result['bad_records']} bad rows: {result['out']}/bad_records.jsonl")
-    lines.append(f"the LoRA is in {result['out']}; look at its samples/ and convergence.png")
+    drawn = f" and {Path(result['curve']).name}" if result["curve"] else ""
+    lines.append(f"the LoRA is in {result['out']}; look at its samples/{drawn}")
     return "\n".join(lines)

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from hb_tta.datasets.files import listing_digest
+from hb_tta.datasets.rows import Row
 from hb_tta.datasets.samples import Example, Examples, example
-from hb_tta.errors import UserError
+from hb_tta.errors import UserError, choose_from
+from hb_tta.file_index import file_digest
+from hb_tta.reading import user_path
 
 
 class HubExamples:
@@ -59,11 +62,76 @@ class HubExamples:
         return self._read(row)
 
 
-def load_rows(name: str, path: Path | None, config: str | None, split: str) -> Any:
-    """A stream of a data set's rows; an image is its bytes or its path.
+class TableRows:
+    """A person's own rows in Parquet files, or in a data set of the hub or a copy of one.
+
+    Args:
+        place: a Parquet file, a folder, or a name of the hub, ``owner/name`` or
+            ``owner/name/config``.
+        split: of it; ``None``: the only one.
 
     Raises:
-        UserError: ``datasets`` is not installed, or cannot load it.
+        UserError: ``datasets`` is not installed, cannot read it, or finds several splits.
+    """
+
+    def __init__(self, place: str, split: str | None = None) -> None:
+        path = user_path(place)
+        self.name, self.split, self._path = place, split, path if path.exists() else None
+        self.root = path if path.is_dir() else path.parent
+        self.columns: tuple[str, ...] | None = tuple(self._stream.features or ()) or None
+
+    def __iter__(self) -> Iterator[Row]:
+        """See ``OwnRows``."""
+        return self._numbered(self._stream, 0)
+
+    def rows(self, start: int, stop: int) -> Iterator[Row]:
+        """See ``OwnRows``."""
+        return self._numbered(islice(self._stream.skip(start), stop - start), start)
+
+    def size(self) -> int | None:
+        """As the data set's own card tells it, if it does."""
+        splits = getattr(self._stream.info, "splits", None) or {}
+        return getattr(splits.get(self.split), "num_examples", None) or None
+
+    def fingerprint(self) -> Any:
+        """The name, and of files their names and sizes."""
+        if self._path is not None and self._path.is_file():
+            return {"table": file_digest(self._path)}
+        return {"hub": self.name, "split": self.split, "copy": listing_digest(self._path)}
+
+    @cached_property
+    def _stream(self) -> Any:
+        if self._path is not None and self._path.is_file():
+            return load_rows("parquet", None, None, "train", data_files=str(self._path))
+        if self._path is not None:
+            return load_rows(self.name, self._path, None, self.split)
+        owner, name, *config = self.name.split("/")
+        return load_rows(f"{owner}/{name}", None, config[0] if config else None, self.split)
+
+    def _numbered(self, stream: Any, start: int) -> Iterator[Row]:
+        for number, row in enumerate(_read(stream, self.name), start + 1):
+            yield Row(number, f"row {number}", row)
+
+
+def _read(stream: Any, name: str) -> Iterator[Any]:
+    """The rows of a stream, whose files may turn out damaged as late as here."""
+    try:
+        yield from stream
+    except Exception as error:  # the library raises of every kind
+        raise UserError(f"the data {name!r} cannot be read to its end: {_reason(error)}") from error
+
+
+def load_rows(
+    name: str, path: Path | None, config: str | None, split: str | None, **files: Any
+) -> Any:
+    """A stream of a data set's rows; an image is its bytes or its path.
+
+    Args:
+        split: ``None``: the only one.
+        files: ``data_files`` of the library, where the name is that of a format.
+
+    Raises:
+        UserError: ``datasets`` is not installed, or cannot load it; or there are several splits.
     """
     try:
         import datasets
@@ -71,18 +139,46 @@ def load_rows(name: str, path: Path | None, config: str | None, split: str) -> A
         raise UserError(
             f"{name} is read by the package datasets: pip install 'hb-tta[train]'"
         ) from error
+    shown = str(files.get("data_files") or path or name)
     try:
-        rows = datasets.load_dataset(str(path or name), config, split=split, streaming=True)
+        if path is not None and (path / _SAVED[0]).exists() | (path / _SAVED[1]).exists():
+            found = datasets.load_from_disk(str(path))
+        else:
+            place = str(path or name)
+            found = datasets.load_dataset(place, config, split=split, streaming=True, **files)
     except Exception as error:  # the library raises of every kind
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
-            f"the data {str(path or name)!r} ({split}) cannot be read: {reason}"
+            f"the data {shown!r}{f' ({split})' if split else ''} cannot be read: {_reason(error)}"
         ) from error
+    rows = _the_split(found, split, shown)
     features = rows.features or {}
     for column, kind in features.items():
         if isinstance(kind, datasets.Image):
             rows = rows.cast_column(column, datasets.Image(decode=False))
     return rows
+
+
+_SAVED = ("dataset_dict.json", "state.json")
+"""What ``save_to_disk`` writes into its folder."""
+
+
+def _the_split(found: Any, split: str | None, name: str) -> Any:
+    """The rows of one split, as a stream."""
+    if isinstance(found, dict):
+        if split is None and len(found) != 1:
+            raise UserError(
+                f"{name!r} has the splits {', '.join(found)}: name one behind it, as in "
+                f"{name}:{next(iter(found), 'train')}"
+            )
+        chosen = split or next(iter(found))
+        if chosen not in found:
+            raise UserError(f"{name!r} has no split {chosen!r}{choose_from(chosen, found)}")
+        found = found[chosen]
+    return found.to_iterable_dataset() if hasattr(found, "to_iterable_dataset") else found
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def vqav2(path: Path | None) -> Examples:

@@ -1,148 +1,136 @@
-"""Files with one sample a line: ``{"image": path, "question": text, "answer": text}``.
+"""Files with one JSON object a line, or one array of objects over as many lines as it likes.
 
-A relative path is taken from the file's folder. Optional: "task" (``hb_tta.context.TASKS``), and
-"description", which is then used as it is in the place of a describer's. Empty lines are skipped. A
-byte-order mark is no part of the text, and a JSON array of such objects, over as many lines as it
-likes, will do for a whole file.
+Empty lines are skipped, and a byte-order mark is no part of the text. An item of an array that
+cannot be read (a number of 5,000 digits, too deep a nesting) is that item's fault alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from hb_tta.context import TASKS
-from hb_tta.datasets.samples import Example, example
+from hb_tta.datasets.rows import Row
 from hb_tta.errors import UserError
-
-Line = tuple[int, bytes | dict[str, Any]]
-"""A line's number, from 1, and its text; or an array item's number and what it is."""
+from hb_tta.reading import lines_in, parse_json, read_bytes
 
 _MARK = b"\xef\xbb\xbf"
+_TOKEN = re.compile(rb'"(?:[^"\\]+|\\.)*"|[\[\]{},]', re.DOTALL)
 
 
-def lines_of(file: Path) -> Iterator[Line]:
-    """The samples of a file, read as they are asked for, not yet parsed.
+class JsonRows:
+    """The rows of such a file.
 
-    Raises:
-        UserError: it begins as an array and is none.
-    """
-    with open(file, "rb") as lines:
-        started = False
-        for number, line in enumerate(lines, start=1):
-            line = line.removeprefix(_MARK) if number == 1 else line
-            if not line.strip():
-                continue
-            if not started and line.lstrip().startswith(b"["):
-                yield from _items(file, line + lines.read())
-                return
-            started = True
-            yield number, line
-
-
-def _items(file: Path, text: bytes) -> Iterator[Line]:
-    try:
-        items = json.loads(text.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{str(file)!r} is no UTF-8 text: save it as UTF-8") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{str(file)!r} begins with '[' and is no JSON array ({error}): write one object a line"
-        ) from error
-    yield from enumerate(items, start=1)
-
-
-def parsed(line: bytes | dict[str, Any]) -> dict[str, Any]:
-    """The object of a line.
+    Args:
+        file: its name may end as it likes; in one that ends in ``.json`` an object over several
+            lines is told from one a line.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such file, it holds nothing, or it begins as an array and is none.
     """
-    record: Any = line
-    if isinstance(line, bytes):
+
+    columns: tuple[str, ...] | None = None
+
+    def __init__(self, file: Path) -> None:
+        self.name, self.root, self._file = str(file), file.parent, file
         try:
-            record = json.loads(line.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise UserError("it is not UTF-8 text: save the file as UTF-8") from error
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"it is not JSON ({error}): write one object a line") from error
-    if not isinstance(record, dict):
-        raise UserError('it is not a JSON object: write {"image": path, "question": …}')
-    return record
-
-
-def image_and_task(record: dict[str, Any], task: str) -> tuple[str, str]:
-    """The image's path as written, and the task: the record's, else the one given.
-
-    Raises:
-        UserError: there is no image, or no such task.
-    """
-    image = text_of(record, "image")
-    if not image:
-        raise UserError('it names no "image": write {"image": path, "question": …}')
-    task = text_of(record, "task") or task
-    if task not in TASKS:
-        raise UserError(f"there is no task {task!r}: choose from {', '.join(TASKS)}")
-    return image, task
-
-
-def text_of(record: dict[str, Any], key: str) -> str | None:
-    """The text under a key; ``None`` where there is none.
-
-    Raises:
-        UserError: it is no text.
-    """
-    value = record.get(key)
-    if not isinstance(value, str | None):
-        raise UserError(f'its "{key}" is {json.dumps(value)[:40]}: write a string')
-    return value
-
-
-class JsonlExamples:
-    """The samples of such a file.
-
-    Raises:
-        UserError: there is no such file, it holds nothing or is an array that cannot be read.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self._lines = list(lines_of(path))
+            if next(iter(self), None) is None:
+                raise UserError(
+                    f'{self.name} is empty: write one {{"image": path, "question": …}} a line'
+                )
         except OSError as error:
-            raise UserError(f"{str(path)!r} cannot be read: {error.strerror}") from error
-        if not self._lines:
-            raise UserError(f"{str(path)!r} is empty: write one sample a line")
+            raise UserError(f"{self.name!r} cannot be read: {error.strerror}") from error
+
+    def __iter__(self) -> Iterator[Row]:
+        """See ``OwnRows``."""
+        lines = lines_in(self._file)
+        first = next(lines, None)
+        if first is None:
+            return
+        start = first[1].lstrip()[:1]
+        if start == b"[" or (start == b"{" and self._is_one_object(first[1])):
+            yield from self._items(read_bytes(self._file).removeprefix(_MARK))
+            return
+        yield Row(first[0], f"line {first[0]}", first[1])
+        for number, line in lines:
+            yield Row(number, f"line {number}", line)
+
+    def rows(self, start: int, stop: int) -> Iterator[Row]:
+        """See ``OwnRows``."""
+        return islice(self._all, start, stop)
+
+    def size(self) -> int:
+        """The number of rows."""
+        return len(self._all)
 
     def fingerprint(self) -> Any:
         """Of the file's text; its images are told by their own digests later."""
-        text = b"".join(_canonical(line) for _, line in self._lines)
+        text = b"".join(_canonical(row.content) for row in self._all)
         return {"jsonl": hashlib.sha256(text).hexdigest()}
 
-    def size(self) -> int:
-        """The number of samples."""
-        return len(self._lines)
+    @cached_property
+    def _all(self) -> list[Row]:
+        return list(self)
 
-    def rows(self, start: int, stop: int) -> Iterator[tuple[str, Any]]:
-        """See ``Examples``."""
-        for number, line in self._lines[start:stop]:
-            yield f"{'line' if isinstance(line, bytes) else 'item'} {number}", line
+    def _is_one_object(self, first: bytes) -> bool:
+        """Whether a file that is called JSON holds an object that goes on after its first line."""
+        if self._file.suffix.lower() != ".json":
+            return False
+        try:
+            parse_json(first)
+        except ValueError:
+            return True
+        return False
 
-    def example(self, row: bytes | dict[str, Any]) -> Example:
-        """See ``Examples``."""
-        record = parsed(row)
-        image, task = image_and_task(record, "vqa")
-        question, answer, description = (
-            text_of(record, key) for key in ("question", "answer", "description")
-        )
-        return example(self.path.parent / image, question or "", task, answer, description)
+    def _items(self, text: bytes) -> Iterator[Row]:
+        try:
+            items = parse_json(text)
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.name!r} is no UTF-8 text: save it as UTF-8") from error
+        except ValueError as error:
+            items = _pieces(text)
+            if items is None:
+                raise UserError(
+                    f"{self.name!r} begins with {text.lstrip()[:1].decode()!r} and is no JSON "
+                    f"array ({error}): write one object a line"
+                ) from error
+        if not isinstance(items, list):
+            raise UserError(
+                f"{self.name!r} holds one JSON object: write an array of objects, [{{…}}, {{…}}], "
+                "or one a line"
+            )
+        for number, item in enumerate(items, 1):
+            yield Row(number, f"item {number}", item)
 
 
-def _canonical(line: bytes | dict[str, Any]) -> bytes:
+def _pieces(text: bytes) -> list[bytes] | None:
+    """The texts of an array's items, found by their brackets; ``None`` where they do not match."""
+    pieces, depth, start = [], 0, 0
+    for token in _TOKEN.finditer(text):
+        mark = token[0][:1]
+        if mark in b"[{":
+            depth += 1
+            start = token.end() if depth == 1 else start
+        elif mark in b"]}":
+            depth -= 1
+        if depth == 0 and mark == b"]":
+            pieces.append(text[start : token.start()].strip())
+            return None if text[token.end() :].strip() else [p for p in pieces if p]
+        if depth == 1 and mark == b",":
+            pieces.append(text[start : token.start()].strip())
+            start = token.end()
+    return None
+
+
+def _canonical(content: Any) -> bytes:
     """A line as it is but for its end, or an item of an array as a line."""
-    if isinstance(line, bytes):
-        return line.replace(b"\r\n", b"\n")
-    return json.dumps(line, ensure_ascii=False).encode() + b"\n"
+    if isinstance(content, bytes):
+        return content.rstrip(b"\r\n") + b"\n"
+    if isinstance(content, Mapping | list):
+        return json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+    return json.dumps(content).encode() + b"\n"

@@ -12,7 +12,7 @@ from hb_tta.datasets.folders import image_folder
 from hb_tta.datasets.imagenet import IMAGENET, imagenet
 from hb_tta.datasets.pocket import HOI_VARIANTS, OBJECT_TASKS, pocket_hoi, pocket_objects
 from hb_tta.datasets.samples import Classification, FewShot
-from hb_tta.errors import UserError
+from hb_tta.errors import UserError, choose_from
 
 TASKS = (*OBJECT_TASKS, *IMAGENET, "folder", "pocket_hoi", "bongard-hoi")
 ALIASES = {"pocket_objects_all": OBJECT_TASKS}
@@ -45,7 +45,7 @@ def load_tasks(
     if name == "pocket_hoi":
         return [pocket_hoi(variant, split, limit) for variant in HOI_VARIANTS]
     if name not in TASKS:
-        raise UserError(f"task {name!r} is not known: choose from {', '.join((*TASKS, *ALIASES))}")
+        raise UserError(f"task {name!r} is not known{choose_from(name, (*TASKS, *ALIASES))}")
     if data is None:
         raise UserError(f"task {name!r} reads images of yours: name their folder with --data")
     if name in IMAGENET:

@@ -19,6 +19,7 @@ from hb_tta.describe.drafts import TEMPERATURE
 from hb_tta.describe.templates import TEMPLATE_VERSION, evaluation_prompt, printable
 from hb_tta.device import check_dtype, default_device
 from hb_tta.errors import UserError
+from hb_tta.progress import without_bars_of_libraries
 from hb_tta.weights import Weights
 
 if TYPE_CHECKING:
@@ -254,7 +255,7 @@ def _load_processor(mllm: Weights) -> Any:
 def _load_model(mllm: Weights, dtype: str) -> Any:
     from transformers import AutoModelForImageTextToText
 
-    with _reading(mllm):
+    with _reading(mllm), without_bars_of_libraries():
         return AutoModelForImageTextToText.from_pretrained(
             mllm.local_folder(), dtype=dtype, use_safetensors=True
         )

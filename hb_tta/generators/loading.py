@@ -168,6 +168,16 @@ def _no_progress_bars() -> Iterator[None]:
             library.enable_progress_bar()
 
 
+def load_image_encoder(weights: Weights, dtype: str) -> dict[str, Any]:
+    """A CLIP vision tower by itself, on the CPU: "image_encoder" and its "feature_extractor".
+
+    Raises:
+        UserError: the weights are missing or damaged, or no such tower.
+    """
+    with _no_progress_bars():
+        return _load_image_encoder(weights, getattr(torch, dtype))
+
+
 def _load_image_encoder(weights: Weights, dtype: torch.dtype) -> dict[str, Any]:
     """The tower and its preprocessor; in a pipeline's layout the latter is a folder of its own."""
     head, tail = os.path.split(weights.subfolder or "")

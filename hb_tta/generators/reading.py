@@ -51,6 +51,9 @@ def reading(weights: Weights, what: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
+        fetched = (
+            "" if weights.is_folder() else f" (`hb-tta download {weights.location}` fetches it)"
+        )
         raise UserError(
-            f"{weights.location!r} cannot be loaded as {what}: {reason[:300]}"
+            f"{weights.location!r} cannot be loaded as {what}{fetched}: {reason[:300]}"
         ) from error

@@ -7,13 +7,12 @@ said of a name that no field has.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import warnings
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from hb_tta.device import default_dtype
-from hb_tta.errors import HbTtaWarning, UserError
+from hb_tta.errors import HbTtaWarning, UserError, meant
 from hb_tta.families import Family
 from hb_tta.generators.fields import ALIASES, Default, Setting, method_settings
 from hb_tta.generators.values import checked, kind_of, parsed
@@ -127,9 +126,8 @@ def _full_name(spec: type[Any], known: Mapping[str, Setting], name: str) -> str:
     full = name if name in known else ALIASES.get(name, name)
     if full in known:
         return full
-    close = difflib.get_close_matches(name, [*known, *ALIASES], n=1)
-    meant = close[0] if close and ALIASES.get(close[0], close[0]) in known else None
-    hint = f", did you mean {meant!r}" if meant else ""
+    close = meant(name, [*known, *ALIASES])
+    hint = f", did you mean {close!r}" if close and ALIASES.get(close, close) in known else ""
     raise UserError(f"{_method(spec)} has no setting {name!r}{hint}: {_choices(known)}")
 
 

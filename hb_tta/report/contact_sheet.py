@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
+from hb_tta.report.cells import figure
 from hb_tta.report.document import document, visible
 
 if TYPE_CHECKING:
@@ -22,20 +24,53 @@ LARGEST = 512  # pixels; larger images are embedded at this size, so that a page
 
 
 @dataclass(frozen=True)
+class Linked:
+    """A picture that is shown by its address: a file beside the page, or a ``data:`` address.
+
+    Attributes:
+        address: as HTML has it, not yet escaped.
+        size: width and height in pixels.
+    """
+
+    address: str
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A candidate that a judge did not let through: shown on the page, and to no model."""
+
+    image: Image | Linked
+    seed: int
+    score: float
+
+
+@dataclass(frozen=True)
 class Row:
     """The views that one method gives of a reference.
 
     Attributes:
         label: the method's name, or whatever tells the row from its neighbours.
-        views: RGB images.
+        views: RGB images, or where they are.
         seeds: the seed of every view, in the same order.
         description: the context description that the method was given, where it takes one.
+        scores: a judge's, one a view; ``None``: nobody judged them.
+        real_score: the judge's of the reference.
+        dropped: the other candidates.
     """
 
     label: str
-    views: Sequence[Image]
+    views: Sequence[Image | Linked]
     seeds: Sequence[int]
     description: str | None = None
+    scores: Sequence[float] | None = None
+    real_score: float | None = None
+    dropped: Sequence[Dropped] = ()
+
+    @property
+    def images(self) -> list[Image | Linked]:
+        """All that the row shows."""
+        return [*self.views, *(candidate.image for candidate in self.dropped)]
 
 
 @dataclass(frozen=True)
@@ -43,23 +78,26 @@ class Panel:
     """A reference image, what was asked of it, and a row of views for every method.
 
     Attributes:
-        reference: RGB image.
+        reference: RGB image, or where it is.
         question: the text guidance; may be empty.
         rows: from top to bottom.
         facts: short labelled texts shown under the question, such as ``{"answer": "Yes"}``.
     """
 
-    reference: Image
+    reference: Image | Linked
     question: str
     rows: Sequence[Row]
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
 def render(panels: Sequence[Panel], *, title: str, subtitle: str = "") -> str:
-    """The page that shows the panels in order: UTF-8 HTML that needs no other file."""
+    """The page that shows the panels in order: UTF-8 HTML that needs no file but linked ones."""
     addresses = _addresses(panels)
     body = "\n".join(_panel(panel, addresses) for panel in panels)
-    return document(title, f'<div class="sheet">\n{body}\n</div>', lead=subtitle)
+    linked = any(not address.startswith("data:") for address in addresses.values())
+    return document(
+        title, f'<div class="sheet">\n{body}\n</div>', lead=subtitle, files_beside=linked
+    )
 
 
 def data_uri(image: Image) -> str:
@@ -77,10 +115,16 @@ def _addresses(panels: Sequence[Panel]) -> dict[int, str]:
     shown = [
         image
         for panel in panels
-        for image in (panel.reference, *(view for row in panel.rows for view in row.views))
+        for image in (panel.reference, *(image for row in panel.rows for image in row.images))
     ]
     with ThreadPoolExecutor() as pool:
-        return dict(zip(map(id, shown), pool.map(data_uri, shown), strict=True))
+        return dict(zip(map(id, shown), pool.map(_address, shown), strict=True))
+
+
+def _address(image: Image | Linked) -> str:
+    if isinstance(image, Linked):
+        return image.address if image.address.startswith("data:") else quote(image.address)
+    return data_uri(image)
 
 
 def _panel(panel: Panel, addresses: Mapping[int, str]) -> str:
@@ -102,20 +146,35 @@ def _row(row: Row, addresses: Mapping[int, str], *, show_description: bool) -> s
     told = ""
     if show_description and row.description is not None:
         told = f'<p class="description">{_text(row.description)}</p>'
-    views = "".join(
-        _figure(view, f"seed {seed}", addresses)
-        for view, seed in zip(row.views, row.seeds, strict=True)
-    )
+    captions = [f"seed {seed}" for seed in row.seeds]
+    if row.scores is not None:
+        scored = zip(captions, row.scores, strict=True)
+        captions = [f"{caption}: {figure(score, 'fine')}" for caption, score in scored]
+    figures = zip(row.views, captions, strict=True)
+    views = "".join(_figure(view, caption, addresses) for view, caption in figures)
+    dropped = "".join(_figure(it.image, _dropped(it), addresses, "dropped") for it in row.dropped)
+    if row.real_score is not None:
+        told += f'<p class="judged">{_JUDGED.format(figure(row.real_score, "fine"))}</p>'
     return (
         f'<div class="row"><h3>{visible(row.label)}</h3>{told}'
-        f'<div class="views">{views}</div></div>'
+        f'<div class="views">{views}{dropped}</div></div>'
     )
 
 
-def _figure(image: Image, caption: str, addresses: Mapping[int, str]) -> str:
+_JUDGED = "Behind the seeds: the judge's scores; of the reference itself {}."
+
+
+def _dropped(candidate: Dropped) -> str:
+    return f"seed {candidate.seed}: {figure(candidate.score, 'fine')}, dropped"
+
+
+def _figure(
+    image: Image | Linked, caption: str, addresses: Mapping[int, str], kind: str = ""
+) -> str:
     size = "small" if max(image.size) <= SMALL else "large"
+    shown = f'src="{addresses[id(image)]}" alt="{visible(caption)}"'
     return (
-        f'<figure class="{size}"><img src="{addresses[id(image)]}" alt="{visible(caption)}">'
+        f'<figure class="{f"{size} {kind}".rstrip()}"><img loading="lazy" {shown}>'
         f"<figcaption>{visible(caption)}</figcaption></figure>"
     )
 

@@ -14,7 +14,15 @@ from importlib import resources
 from hb_tta.report.cells import spelled_out
 
 
-def document(title: str, body: str, *, lead: str = "", script: str = "", data: str = "") -> str:
+def document(
+    title: str,
+    body: str,
+    *,
+    lead: str = "",
+    script: str = "",
+    data: str = "",
+    files_beside: bool = False,
+) -> str:
     """A whole page, UTF-8.
 
     Args:
@@ -23,11 +31,12 @@ def document(title: str, body: str, *, lead: str = "", script: str = "", data: s
         lead: plain text below the title.
         script: JavaScript that the page may run.
         data: HTML before the script, for what it reads.
+        files_beside: whether it shows pictures that lie beside it, too.
     """
     return _PAGE.format(
         title=visible(title),
         lead=f'<p class="lead">{visible(lead)}</p>' if lead else "",
-        policy=_policy(script),
+        policy=_policy(script, files_beside),
         style=part("page.css"),
         body=body,
         scripts=f"{data}\n<script>{script}</script>\n" if script else "",
@@ -44,8 +53,9 @@ def part(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def _policy(script: str) -> str:
-    rules = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+def _policy(script: str, files_beside: bool) -> str:
+    pictures = "data: 'self'" if files_beside else "data:"
+    rules = f"default-src 'none'; img-src {pictures}; style-src 'unsafe-inline'"
     if not script:
         return rules
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -61,7 +61,7 @@ class CLIPReward(nn.Module):
         import open_clip
 
         with reading(weights, "CLIP"):
-            source = f"local-dir:{weights.local_folder()}"
+            source = f"local-dir:{weights.local_folder('clip')}"
             model = open_clip.create_model(source, load_weights=True)
             return cls(model, open_clip.get_tokenizer(source))
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hb_tta.reading import parse_json, read_bytes
+
 
 def content_key(request: Mapping[str, Any]) -> str:
     """The key of what a request makes: the SHA-256 of its canonical JSON, 64 hex digits.
@@ -76,7 +78,7 @@ def unseal(entry: bytes) -> tuple[bytes, dict[str, Any]]:
     """The payload and the manifest of an entry.
 
     Raises:
-        DamagedEntry: it was cut short, or a bit of it changed.
+        DamagedEntry: it was cut short, a bit of it changed, or its manifest is none of ours.
     """
     body, footer = entry[:-_FOOTER_SIZE], entry[-_FOOTER_SIZE:]
     try:
@@ -85,7 +87,13 @@ def unseal(entry: bytes) -> tuple[bytes, dict[str, Any]]:
         raise DamagedEntry("its closing line is missing, so it was cut short") from None
     if _footer(body, length) != footer:
         raise DamagedEntry("its bytes do not match their digest")
-    return body[:length], json.loads(body[length:])
+    try:
+        manifest = parse_json(body[length:])
+    except ValueError:
+        raise DamagedEntry("its manifest is no JSON") from None
+    if not isinstance(manifest, dict):
+        raise DamagedEntry("its manifest is no JSON object")
+    return body[:length], manifest
 
 
 def _footer(body: bytes, length: int) -> bytes:
@@ -101,7 +109,9 @@ def load_entry(namespace: str, key: str, path: Path) -> tuple[bytes, dict[str, A
         DamagedEntry: its bytes are not those that were written, or not those of this key.
         OSError: it cannot be read.
     """
-    payload, manifest = unseal(path.read_bytes())
+    payload, manifest = unseal(read_bytes(path))
     if (manifest.get("namespace"), manifest.get("key")) != (namespace, key):
         raise DamagedEntry("it is the entry of another key")
+    if not isinstance(manifest.get("meta"), dict):
+        raise DamagedEntry("its manifest says nothing of how it was made")
     return payload, manifest["meta"]

@@ -1,7 +1,7 @@
 """Tensors that are computed once and kept in the store's namespace "features".
 
 A key names content alone: the model's and the generator's fingerprints, the images' digests and
-every setting. A file's digest is indexed by its size and times, so a second run reads no image.
+every setting. Files are known again by ``FileIndex``, so a second run decodes no image.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from PIL.Image import Image
 from safetensors.torch import load, save
 from torch import Tensor
 
-from hb_tta.disk import cache_root
 from hb_tta.errors import UserError
 from hb_tta.file_index import FileIndex
 from hb_tta.images import load_image, pixel_digest
@@ -53,7 +52,7 @@ def image_identities(images: Iterable[Path | Image]) -> list[str]:
     Raises:
         UserError: a file cannot be read.
     """
-    index = FileIndex(cache_root() / "images.json")
+    index = FileIndex("images.json")
     identities = []
     for image in images:
         if isinstance(image, Image):

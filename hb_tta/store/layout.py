@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from hb_tta.disk import cache_root
 from hb_tta.errors import UserError
+from hb_tta.reading import user_path
 
 EXTENSIONS = {
     "views": ".png",
@@ -20,6 +22,9 @@ EXTENSIONS = {
     "scores": ".json",
     "features": ".safetensors",
 }
+
+MARK = ".hb-tta-store"
+"""The file that makes a folder a store: others, too, keep files of 64 hex digits (restic, Bazel)."""
 
 _LOCKS, _SET_ASIDE = ".locks", ".damaged"
 _NAMESPACE = re.compile(r"[a-z][a-z0-9_-]*")
@@ -44,9 +49,21 @@ class Entry:
 
 
 def default_store_root() -> Path:
-    """``$HB_TTA_STORE``, else ``~/.cache/hb_tta/store`` (``XDG_CACHE_HOME`` is respected)."""
+    """``$HB_TTA_STORE``, else ``~/.cache/hb_tta/store`` (``XDG_CACHE_HOME`` is respected).
+
+    Raises:
+        UserError: there is no home folder to keep it in.
+    """
     named = os.environ.get("HB_TTA_STORE")
-    return Path(named).expanduser() if named else cache_root() / "store"
+    if named:
+        return user_path(named)
+    root = cache_root()
+    if root is None:
+        raise UserError(
+            "this user has no home folder to keep the store in: name one with --store or "
+            "$HB_TTA_STORE"
+        )
+    return root / "store"
 
 
 class Layout:
@@ -58,6 +75,11 @@ class Layout:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    @property
+    def mark(self) -> Path:
+        """Of the file that makes the folder a store."""
+        return self.root / MARK
 
     def path(self, namespace: str, key: str) -> Path:
         """Of an entry."""
@@ -79,7 +101,7 @@ class Layout:
 
     def entries(self) -> Iterator[Entry]:
         """Every entry, damaged or not, by namespace and key."""
-        for namespace, path in self._files():
+        for namespace, path in self._files():  # of ours, by names that only we give
             matched = _ENTRY_NAME.fullmatch(path.name)
             if matched and path == self.path(namespace, matched[1]):
                 with suppress(FileNotFoundError):  # pruned by another process meanwhile
@@ -96,25 +118,55 @@ class Layout:
 
     def set_aside(self) -> Iterator[Path]:
         """Damaged entries that were moved out of the way."""
-        for namespace in self._listed(self.root / _SET_ASIDE):
-            yield from (p for p in self._listed(namespace) if _ENTRY_NAME.fullmatch(p.name))
+        self._check()
+        for namespace in EXTENSIONS:
+            for path in self._listed(self.root / _SET_ASIDE / namespace):
+                if _ENTRY_NAME.fullmatch(path.name):
+                    yield path
 
     def _files(self) -> Iterator[tuple[str, Path]]:
         """(namespace, path) of every file where entries and their leftovers lie."""
-        for namespace in self._listed(self.root):
-            if _NAMESPACE.fullmatch(namespace.name):
-                for shard in self._listed(namespace):
-                    if _SHARD.fullmatch(shard.name):
-                        yield from ((namespace.name, path) for path in self._listed(shard))
+        self._check()
+        for namespace in sorted(EXTENSIONS):
+            for shard in self._listed(self.root / namespace, folders=True):
+                if _SHARD.fullmatch(shard.name):
+                    yield from ((namespace, path) for path in self._listed(shard))
 
-    def _listed(self, folder: Path) -> list[Path]:
-        """What lies in a folder, sorted; nothing where it is no folder."""
+    def _check(self) -> None:
+        """Raises UserError for a folder that holds something and is no store of ours."""
+        if _is(self.mark, stat.S_ISREG) or all(
+            name.startswith(".") for name in self._names(self.root)
+        ):
+            return
+        raise UserError(
+            f"{str(self.root)!r} is no store of hb-tta, it has no file {MARK}: name the store's "
+            f"folder with --store (a store of an earlier version: make an empty {MARK} in it)"
+        )
+
+    def _listed(self, folder: Path, folders: bool = False) -> list[Path]:
+        """The regular files in a folder, or its folders, sorted; nothing where it is no folder.
+
+        A link is neither, so that nothing outside the store is looked at.
+        """
+        if folder.is_symlink() or folder.parent.is_symlink() and folder.parent != self.root:
+            return []
+        wanted = stat.S_ISDIR if folders else stat.S_ISREG
+        return [path for name in self._names(folder) if _is(path := folder / name, wanted)]
+
+    def _names(self, folder: Path) -> list[str]:
         try:
-            return sorted(folder.iterdir())
+            return sorted(os.listdir(folder))
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
             raise read_error(folder, error) from error
+
+
+def _is(path: Path, wanted: Callable[[int], bool]) -> bool:
+    try:
+        return wanted(path.lstat().st_mode)
+    except OSError:  # pruned by another process meanwhile
+        return False
 
 
 def check_address(namespace: str, key: str) -> None:

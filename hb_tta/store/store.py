@@ -2,7 +2,8 @@
 
 An entry is one file, ``<root>/<namespace>/<first two of the key>/<key><extension>``: the payload
 as it is, and behind it a trailer that describes the payload and proves it whole (``entries.py``).
-Readers of PNG stop at the image's own end, so an entry of "views" opens in any image viewer.
+Readers of PNG stop at the image's own end, so an entry of "views" opens in any image viewer. The
+file ``.hb-tta-store`` makes the folder a store: in no other is anything counted or removed.
 
 The namespaces: "views" (PNG), "descriptions" and "scores" (UTF-8 JSON), "features" (safetensors).
 """
@@ -17,9 +18,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from hb_tta.disk import write_group
+from hb_tta import locks
+from hb_tta.disk import write_aside, write_group
 from hb_tta.errors import HbTtaWarning, UserError
-from hb_tta.store import locks, upkeep
+from hb_tta.reading import user_path
+from hb_tta.store import upkeep
 from hb_tta.store.entries import DamagedEntry, NewEntry, load_entry, seal
 from hb_tta.store.layout import Entry, Layout, default_store_root, read_error, write_error
 from hb_tta.store.upkeep import Damage, Pruned, StoreInfo, Usage
@@ -48,7 +51,7 @@ class Store:
     """
 
     def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
-        self.root = Path(root if root is not None else default_store_root()).expanduser().absolute()
+        self.root = user_path(default_store_root() if root is None else root).absolute()
         if self.root.exists() and not self.root.is_dir():
             raise UserError(f"the store {self.root} is a file: name a folder with --store")
         self._layout = Layout(self.root)
@@ -107,6 +110,8 @@ class Store:
             for entry in entries
         ]
         try:
+            if not self._layout.mark.exists():
+                write_aside(self._layout.mark, b"")
             write_group(files)
         except OSError as error:
             raise write_error(self.root, error) from error
@@ -138,7 +143,7 @@ class Store:
         """Every entry, damaged or not, by namespace and key.
 
         Raises:
-            UserError: a folder of the store cannot be read.
+            UserError: a folder of the store cannot be read, or it is no store.
         """
         return self._layout.entries()
 
@@ -171,7 +176,7 @@ class Store:
             verify: read every entry first, and remove the damaged ones that nobody knew of.
 
         Raises:
-            UserError: a limit is negative, or the store is read-only.
+            UserError: a limit is negative, the store is read-only, or the folder is no store.
         """
         for name, limit in (("older_than", older_than), ("max_bytes", max_bytes)):
             if limit is not None and limit < 0:

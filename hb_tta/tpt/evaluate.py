@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from hb_tta.datasets import Classification, FewShot, HoiImage, HoiTask
 from hb_tta.errors import UserError
 from hb_tta.metrics import bootstrap_interval, expected_calibration_error, paired_test
+from hb_tta.progress import progress as told
 from hb_tta.store.features import cached_tensors
 from hb_tta.tpt.few_shot import STEPS, FewShotTuner
 from hb_tta.tpt.gated import classified, few_shot
@@ -238,8 +238,7 @@ def _in_chunks(
 ) -> dict[str, np.ndarray]:
     """The answers of all samples, by method."""
     parts: dict[str, list[np.ndarray]] = {}
-    hidden = None if progress is None else not progress
-    with tqdm(total=len(samples), desc=name, unit="sample", disable=hidden) as bar:
+    with told(name, "sample", len(samples), shown=progress is not False) as bar:
         for start in range(0, len(samples), size):
             chunk = samples[start : start + size]
             for method, values in answer(chunk).items():

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hb_tta.errors import UserError
+from hb_tta.errors import UserError, choose_from
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def get_filter(name: str) -> ViewFilter:
         UserError: there is none.
     """
     if name not in FILTERS:
-        raise UserError(f"view filter {name!r} is not known: choose from {', '.join(FILTERS)}")
+        raise UserError(f"view filter {name!r} is not known{choose_from(name, FILTERS)}")
     return FILTERS[name]
 
 

@@ -52,7 +52,7 @@ def load_clip(source: str | PathLike[str] | Weights, *, device: str | None = Non
     if ":" in name and not Path(name).exists():
         return _named(name, device or "cpu")
     weights = source if isinstance(source, Weights) else Weights(fspath(source))
-    folder = Path(weights.local_folder())
+    folder = Path(weights.local_folder("clip"))
     if (folder / "open_clip_config.json").is_file():
         made = _open_clip_folder(folder, device or "cpu")
     elif (folder / "config.json").is_file():

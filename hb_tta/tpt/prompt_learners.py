@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hb_tta.errors import HbTtaWarning, UserError
+from hb_tta.errors import HbTtaWarning, UserError, choose_from
 from hb_tta.tpt.encoders import CausalTower, DualEncoder
 
 BACKENDS = ("auto", "packed", "universal")
@@ -265,7 +265,7 @@ def make_text_encoder(
         UserError: the name is unknown, or "packed" was asked for and does not fit the model.
     """
     if backend not in BACKENDS:
-        raise UserError(f"backend {backend!r} is not known: choose from {', '.join(BACKENDS)}")
+        raise UserError(f"backend {backend!r} is not known{choose_from(backend, BACKENDS)}")
     universal = UniversalTextEncoder(encoder, layout)
     if backend == "universal":
         return universal

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from hb_tta.errors import UserError
+from hb_tta.errors import UserError, choose_from
 from hb_tta.plugins import Registry
 from hb_tta.tta.rule import CLASSES, WORDS, Embedded, Rule, Views
 
@@ -109,7 +109,7 @@ class Combiner:
     def _rule(self) -> Rule:
         known = rules_for(WORDS)
         if self.rule not in known:
-            raise UserError(f"combine={self.rule!r} is unknown: choose from {', '.join(known)}")
+            raise UserError(f"combine={self.rule!r} is unknown{choose_from(self.rule, known)}")
         return known[self.rule]
 
 

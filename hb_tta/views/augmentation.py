@@ -77,6 +77,8 @@ def augmentation_of(chosen: Chosen, spec: dict[str, Any], notes: Sequence[str]) 
 def _notes(chosen: Chosen) -> list[str]:
     plan = chosen.plan
     notes = list(plan.context.warnings)
+    if "unlike" in chosen.meta:
+        notes.append(chosen.meta["unlike"])
     if chosen.meta.get("shortened"):
         notes.append(SHORTENED)
     if plan.context.description_keys and not plan.description:

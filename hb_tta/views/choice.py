@@ -10,15 +10,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hb_tta.errors import UserError
 from hb_tta.images import load_image
+from hb_tta.reading import parse_json
 from hb_tta.store import MemoryStore, NewEntry, Store
 from hb_tta.store.fill import fill, missing_keys
 from hb_tta.views.make import TRIES, VANISHED, Stored, ViewMaker, bar
 from hb_tta.views.models import Models
 from hb_tta.views.plan import PlannedContext, PlannedViews, score_key
+from hb_tta.views.refusals import apart, tried
 from hb_tta.views.select import Selection, choose, threshold
 
 if TYPE_CHECKING:
@@ -48,6 +51,13 @@ class Chosen(NamedTuple):
     real_score: float | None = None
 
 
+class Refused(NamedTuple):
+    """A context of which a model refuses the image, and why."""
+
+    plan: PlannedViews
+    why: UserError
+
+
 class Chooser:
     """Shows all candidates, or those that a judge likes best.
 
@@ -73,31 +83,41 @@ class Chooser:
         self._models, self._store, self._maker = models, store, maker
         self._selection, self._n, self._progress = selection, n, progress
         self._judged = selection.judge is not None
+        self._refused: dict[str, UserError] = {}  # keys of scores
 
-    def make(self, plans: Sequence[PlannedViews]) -> None:
-        """Have candidates and scores in the store."""
+    def make(self, plans: Sequence[PlannedViews]) -> list[Refused]:
+        """Have candidates and scores in the store; those plans that a model refuses."""
         self._maker.make(plans)
-        if self._judged:
-            self._scores([asked for plan in plans for asked in self._asked(plan)])
+        asked = self._asked_of(plans)
+        self._scores([one for its in asked.values() for one in its])
+        whys = ((plan, self._why(plan, asked.get(plan, ()))) for plan in plans)
+        return [Refused(plan, why) for plan, why in whys if why is not None]
 
-    def chosen(self, plans: Sequence[PlannedViews]) -> Iterator[Chosen]:
+    def chosen(self, plans: Sequence[PlannedViews]) -> Iterator[Chosen | Refused]:
         """The plans in order, each as soon as its views are there and judged."""
         if not self._judged:
             for plan, stored in self._maker.views(plans):
-                yield Chosen(plan, range(len(stored)), stored, stored[0][1])
+                if isinstance(stored, UserError):
+                    yield Refused(plan, stored)
+                else:
+                    yield Chosen(plan, range(len(stored)), stored, stored[0][1])
             return
         for some in self._parts(plans):
             self._maker.make(some)
-            asked = [self._asked(plan) for plan in some]
-            scores = self._scores([one for its in asked for one in its])
-            for plan, its in zip(some, asked, strict=True):
-                yield self._choice(plan, [scores[one.key] for one in its])
+            asked = self._asked_of(some)
+            scores = self._scores([one for its in asked.values() for one in its])
+            for plan in some:
+                why = self._why(plan, asked.get(plan, ()))
+                if why is not None:
+                    yield Refused(plan, why)
+                else:
+                    yield self._choice(plan, [scores[one.key] for one in asked[plan]])
 
     def lacks(self, plans: Sequence[PlannedViews]) -> bool:
         """Whether a model is needed for a view or a score of the plans."""
         if self._maker.lacks(plans):
             return True
-        asked = [one.key for plan in plans for one in self._asked(plan)] if self._judged else []
+        asked = [one.key for its in self._asked_of(plans).values() for one in its]
         return bool(missing_keys(self._store, "scores", asked))
 
     def lacks_drafts(self, context: PlannedContext, drafts: Sequence[str]) -> bool:
@@ -107,11 +127,11 @@ class Chooser:
 
     def of_drafts(
         self, drafts: Sequence[tuple[PlannedContext, Sequence[str]]]
-    ) -> list[list[float]]:
-        """How true each of several descriptions is of its context's image."""
+    ) -> list[list[float] | UserError]:
+        """How true each of several descriptions is of its context's image, or why nobody says."""
         asked = [[self._real(context, text) for text in texts] for context, texts in drafts]
         scores = self._scores([one for its in asked for one in its])
-        return [[scores[one.key] for one in its] for its in asked]
+        return [self._refusal(its) or [scores[one.key] for one in its] for its in asked]
 
     def _parts(self, plans: Sequence[PlannedViews]) -> Iterator[Sequence[PlannedViews]]:
         """Few at a time; all where the judge has to wait for the generator to leave."""
@@ -132,6 +152,18 @@ class Chooser:
 
     # Scores.
 
+    def _asked_of(self, plans: Sequence[PlannedViews]) -> dict[PlannedViews, list[_Asked]]:
+        """What is judged of each plan that has views; nothing without a judge."""
+        whole = [plan for plan in plans if self._judged and self._maker.why(plan) is None]
+        return {plan: self._asked(plan) for plan in whole}
+
+    def _why(self, plan: PlannedViews, asked: Sequence[_Asked]) -> UserError | None:
+        return self._maker.why(plan) or self._refusal(asked)
+
+    def _refusal(self, asked: Sequence[_Asked]) -> UserError | None:
+        """Why the judge does not score all of these."""
+        return next((self._refused[one.key] for one in asked if one.key in self._refused), None)
+
     def _asked(self, plan: PlannedViews) -> list[_Asked]:
         """What is judged of a plan: the real image, then every candidate."""
         # A generator whose text encoders were told less cannot be blamed for what is not there.
@@ -150,11 +182,12 @@ class Chooser:
         return _Asked(score_key(text, judge, pixels=context.digest), text, context)
 
     def _scores(self, asked: Iterable[_Asked]) -> dict[str, float]:
-        """Key → score, from the store or the judge."""
+        """Key → score, from the store or the judge; none of what the judge refuses."""
         wanted = {one.key: one for one in asked}
         scores: dict[str, float] = {}
         for _ in range(TRIES):
-            missing = self._read([key for key in wanted if key not in scores], scores)
+            left = [key for key in wanted if key not in scores and key not in self._refused]
+            missing = self._read(left, scores)
             if not missing:
                 return scores
             with bar("judging", "image", len(missing), SCORES_PER_BATCH, self._progress) as shown:
@@ -173,36 +206,58 @@ class Chooser:
         missing = []
         for key in keys:
             found = self._store.read("scores", key)
-            if found is None:
+            score = None if found is None else _score_in(found[0])
+            if score is None:
                 missing.append(key)
             else:
-                scores[key] = json.loads(found[0])["score"]
+                scores[key] = score
         return missing
 
     def _judge(self, asked: Sequence[_Asked]) -> Iterator[NewEntry]:
         """The entries of one batch."""
-        real: dict[PlannedContext, Image] = {}
-        for one in asked:
-            if one.context not in real:
-                real[one.context] = one.context.image()
-        references = [real[one.context] for one in asked]
-        images = [self._image(one, its) for one, its in zip(asked, references, strict=True)]
-        scores = self._models.score(images, references, [one.text for one in asked])
+        contexts = list(dict.fromkeys(one.context for one in asked))
+        real = dict(zip(contexts, tried(contexts, lambda context: context.image()), strict=True))
+        read = [self._seen(one, real[one.context]) for one in asked]
+        whole = [each for each in read if not isinstance(each, UserError)]
+        scores = iter(apart(whole, self._scored, "the judge"))
         judge = self._models.judge_json
-        for one, score in zip(asked, scores, strict=True):
+        for one, each in zip(asked, read, strict=True):
+            score = each if isinstance(each, UserError) else next(scores)
+            if isinstance(score, UserError):
+                self._refused[one.key] = score
+                continue
             if not math.isfinite(score):
                 raise UserError(
                     f"the judge gives {score} for {one.text[:40]!r}: its weights are damaged, or "
                     "it needs another dtype"
                 )
-            payload = json.dumps({"score": score}).encode()
             about = {"pixels": one.context.digest} if one.view is None else {"view": one.view}
+            payload = json.dumps({"score": score}).encode()
             yield NewEntry(one.key, payload, {**about, "text": one.text, "judge": judge})
+
+    def _scored(self, seen: Sequence[tuple[Image, Image, str]]) -> list[float]:
+        """The judge's word on (image, its reference, text)."""
+        images, references, texts = zip(*seen, strict=True)
+        return self._models.score(images, references, texts)
+
+    def _seen(self, asked: _Asked, real: Image | UserError) -> tuple[Image, Image, str] | UserError:
+        if isinstance(real, UserError):
+            return real
+        return self._image(asked, real), real, asked.text
 
     def _image(self, asked: _Asked, real: Image) -> Image:
         if asked.plan is None or asked.view is None:
             return real
         return load_image(self._maker.read(asked.plan, [asked.view])[0][0])
+
+
+def _score_in(payload: bytes) -> float | None:
+    """The score that an entry holds; None where it is not of our making."""
+    with suppress(ValueError, KeyError, TypeError):
+        score = parse_json(payload)["score"]
+        if type(score) in (int, float) and math.isfinite(score):
+            return float(score)
+    return None
 
 
 class _Asked(NamedTuple):

@@ -9,18 +9,21 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
-
-from tqdm import tqdm
 
 from hb_tta.describe.drafts import JITTERED, Drafting
 from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.generators.jitter import JitterSpec
+from hb_tta.progress import Progress
+from hb_tta.progress import progress as told
+from hb_tta.reading import parse_json
 from hb_tta.store import MemoryStore, NewEntry, Store
 from hb_tta.store.fill import fill, filling, missing_keys
 from hb_tta.views.models import Models
 from hb_tta.views.plan import PlannedContext, PlannedViews
+from hb_tta.views.refusals import apart, tried
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -48,7 +51,10 @@ class ViewMaker:
         store: where the entries go.
         batch_size: views a call of the generator; ``None``: ``VIEWS_PER_BATCH``.
         drafting: of the descriptions.
-        progress: show progress bars; ``None``: where there is more than one batch, in a terminal.
+        progress: tell how far it is; ``None``: where there is more than one batch.
+
+    Attributes:
+        refused: keys of descriptions and views that a model would not make, and why.
     """
 
     def __init__(
@@ -65,15 +71,18 @@ class ViewMaker:
         self._batch_size = batch_size or VIEWS_PER_BATCH
         self._drafting = drafting
         self._progress = progress
+        self.refused: dict[str, UserError] = {}
+        self._notes: dict[str, str | None] = {}  # of images by digest: what the models are not for
 
     # Descriptions.
 
     def descriptions(self, contexts: Iterable[PlannedContext]) -> dict[str, str]:
-        """Description key → text, read from the store or written now."""
+        """Description key → text, read from the store or written now; of none in ``refused``."""
         wanted = {k: (c, i) for c in contexts for i, k in enumerate(c.description_keys)}
         texts: dict[str, str] = {}
         for _ in range(TRIES):
-            missing = self.read_descriptions([key for key in wanted if key not in texts], texts)
+            asked = [key for key in wanted if key not in texts and key not in self.refused]
+            missing = self.read_descriptions(asked, texts)
             if not missing:
                 return texts
             _warn_of({context: None for context, _ in map(wanted.__getitem__, missing)})
@@ -94,22 +103,35 @@ class ViewMaker:
         missing = []
         for key in keys:
             found = self._store.read("descriptions", key)
-            if found is None:
+            text = None if found is None else _text_in(found[0])
+            if text is None:
                 missing.append(key)
             else:
-                texts[key] = json.loads(found[0])["description"]
+                texts[key] = text
         return missing
 
     def _describe(self, drafts: Sequence[tuple[PlannedContext, int]]) -> Iterator[NewEntry]:
         """The entries of one batch: a context and the number of its draft each."""
-        jittered = self._drafting.kind == JITTERED
-        seeds = [None if jittered or number == 0 else number for _, number in drafts]
-        contexts = [self._to_describe(context, number) for context, number in drafts]
-        texts = self._models.describe(contexts, seeds)
-        for (context, number), text in zip(drafts, texts, strict=True):
+        read = tried(drafts, lambda draft: self._to_describe(*draft))
+        self._look([context for context, _ in drafts], read)
+        numbers = [number for _, number in drafts]
+        whole = [it for it in zip(read, numbers, strict=True) if not isinstance(it[0], UserError)]
+        written = iter(apart(whole, self._drafted, "the describer"))
+        for (context, number), each in zip(drafts, read, strict=True):
+            key = context.description_keys[number]
+            text = each if isinstance(each, UserError) else next(written)
+            if isinstance(text, UserError):
+                self.refused[key] = text
+                continue
             payload = json.dumps({"description": text}, ensure_ascii=False).encode()
             about = {**self._about_description(context), **self._drafting.of(number)}
-            yield NewEntry(context.description_keys[number], payload, about)
+            yield NewEntry(key, payload, about)
+
+    def _drafted(self, drafts: Sequence[tuple[DescribedContext, int]]) -> list[str]:
+        """What the describer writes of contexts, each with the number of its draft."""
+        jittered = self._drafting.kind == JITTERED
+        seeds = [None if jittered or number == 0 else number for _, number in drafts]
+        return self._models.describe([context for context, _ in drafts], seeds)
 
     def _to_describe(self, context: PlannedContext, number: int) -> DescribedContext:
         """A context as the describer sees it for a draft: later ones may be of a jittered copy."""
@@ -130,13 +152,18 @@ class ViewMaker:
     # Views.
 
     def make(self, plans: Sequence[PlannedViews]) -> None:
-        """Have every view of the plans in the store."""
+        """Have every view of the plans in the store, but for those in ``refused``."""
         missing = self._missing(plans)
         for _ in self._filling(plans, missing, seconds=math.inf):
             pass
 
-    def views(self, plans: Sequence[PlannedViews]) -> Iterator[tuple[PlannedViews, list[Stored]]]:
-        """The plans in order, each with its views' entries, as soon as those are there."""
+    def views(
+        self, plans: Sequence[PlannedViews]
+    ) -> Iterator[tuple[PlannedViews, list[Stored] | UserError]]:
+        """The plans in order, each with its views' entries, as soon as those are there.
+
+        Of a context that a model refuses, why.
+        """
         waiting, missing = deque(plans), self._missing(plans)
         yield from self._complete(waiting, missing)
         for there in self._filling(plans, missing, seconds=HAND_OUT_SECONDS):
@@ -153,11 +180,15 @@ class ViewMaker:
 
     def _complete(
         self, waiting: deque[PlannedViews], missing: Mapping[str, None]
-    ) -> Iterator[tuple[PlannedViews, list[Stored]]]:
+    ) -> Iterator[tuple[PlannedViews, list[Stored] | UserError]]:
         """Takes the plans off the queue that lack nothing, up to the first that does."""
         while waiting and missing.keys().isdisjoint(waiting[0].keys):
             plan = waiting.popleft()
-            yield plan, self.read(plan, plan.keys)
+            yield plan, self.why(plan) or self.read(plan, plan.keys)
+
+    def why(self, plan: PlannedViews) -> UserError | None:
+        """Why a plan has no views; ``None``: it has, or can have."""
+        return next((self.refused[key] for key in plan.keys if key in self.refused), None)
 
     def read(self, plan: PlannedViews, keys: Sequence[str]) -> list[Stored]:
         """Some of a plan's entries, made again where they are damaged or somebody removed them."""
@@ -171,6 +202,8 @@ class ViewMaker:
                 return [found[key] for key in keys]
             for _ in self._filling([plan], lost, seconds=math.inf):
                 pass
+            if (why := self.why(plan)) is not None:
+                raise why
         raise UserError(VANISHED)
 
     def _filling(
@@ -199,27 +232,58 @@ class ViewMaker:
         """The entries of one batch: (key, plan, seed) each."""
         batch = [(plan, list(group)) for plan, group in groupby(views, key=lambda view: view[1])]
         fitted = [self._fitted(plan) for plan, _ in batch]
-        images = self._models.generate(
-            [
-                plan.context.context(told["description"])
-                for (plan, _), told in zip(batch, fitted, strict=True)
-            ],
-            [[seed for _, _, seed in group] for _, group in batch],
+        read = tried(
+            list(zip(batch, fitted, strict=True)),
+            lambda each: each[0][0].context.context(each[1]["description"]),
         )
-        keys = [key for _, group in batch for key, _, _ in group]
-        metas = [
-            {
-                "pixels": plan.context.digest,
-                **told,
-                "generator": self._models.generator_json,
-                "seed": seed,
-            }
-            for (plan, group), told in zip(batch, fitted, strict=True)
-            for _, _, seed in group
+        self._look([plan.context for plan, _ in batch], read)
+        whole = [
+            (context, [seed for _, _, seed in group])
+            for context, (_, group) in zip(read, batch, strict=True)
+            if not isinstance(context, UserError)
         ]
+        made = iter(apart(whole, self._generated, "the generator"))
+        keys, metas, images = [], [], []
+        for context, (plan, group), about in zip(read, batch, fitted, strict=True):
+            its_images = context if isinstance(context, UserError) else next(made)
+            if isinstance(its_images, UserError):
+                self.refused |= {key: its_images for key, _, _ in group}
+                continue
+            for (key, _, seed), image in zip(group, its_images, strict=True):
+                keys.append(key)
+                images.append(image)
+                metas.append(self._about_view(plan, about, seed))
         with ThreadPoolExecutor() as pool:  # zlib works outside Python's lock
-            payloads = pool.map(to_png, (image for its_images in images for image in its_images))
-            yield from map(NewEntry, keys, payloads, metas)
+            yield from map(NewEntry, keys, pool.map(to_png, images), metas)
+
+    def _generated(self, asked: Sequence[tuple[Any, list[int]]]) -> list[list[Any]]:
+        """Images of (context, seeds) pairs."""
+        return self._models.generate([it[0] for it in asked], [it[1] for it in asked])
+
+    def _about_view(self, plan: PlannedViews, about: dict[str, Any], seed: int) -> dict[str, Any]:
+        """What people find beside a view."""
+        generator = self._models.generator_json
+        note = self._notes.get(plan.context.digest)
+        unlike = {} if note is None else {"unlike": note}
+        digest = plan.context.digest
+        return {"pixels": digest, **about, **unlike, "generator": generator, "seed": seed}
+
+    def _look(self, planned: Sequence[PlannedContext], read: Sequence[Any]) -> None:
+        """Say of an image that the models are not for it, before anything is made of it."""
+        familiar = self._models.familiar
+        new = {
+            context.digest: described.image
+            for context, described in zip(planned, read, strict=True)
+            if not isinstance(described, UserError) and context.digest not in self._notes
+        }
+        if familiar is None or not new:
+            return
+        distances = apart(list(new.values()), familiar.distances, "the image encoder")
+        for digest, distance in zip(new, distances, strict=True):
+            note = None if isinstance(distance, UserError) else familiar.note(distance)
+            self._notes[digest] = note
+            if note is not None:
+                warnings.warn(familiar.sentence, HbTtaWarning, stacklevel=2)
 
     def _fitted(self, plan: PlannedViews) -> dict[str, Any]:
         """What the text encoders take of the description, and whether it had to be shortened."""
@@ -234,6 +298,19 @@ class ViewMaker:
         return {"description": description, "shortened": shortened}
 
 
+def _text_in(payload: bytes) -> str | None:
+    """The description that an entry holds; None where it is not of our making."""
+    with suppress(ValueError, KeyError, TypeError):
+        text = parse_json(payload)["description"]
+        return text if isinstance(text, str) else None
+    return None
+
+
+def numbered(number: int, error: UserError) -> UserError:
+    """A sentence about one context of a call."""
+    return UserError(f"context {number}: {error}")
+
+
 def to_png(image: Image) -> bytes:
     """The bytes that the store keeps of a view."""
     file = io.BytesIO()
@@ -242,12 +319,12 @@ def to_png(image: Image) -> bytes:
     return file.getvalue()
 
 
-def bar(name: str, unit: str, total: int | None, batch_size: int, progress: bool | None) -> Any:
-    """A progress bar; by default in a terminal alone, where there is more than one batch."""
+def bar(
+    name: str, unit: str, total: int | None, batch_size: int, progress: bool | None
+) -> Progress:
+    """The progress of a job; by default where there is more than one batch."""
     few = total is not None and total <= batch_size
-    hidden = (True if few else None) if progress is None else not progress
-    # A bar below another one goes when it is full.
-    return tqdm(total=total, desc=name, unit=unit, disable=hidden, leave=None)
+    return told(name, unit, total, shown=not few if progress is None else progress, leave=None)
 
 
 def _warn_of(contexts: Iterable[PlannedContext]) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from hb_tta.describe import DescriberSpec
 from hb_tta.device import default_device
 from hb_tta.errors import UserError
+from hb_tta.views.familiar import Familiar, FamiliarSpec
 
 if TYPE_CHECKING:
     from hb_tta.generators import GeneratorSpec
@@ -36,6 +37,7 @@ class Models:
         generator: the method's spec.
         describer: ``None``: there is none.
         judge: ``None``: there is none.
+        familiar: by which an image is known that they are not for; ``None``: none is.
         device: "cpu", "cuda", "cuda:1", …; ``None``: a GPU if there is one.
         batch_size, cpu_offload: see ``GeneratorSpec.load``.
         keep_loaded: whether all stay on the device together; ``None``: where it has room.
@@ -53,6 +55,7 @@ class Models:
         describer: DescriberSpec | None,
         judge: JudgeSpec | None = None,
         *,
+        familiar: FamiliarSpec | None = None,
         device: str | None = None,
         batch_size: int | None = None,
         cpu_offload: bool = False,
@@ -64,6 +67,7 @@ class Models:
         self._judge_spec = judge
         self._load_options: dict[str, Any] = {"batch_size": batch_size, "cpu_offload": cpu_offload}
         self._keep_loaded = keep_loaded
+        self._familiar_spec = familiar
         self._on_device: dict[str, Any] = {}
 
     @cached_property
@@ -79,6 +83,11 @@ class Models:
     def judge_json(self) -> dict[str, Any] | None:
         """The judge's part of a score's key, as of ``describer_json``."""
         return None if self._judge_spec is None else self._judge_spec.to_json()
+
+    @cached_property
+    def familiar(self) -> Familiar | None:
+        """Tells which images the models are not for; ``None``: nobody knows."""
+        return None if self._familiar_spec is None else self._familiar_spec.load(self.device)
 
     @cached_property
     def fit(self) -> Fitter:

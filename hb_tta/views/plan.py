@@ -111,6 +111,7 @@ class PlannedContext:
         description_keys: of the drafts of the description to be written, in order; none where
             there is none to write.
         warnings: what the caller should know.
+        number: of the context in its call.
     """
 
     source: Any
@@ -120,6 +121,7 @@ class PlannedContext:
     description: str | None
     description_keys: tuple[str, ...]
     warnings: tuple[str, ...]
+    number: int
 
     def context(self, description: str | None) -> DescribedContext:
         """The context with its pixels, for a model."""
@@ -191,7 +193,9 @@ class Planner:
         self._needs_description = needs_description
         self._drafting, self._by_context = drafting, by_context
 
-    def context(self, context: DescribedContext, number: int) -> PlannedContext:
+    def context(
+        self, context: DescribedContext, number: int, digest: str | None = None
+    ) -> PlannedContext:
         """The first phase.
 
         What a method has no use for is not handed to it either: one that needs no description
@@ -200,12 +204,13 @@ class Planner:
         Args:
             context: its image is whatever ``load_image`` takes.
             number: of the context in its call.
+            digest: of its image, where it is known.
 
         Raises:
             UserError: the image cannot be read, a description is missing and nobody can write it,
                 or the describer's weights are missing.
         """
-        digest = self._digests.of(context.image)
+        digest = digest or self._digests.of(context.image)
         if not self._needs_description:
             context = DescribedContext(context.image)
         guidance = clean_guidance(context.guidance, context.task)
@@ -224,6 +229,7 @@ class Planner:
             description=context.description,
             description_keys=keys,
             warnings=_guidance_warnings(context, guidance) if keys else (),
+            number=number,
         )
 
     def views(

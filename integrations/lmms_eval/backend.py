@@ -21,7 +21,6 @@ from typing import Any, NamedTuple, TypeVar
 from lmms_eval.api.instance import GenerationResult, unwrap_generation_output
 from lmms_eval.models.registry_v2 import ModelManifest, ModelRegistryV2
 from loguru import logger
-from tqdm import tqdm
 
 from hb_tta.disk import write_aside
 from hb_tta.errors import HbTtaWarning, UserError
@@ -36,6 +35,7 @@ from hb_tta.integrations.lmms_eval.view_counts import IDENTITY, ViewCounts, side
 from hb_tta.integrations.parking import Parking
 from hb_tta.integrations.settings import DESCRIBE, VOTE, AugmentSettings
 from hb_tta.integrations.sidecar import Sidecar
+from hb_tta.progress import progress
 from hb_tta.tta.combine import Combiner
 from hb_tta.tta.gate import Gated, decide, sureness, sureness_of_choice
 from hb_tta.tta.vote import vote
@@ -270,15 +270,15 @@ class AugmentedBackend:
     def _hb_make(self, requests: list[Any], parking: Parking) -> int:
         """Have the store hold all views of questions; how many of those show no image."""
         questions, contexts = self._hb_questions(requests)
-        settings, progress = self.hb_settings, None if self.rank == 0 else False
+        settings, told = self.hb_settings, None if self.rank == 0 else False
         augmenter, number = settings.augmenter, self._hb_number()
         generated = settings.n or settings.combining.combine == DESCRIBE
         if parking.has_something and generated and _misses(augmenter, contexts, settings):
             parking.park()
         if settings.n:
-            augmenter.make(contexts, **number, progress=progress)
+            augmenter.make(contexts, **number, progress=told)
         elif settings.combining.combine == DESCRIBE:
-            augmenter.descriptions(contexts, progress=progress)
+            augmenter.descriptions(contexts, progress=told)
         return sum(not question.shown for question in questions)
 
     def _hb_views(self, requests: list[Any]) -> Iterator[Evidence]:
@@ -301,9 +301,12 @@ class AugmentedBackend:
         return {"n": self.hb_settings.views.n, "seed": self.hb_settings.views.seed}
 
     def _hb_shown(self, name: str, places: Sequence[int], items: Iterable[T]) -> Iterator:
-        """Places and what is there, with a progress bar."""
-        hidden = self.rank != 0 or not places
-        return zip(places, tqdm(items, name, total=len(places), disable=hidden), strict=True)
+        """Places and what is there, telling how far it is."""
+        shown = self.rank == 0 and len(places) > 0
+        with progress(name, "question", len(places), shown=shown) as told:
+            for both in zip(places, items, strict=True):
+                yield both
+                told.update()
 
     def _hb_answer(
         self, evidence: Evidence, told: Gated | None, answer: Answering, own: Callable

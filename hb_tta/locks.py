@@ -1,0 +1,93 @@
+"""Locks between processes and threads, on files that stay."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, Timeout
+
+from hb_tta.disk import write_aside
+from hb_tta.errors import UserError
+from hb_tta.reading import read_text
+
+_LOCK, _OWNER = ".hb-tta.lock", ".hb-tta.owner"
+
+
+@contextmanager
+def held(path: Path, timeout: float) -> Iterator[bool]:
+    """Hold a lock; yields whether it was to be had in so many seconds (-1: however long).
+
+    The thread that took it has to let it go.
+
+    Raises:
+        OSError: the lock's file cannot be made.
+    """
+    lock = _file_lock(path, os.getpid())
+    try:
+        lock.acquire(timeout=timeout)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """Hold a folder that a person named for a run's results, as long as the run lasts.
+
+    Two runs in one folder would write over each other's files. The folder is made as needed; the
+    lock's hidden file stays in it.
+
+    Raises:
+        UserError: another run has it, or it cannot be written in.
+    """
+    lock, owner = _file_lock(folder.absolute() / _LOCK, os.getpid()), folder / _OWNER
+    try:
+        lock.acquire(timeout=0)
+        write_aside(owner, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    except Timeout:
+        raise UserError(
+            f"{str(folder)!r} is in use by {_told_owner(folder)}: wait for it, or name another "
+            "folder"
+        ) from None
+    except OSError as error:
+        lock.release()
+        raise UserError(
+            f"{str(folder)!r} cannot be written in ({error.strerror or error}): mend that or name "
+            "another folder"
+        ) from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            owner.unlink()
+        lock.release()
+
+
+def _told_owner(folder: Path) -> str:
+    with suppress(OSError, ValueError):
+        return f"another run ({read_text(folder / _OWNER)})"
+    return "another run"
+
+
+class _Lock(FileLock):
+    """A class of our own: lmms-eval has every ``FileLock`` of a path be one object, which a forked
+    child then shares with its parent (``lmms_eval.evaluator._enable_reentrant_filelocks``).
+    """
+
+
+@cache
+def _file_lock(path: Path, process: int) -> BaseFileLock:
+    """One instance a file, so that a thread may hold two keys of one lock.
+
+    And one a process: a forked child does not hold what its parent holds.
+    """
+    return _Lock(path)

@@ -1,0 +1,1 @@
+"""Hostile inputs that were once wrong, part by part, and a few of each part of ``fuzz``."""
