@@ -104,7 +104,7 @@ def evaluate(
     *,
     model: str,
     model_args: str,
-    task: str = "pocket_mme_dev",
+    task: str | Sequence[str] = "pocket_mme_dev",
     augment: str | None = None,
     augment_args: str = "family=pocket",
     output_path: Path | None = None,
@@ -130,7 +130,7 @@ def evaluate(
         return simple_evaluate(
             model=model,
             model_args=in_force[-1].partition("=")[2] if in_force else model_args,
-            tasks=[task],
+            tasks=[task] if isinstance(task, str) else list(task),
             task_manager=TaskManager(
                 include_path=str(tasks), include_defaults=False, model_name=model
             ),
@@ -141,6 +141,19 @@ def evaluate(
         )
     finally:
         models.MODEL_REGISTRY_V2 = stock
+
+
+def evaluate_into(folder: Path, tasks: Path, *, date: str, **settings: Any) -> dict[str, Any]:
+    """The same, its results and samples written into ``folder`` as lmms-eval writes them."""
+    from lmms_eval.loggers.evaluation_tracker import EvaluationTracker
+
+    tracker = EvaluationTracker(output_path=str(folder))
+    found = evaluate(tasks, output_path=folder, evaluation_tracker=tracker, **settings)
+    of_tasks = found.pop("samples")
+    tracker.save_results_aggregated(found, of_tasks, datetime_str=date)
+    for name, its in of_tasks.items():
+        tracker.save_results_samples(name, its)
+    return found
 
 
 def samples(results: dict[str, Any], task: str = "pocket_mme_dev") -> list[dict[str, Any]]:

@@ -230,9 +230,9 @@ def test_html():
     assert [cell.partition("\n")[0] for cell in page.cells] == [
         *("", "ACC", "gain"),
         *("plain", "50.0[25.0, 75.0]", ""),
-        *("tuned | all", "86.4[84.0, 88.7]−3.2p=0.035ECE 10.0", "+3.5[−0.5, +7.5]p<0.001"),
+        *("tuned | all", "86.4[84.0, 88.7]−3.2 p=0.035ECE 10.0", "+3.5[−0.5, +7.5]p<0.001"),
     ]
-    assert '<small class="down sure">−3.2<br>p=0.035</small>' in source
+    assert '<small class="down sure">−3.2 <br>p=0.035</small>' in source
     assert '<small class="up sure">p&lt;0.001</small>' in source
     assert 'title="n = 250, against plain"' in source
     assert "<h2>Two runs</h2>" in source and "<p>In percent.</p>" in source

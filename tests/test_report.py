@@ -227,11 +227,11 @@ def test_no_folder_and_no_samples(tmp_path):
     assert "--log_samples" in refused(tmp_path)
 
 
-def test_no_task_that_scores_as_mme_does(tmp_path):
-    other = write_run(tmp_path / "gqa", [{"doc_id": 0, "exact_match": 1.0}], task="gqa")
-    assert "gqa.jsonl is no result of MME" in refused(tmp_path / "gqa")
-    write_plain(tmp_path / "gqa")
-    assert read_runs([str(tmp_path / "gqa")])[0] == "mme"  # the other is passed over
+def test_a_task_without_a_number_a_question(tmp_path):
+    lines = [{"doc_id": n, "submission": {"0": "a cat"}, "bleu": ["a cat", "cat"]} for n in "ab"]
+    other = write_run(tmp_path / "captions", lines, task="captions")
+    told = refused(tmp_path / "captions")
+    assert "captions.jsonl has no number a question (submission, bleu)" in told
     other.write_text("")
     assert "has no answers" in refused(other)
 

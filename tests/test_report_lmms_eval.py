@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 import tiny_models
-from lmms_eval_runs import evaluate, small_tasks
+from lmms_eval_runs import evaluate_into, small_tasks
 
 pytest.importorskip("lmms_eval", reason="the extra lmms-eval is not installed")
-
-from lmms_eval.loggers.evaluation_tracker import EvaluationTracker
 
 from hb_tta.integrations.lmms_eval.results import read_runs
 from hb_tta.report import page, score
@@ -28,19 +26,15 @@ def evaluated(tmp_path_factory):
     own = {}
     for name, flags in {"plain": {}, "randaugment": {"augment": "randaugment"}}.items():
         flags |= {"augment_args": f"family=pocket,n=2,store={work / 'store'}"}
-        tracker = EvaluationTracker(output_path=str(work / name))
-        results = evaluate(
+        results = evaluate_into(
+            work / name,
             tasks,
+            date="20260101_000000",
             model="llava_hf",
             model_args=f"pretrained={mllm},device_map=cpu",
-            output_path=work / name,
-            evaluation_tracker=tracker,
             **flags,
         )
-        samples = results.pop("samples")
         own[name] = results["results"][TASK]
-        tracker.save_results_aggregated(results, samples, datetime_str="20260101_000000")
-        tracker.save_results_samples(TASK, samples[TASK])
     return work, own
 
 

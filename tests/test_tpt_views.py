@@ -330,7 +330,7 @@ def test_names_are_escaped_and_an_average_waits_for_all_tasks():
     page = table.html([result("<script>", 0.25), result("b", 0.75)])
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
-    assert '<small class="down sure">−50.0<br>p=0.010</small>' in page
+    assert '<small class="down sure">−50.0 <br>p=0.010</small>' in page
     text = table.markdown([result("a", 0.25), result("b", 0.75)])
     assert "| tpt + none | 25.0 [25.0, 25.0] ECE 10.0 | 75.0 [75.0, 75.0] ECE 10.0 | 50.0 [" in text
     other = result("a", 0.5) | {"augment": "randaugment"}

@@ -24,6 +24,7 @@ from hb_tta.families import get_family
 from hb_tta.training.data import columns_of, open_source
 from hb_tta.training.lora import add_lora, lora_layers, lora_parameters
 from hb_tta.training.recipes import MEMORY_PRESETS, Settings, to_json
+from hb_tta.training.logged import read_rows
 from hb_tta.training.run import METRICS
 from hb_tta.training.sdxl import SDXL, SDXL_UNET, SDXL_VAE
 from hb_tta.weights import Weights
@@ -242,9 +243,8 @@ def _bytes(saved: dict[int, Any]) -> float:
 
 def _seconds_per_sample(tflop: float, out: Path | None) -> tuple[float, str]:
     """As the run in ``out`` measured it, or by this device's speed at matrix products."""
-    path = None if out is None else out / METRICS
-    if path is not None and path.exists():
-        rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    if out is not None:
+        rows, _ = read_rows(out / METRICS)
         rates = [row["images_per_second"] for row in rows if "images_per_second" in row]
         if rates:
             return round(1 / statistics.median(rates), 4), f"{len(rates)} steps in {out}"

@@ -14,13 +14,16 @@ moment leaves the last good state; what was logged after it is dropped when the 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from hb_tta.disk import write_aside
-from hb_tta.errors import UserError
+from hb_tta.errors import HbTtaWarning, UserError
+from hb_tta.reading import read_bytes
 from hb_tta.training.checkpoints import CHECKPOINT
+from hb_tta.training.logged import read_rows, read_settings
 from hb_tta.training.recipes import FREE, Settings, to_json
 
 ADAPTER = "adapter_model.safetensors"
@@ -63,7 +66,7 @@ class RunFolder:
         now = {"settings": to_json(settings), "models": models}
         began = any((self.folder / name).exists() for name in (CHECKPOINT, ADAPTER))
         if path.exists() and began:
-            old = json.loads(path.read_text(encoding="utf-8"))
+            old = read_settings(path)
             for key, value in now["settings"].items():
                 if key not in FREE and old["settings"].get(key) != value:
                     raise UserError(
@@ -80,15 +83,17 @@ class RunFolder:
     def load_metrics(self, step: int) -> None:
         """Reads the lines up to a step and drops the later ones; none at all before the first."""
         path = self.folder / METRICS
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        self.metrics = []
-        for line in lines:
-            try:
-                row = json.loads(line)
-            except ValueError:  # the last line of a killed process
-                continue
-            if step and row["step"] <= step:
-                self.metrics.append(row)
+        rows, damaged = read_rows(path)
+        if damaged > 1:  # one is the last line of a killed process
+            kept = path.with_name(f"{path.name}.damaged")
+            write_aside(kept, read_bytes(path))
+            warnings.warn(
+                f"{path}: damaged lines, which are left out: {damaged}; the file as it was is now "
+                f"{kept.name}",
+                HbTtaWarning,
+                stacklevel=2,
+            )
+        self.metrics = [row for row in rows if step and row["step"] <= step]
         text = "".join(json.dumps(row) + "\n" for row in self.metrics)
         write_aside(path, text.encode())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -149,6 +148,7 @@ def run(arguments: argparse.Namespace) -> int:
     from hb_tta.families import get_family
     from hb_tta.tpt import table
     from hb_tta.tpt.models import load_clip
+    from hb_tta.tpt.results import written
 
     tasks = load_tasks(
         arguments.task,
@@ -171,8 +171,7 @@ def run(arguments: argparse.Namespace) -> int:
             results.append({"augment": method, **_evaluate(task, views, gate, arguments)})
             # After each part: what is done is there, whatever comes.
             if arguments.out:
-                text = json.dumps({"format": 1, "results": results}, indent=1)
-                write_result(Path(arguments.out), text.encode())
+                write_result(Path(arguments.out), written(results))
             if arguments.html:
                 write_result(Path(arguments.html), table.html(results).encode())
     # Markdown for a file or another program, where it is pasted from.

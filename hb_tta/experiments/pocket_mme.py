@@ -37,7 +37,7 @@ from hb_tta.families import get_family
 from hb_tta.metrics import PairedTest, paired_test
 from hb_tta.pocket.tasks import CATEGORIES, Sample
 from hb_tta.report import Run, page, renderers, score, table
-from hb_tta.report.cells import Cell, Table
+from hb_tta.report.cells import Cell, Table, could_have_shown
 from hb_tta.report.scores import ALL, Scored
 from hb_tta.store import Store
 
@@ -61,9 +61,6 @@ COMPARISONS = (
     ("ceiling", "jitter"),
     ("ceiling", "box filter"),
 )
-# A difference of so many standard errors is shown at p < 0.05 in four of five samples; an interval
-# of 95 % is 3.92 of them wide.
-POWER = (1.96 + 0.84) / 3.92
 
 
 def main() -> None:
@@ -262,7 +259,7 @@ def comparison_table(tests: list[tuple[dict[str, str], PairedTest]]) -> Table:
             f"{about['first']} − {about['second']}",
             about["category"],
             Cell.difference(test, about["second"]),
-            f"{100 * POWER * (test.high - test.low):.1f}",
+            could_have_shown(test),
         ]
         for about, test in tests
     ]

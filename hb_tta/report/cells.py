@@ -37,6 +37,7 @@ KINDS = {
     "points": Kind(scale=100, signed=True),  # of a difference of shares
     "number": Kind(),
     "fine": Kind(digits=2),
+    "step": Kind(digits=2, signed=True),  # of a difference of fine numbers
     "rate": Kind(digits=3, significant=True),
 }
 
@@ -73,6 +74,7 @@ class Cell:
         kind: of ``KINDS``: how it is written.
         unit: stands behind it.
         note: what else is said of the same samples.
+        lower_is_better: of errors and the like.
     """
 
     estimate: float
@@ -83,14 +85,15 @@ class Cell:
     kind: str = "percent"
     unit: str = ""
     note: str = ""
+    lower_is_better: bool = False
 
     @classmethod
-    def of(cls, interval: Interval, test: Comparison | None = None, **how: str) -> Cell:
-        """An estimate with its interval; ``how``: the cell's kind, unit and note."""
+    def of(cls, interval: Interval, test: Comparison | None = None, **how: Any) -> Cell:
+        """An estimate with its interval; ``how``: the cell's kind, unit, note…"""
         return cls(interval.estimate, interval.low, interval.high, interval.n, test, **how)
 
     @classmethod
-    def difference(cls, test: PairedTest, against: str = "", **how: str) -> Cell:
+    def difference(cls, test: PairedTest, against: str = "", **how: Any) -> Cell:
         """The difference that a paired test is about, by default one of shares."""
         told = Comparison(test.p_value, against)
         return cls(test.difference, test.low, test.high, test.n, told, **{"kind": "points", **how})
@@ -101,6 +104,12 @@ class Cell:
         if self.test is None:
             return None
         return self.estimate if self.test.difference is None else self.test.difference
+
+    @property
+    def way(self) -> str:
+        """Whether that difference is "up", which is good, "down" or neither, "same"."""
+        gain = (self.change or 0.0) * (-1 if self.lower_is_better else 1)
+        return "up" if gain > 0 else "down" if gain < 0 else "same"
 
 
 @dataclass(frozen=True)
@@ -152,6 +161,12 @@ class Table:
 def columns_of(table: Table) -> list[Column]:
     """The columns, also those that were given as strings."""
     return [c if isinstance(c, Column) else Column(c) for c in table.columns]
+
+
+def could_have_shown(test: PairedTest, kind: str = "percent") -> Cell | str:
+    """The size of difference that the sample of a paired test could have shown, at power 0.8."""
+    size = test.could_have_shown
+    return NOTHING if size is None else Cell(size, n=test.n, kind=kind)
 
 
 # ── How it is written ────────────────────────────────────────────────────────────────────────────
@@ -208,7 +223,7 @@ def spelled_out(text: str) -> str:
 
 
 def _change_kind(cell: Cell) -> str:
-    return "points" if cell.kind == "percent" else cell.kind
+    return {"percent": "points", "fine": "step"}.get(cell.kind, cell.kind)
 
 
 # ── For programs ─────────────────────────────────────────────────────────────────────────────────
@@ -249,4 +264,6 @@ def _cell(found: dict[str, Any]) -> Cell:
 def _lean(fields: dict[str, Any]) -> dict[str, Any]:
     """Without what is not there."""
     kept = {k: _lean(v) if isinstance(v, dict) else v for k, v in fields.items()}
-    return {k: v for k, v in kept.items() if k == "name" or v not in (None, "")}
+    # By identity: a figure of 0.0 is there, and equals False.
+    nothing = (None, "", False)
+    return {k: v for k, v in kept.items() if k == "name" or not any(v is no for no in nothing)}

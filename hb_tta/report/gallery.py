@@ -8,14 +8,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hb_tta.describe.templates import clean_question
-from hb_tta.report import table
+from hb_tta.report import options, table
 from hb_tta.report.album import Album
+from hb_tta.report.cells import figure
 from hb_tta.report.document import visible
-from hb_tta.report.records import Record, Seen
-from hb_tta.report.scores import Scored, change_of
+from hb_tta.report.records import Record, Run, Seen
+from hb_tta.report.scores import CHANGES, Scored, change_of
 
 _MARKS = {"right": "✓", "fixed": "✓", "wrong": "✗", "broken": "✗"}
+_MARKS |= {"better": "▲", "worse": "▼", "same": ""}
 _VERDICTS = {"fixed": "right: fixed by augmentation", "broken": "wrong: broken by augmentation"}
+_VERDICTS |= {"same": "", "better": "better with augmentation", "worse": "worse with augmentation"}
+_YES_NO = ("yes", "no")
+_DIGEST = 64  # characters of what tells images apart that have no name
 _GONE = '<span class="gone">missing</span>'
 
 
@@ -28,8 +33,9 @@ class Row:
 
     @property
     def changed(self) -> bool:
-        """Whether any run went from right to wrong or back."""
-        return bool({"fixed", "broken"} & set(self.changes))
+        """Whether any run went from right to wrong or back, from better to worse or back."""
+        moved = {word for better, worse, *_ in CHANGES.values() for word in (better, worse)}
+        return bool(moved & set(self.changes))
 
 
 def rows_of(scored: Sequence[Scored]) -> list[Row]:
@@ -43,8 +49,12 @@ def rows_of(scored: Sequence[Scored]) -> list[Row]:
         Row(
             [records[record.question] for records in by_question],
             [
-                change_of(records[record.question], others.get(record.question))
-                for records, others in zip(by_question, plain, strict=True)
+                change_of(
+                    records[record.question],
+                    others.get(record.question),
+                    one.run.metric_of(records[record.question]),
+                )
+                for one, records, others in zip(scored, by_question, plain, strict=True)
             ],
         )
         for record in scored[0].run.records
@@ -98,6 +108,7 @@ class Gallery:
     def question(self, row: Row) -> str:
         """A question: one line, and behind it what each run saw and said."""
         first = row.records[0]
+        facts = _facts(first, self._scored[0].run.unit)
         answers = (self._answer(place, row) for place in range(len(self._scored)))
         return (
             f'<details class="question" data-category="{visible(first.category)}" '
@@ -105,7 +116,8 @@ class Gallery:
             f'<span class="text" dir="auto">{visible(_short(first))}</span>'
             f'<span class="category">{visible(first.category)}</span>'
             f'<span class="verdicts">{self._verdicts(row)}</span></summary>\n'
-            f"<dl>{_facts(first)}</dl>{''.join(answers)}</details>"
+            f"<dl>{facts}</dl>{options.html(row.records, self._names)}"
+            f"{''.join(answers)}</details>"
         )
 
     def _thumbnail(self, row: Row) -> str:
@@ -116,17 +128,21 @@ class Gallery:
     def _verdicts(self, row: Row) -> str:
         return "".join(
             f'<span class="verdict {change}" title="{visible(record.answer)}">'
-            f"{visible(name)} {_MARKS[change]}</span>"
-            for name, record, change in zip(self._names, row.records, row.changes, strict=True)
+            f"{visible(name)} {_verdict(one.run, record)}{_MARKS[change]}</span>"
+            for one, name, record, change in zip(
+                self._scored, self._names, row.records, row.changes, strict=True
+            )
         )
 
     def _answer(self, place: int, row: Row) -> str:
         """What one run saw and said."""
         record, change, name = row.records[place], row.changes[place], self._names[place]
         said = (
-            f"<h3>{visible(name)} answered <q dir=auto>{visible(record.answer)}</q>, "
+            f"<h3>{visible(name)} answered <q dir=auto>{visible(record.answer)}</q>"
+            f"{', ' if change != 'same' else ''}"
             f'<b class="{change}">{_VERDICTS.get(change, change)}</b></h3>'
         )
+        said += _numbers(self._scored[place].run, record)
         if record.description:
             said += f'<p class="description" dir="auto">{visible(record.description)}</p>'
         views = "".join(self._seen(seen, record, name) for seen in record.seen)
@@ -144,11 +160,30 @@ class Gallery:
         places = [self.album.place(picture) for picture in seen.pictures]
         self.missing[name] += places.count(None)
         shown = "".join(_GONE if p is None else _image(p, seen.label) for p in places)
-        caption = f"<figcaption>{visible(seen.label)}{_bar(seen, record)}</figcaption>"
+        caption = f"<figcaption>{visible(seen.label)} {_bar(seen, record)}</figcaption>"
         return f"<figure>{shown}{caption}</figure>"
 
 
 _NO_THUMBNAIL = '<span class="thumbnail"></span>'
+
+
+def _verdict(run: Run, record: Record) -> str:
+    """The number itself, where a mark does not say it."""
+    metric = run.metric_of(record)
+    value = record.value(metric)
+    if value is None or not metric.graded and value in (0, 1):
+        return ""
+    return f"{figure(value, metric.kind)}{' %' if metric.kind == 'percent' else ''} "
+
+
+def _numbers(run: Run, record: Record) -> str:
+    """What each metric says of an answer; nothing where one alone says right or wrong."""
+    found = [(metric, record.value(metric)) for metric in run.metrics]
+    told = [
+        f"{visible(metric.name)} <b>{value:g}</b>" for metric, value in found if value is not None
+    ]
+    only_right_or_wrong = len(told) == 1 and not _verdict(run, record)
+    return "" if only_right_or_wrong else f'<p class="numbers">{" · ".join(told)}</p>'
 
 
 def _short(record: Record) -> str:
@@ -156,25 +191,29 @@ def _short(record: Record) -> str:
     return clean_question(record.text, limit=300) or f"question {record.question}"
 
 
-def _facts(record: Record) -> str:
+def _facts(record: Record, unit: str) -> str:
     facts = {
         "right answer": record.target,
         "prompt": record.text,
         "question": record.question,
-        "image": record.group,
     }
+    if unit != "question" and len(record.group) < _DIGEST:  # one that a person could look for
+        facts[unit] = record.group
     return "".join(f"<dt>{k}</dt><dd dir=auto>{visible(v)}</dd>" for k, v in facts.items() if v)
 
 
 def _bar(seen: Seen, record: Record) -> str:
-    """How much the model says yes at the sight of an image: its share of yes and no."""
+    """What the model says at the sight of an image, as far as it was kept."""
     if seen.answer is not None:
         return f"<q dir=auto>{visible(seen.answer)}</q>"
+    target = record.target.strip().lower().rstrip(".")
+    if target not in _YES_NO:
+        return _first(seen)
     if seen.yes is None or seen.no is None:
         return ""
     share = share_of_yes(seen.yes, seen.no)
     leans = "yes" if share > 0.5 else "no"
-    right = leans == record.target.strip().lower()
+    right = leans == target
     shown = share if leans == "yes" else 1 - share
     logs = f"log p(yes) {seen.yes:.3f}, log p(no) {seen.no:.3f}"
     return (
@@ -182,6 +221,15 @@ def _bar(seen: Seen, record: Record) -> str:
         f'<span class="score {"right" if right else "wrong"}">{leans} {100 * shown:.1f} % '
         f"{_MARKS['right' if right else 'wrong']}</span>"
     )
+
+
+def _first(seen: Seen) -> str:
+    """The first token of an open answer, and how likely it is."""
+    if seen.first is None:
+        return ""
+    share = "" if seen.share is None else f" {100 * seen.share:.0f} %"
+    begins = "the first token of what it would answer by itself"
+    return f'<span class="score" title="{begins}">{visible(seen.first)} …{share}</span>'
 
 
 def share_of_yes(yes: float, no: float) -> float:

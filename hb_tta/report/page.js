@@ -8,9 +8,11 @@ const filters = document.getElementById("filters");
 const compared = filters.dataset.runs.split(" ");
 // What a choice means in terms of what became of a question.
 const meanings = {
-  "": ["fixed", "broken", "right", "wrong"],
+  "": ["fixed", "broken", "right", "wrong", "better", "worse", "same"],
   fixed: ["fixed"],
   broken: ["broken"],
+  better: ["better"],
+  worse: ["worse"],
   right: ["right", "fixed"],
   wrong: ["wrong", "broken"],
 };
@@ -61,7 +63,7 @@ function restore() {
   const kept = new URLSearchParams(location.hash.slice(1));
   for (const name of ["category", "run", "change"]) {
     const control = filters.elements.namedItem(name);
-    if (kept.has(name)) control.value = kept.get(name);
+    if (control && kept.has(name)) control.value = kept.get(name);
   }
   update();
 }

@@ -10,12 +10,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hb_tta.report import renderers, table
+from hb_tta.report import parts, renderers, table
 from hb_tta.report.album import Album
 from hb_tta.report.cells import Cell, Column, Table
 from hb_tta.report.document import document, part, visible
 from hb_tta.report.gallery import Gallery, Row, chosen, rows_of
-from hb_tta.report.scores import ALL, Scored
+from hb_tta.report.scores import CHANGES, Scored, categories
 from hb_tta.store import Store
 
 GALLERY = 400
@@ -37,7 +37,14 @@ class Page:
     missing: dict[str, int]
 
 
-def render(task: str, scored: Sequence[Scored], *, store: Store, gallery: int = GALLERY) -> Page:
+def render(
+    task: str,
+    scored: Sequence[Scored],
+    *,
+    store: Store,
+    gallery: int = GALLERY,
+    more: Sequence[Table] = (),
+) -> Page:
     """The page of the runs of one task.
 
     Args:
@@ -45,6 +52,7 @@ def render(task: str, scored: Sequence[Scored], *, store: Store, gallery: int = 
         store: where the views are.
         gallery: how many questions to show at most: those that augmentation changed come first,
             the others are taken evenly. The figures are over all questions whatever this is.
+        more: tables of other evaluations, above the gallery.
     """
     rows = rows_of(scored)
     shown = chosen(rows, gallery)
@@ -53,11 +61,14 @@ def render(task: str, scored: Sequence[Scored], *, store: Store, gallery: int = 
     questions = "\n".join(writer.question(row) for row in shown)
     body = _BODY.format(
         table=renderers.html(_table(scored)),
+        kind="parts" if scored[0].by_metric else "categories",
         notes="".join(f"<p>{visible(note)}</p>" for note in _notes(scored, rows, shown)),
+        errors=_errors(scored),
+        more="".join(map(renderers.html, more)),
         warnings="".join(
             _warning(table.name_of(one, scored), one, writer, store) for one in scored
         ),
-        categories=_options([name for name in scored[0].scores if name != ALL]),
+        categories=_category_choice(categories([scored[0].run])),
         runs="".join(
             f'<option value="{number}">{visible(table.name_of(one, scored))}</option>'
             for number, one in _of_interest(scored)
@@ -76,14 +87,20 @@ def render(task: str, scored: Sequence[Scored], *, store: Store, gallery: int = 
 
 
 def _lead(scored: Sequence[Scored]) -> str:
-    score = scored[0].scores[ALL]
+    run = scored[0].run
     models = sorted({one.run.model for one in scored if one.run.model})
-    asked = f"{score.questions} questions on {score.images} images"
+    total = scored[0].total
+    asked = f"{total.questions} questions on {total.images} images"
+    if scored[0].by_metric:
+        asked = parts.asked(len(run.records), len({r.group for r in run.records}), run.unit)
     return f"{asked}, answered by {', '.join(models)}" if models else asked
 
 
 def _notes(scored: Sequence[Scored], rows: list[Row], shown: list[Row]) -> list[str]:
-    notes = [table.NOTE, *table.remarks(scored)]
+    if scored[0].by_metric:
+        notes = parts.notes(scored, table.names_of(scored))
+    else:
+        notes = [table.NOTE, *table.remarks(scored)]
     if len(shown) < len(rows):
         changed = sum(row.changed for row in rows)
         kept = sum(row.changed for row in shown)
@@ -109,7 +126,9 @@ def _warning(name: str, one: Scored, gallery: Gallery, store: Store) -> str:
 
 
 def _table(scored: Sequence[Scored]) -> Table:
-    """A row a run, a group of columns a category."""
+    """Of MME a row a run, a group of columns a category."""
+    if scored[0].by_metric:
+        return parts.table(scored, table.names_of(scored))
     names, kinds = list(scored[0].scores), table.kinds_of(scored)
     columns = [
         Column(kind, name, table.counts(scored[0].scores[name])) for name in names for kind in kinds
@@ -124,14 +143,39 @@ def _table(scored: Sequence[Scored]) -> Table:
     return Table(["", *columns], rows)
 
 
-def _options(names: Sequence[str]) -> str:
-    return "".join(f'<option value="{visible(name)}">{visible(name)}</option>' for name in names)
+def _errors(scored: Sequence[Scored]) -> str:
+    """What harnesses report beside a score, to be compared with their own."""
+    if not scored[0].by_metric:
+        return ""
+    shown = renderers.html(parts.errors_table(scored, table.names_of(scored)))
+    return (
+        '<details class="more"><summary>Standard errors and t-tests, as harnesses have them'
+        f"</summary>{shown}</details>"
+    )
+
+
+def _category_choice(names: Sequence[str]) -> str:
+    """A list to choose from; nothing where there is one category, or none."""
+    if len(names) < 2:
+        return ""
+    options = "".join(f'<option value="{visible(n)}">{visible(n)}</option>' for n in names)
+    return (
+        '<label>category <select name="category"><option value="">all</option>'
+        f"{options}</select></label>"
+    )
 
 
 def _choices(scored: Sequence[Scored]) -> list[tuple[str, str]]:
+    graded = any(metric.graded for metric in scored[0].run.metrics[:1])
+    better, worse, *_ = CHANGES[graded]
+    labels = ("better with augmentation", "worse with it") if graded else _CHANGED
     compared = any(one.plain is not None for one in scored)
-    changes = [("fixed", "fixed by augmentation"), ("broken", "broken by it")] if compared else []
-    return [("", "all"), *changes, ("right", "right"), ("wrong", "wrong")]
+    changes = list(zip((better, worse), labels, strict=True)) if compared else []
+    rights = [] if graded else [("right", "right"), ("wrong", "wrong")]
+    return [("", "all"), *changes, *rights]
+
+
+_CHANGED = ("fixed by augmentation", "broken by it")
 
 
 def _change_choice(value: str, label: str) -> str:
@@ -149,9 +193,11 @@ def _of_interest(scored: Sequence[Scored]) -> list[tuple[int, Scored]]:
 
 
 _BODY = """{warnings}
-{table}<div class="notes">{notes}</div>
+<div class="{kind}">{table}</div><div class="notes">{notes}</div>
+{errors}
+{more}
 <form id="filters" data-runs="{interest}" autocomplete="off">
-<label>category <select name="category"><option value="">all</option>{categories}</select></label>
+{categories}
 <label>run <select name="run"><option value="">any</option>{runs}</select></label>
 <fieldset>{changes}</fieldset>
 <output id="shown"></output>

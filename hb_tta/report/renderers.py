@@ -164,7 +164,9 @@ def _html_row(row: Sequence[Cell | str], table: Table) -> str:
     shown = []
     for place, (value, column) in enumerate(zip(row, columns, strict=True)):
         if place < table.heads:
-            shown.append(f"<th scope=row>{visible(written(value))}</th>")
+            name, *rest = visible(written(value)).split("\n")
+            small = f"<small>{'<br>'.join(rest)}</small>" if rest else ""
+            shown.append(f"<th scope=row>{name}{small}</th>")
             continue
         begins = column.group and column.group != columns[place - 1].group
         shown.append(
@@ -181,13 +183,12 @@ def _html_cell(value: Cell | str) -> str:
     if ends := cells.interval(value):
         lines.append(f"<small>{ends}</small>")
     if value.test is not None and value.change is not None:
-        way = "up" if value.change > 0 else "down" if value.change < 0 else "same"
         sure = " sure" if value.test.p_value < cells.CLEAR else ""
-        told = "" if value.test.difference is None else f"{cells.change(value)}<br>"
+        told = "" if value.test.difference is None else f"{cells.change(value)} <br>"
         p = visible(cells.p_value(value.test.p_value))
-        lines.append(f'<small class="{way}{sure}">{told}{p}</small>')
+        lines.append(f'<small class="{value.way}{sure}">{told}{p}</small>')
     if value.note:
-        lines.append(f"<small>{visible(value.note)}</small>")
+        lines.append(f"<small>{visible(value.note)}</small>".replace("\n", "<br>"))
     return "".join(lines)
 
 

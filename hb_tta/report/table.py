@@ -1,4 +1,8 @@
-"""Scores as text, as Markdown and as JSON. All in percent, as in the paper's Table 1."""
+"""Scores as text, as Markdown and as JSON.
+
+Those of MME and its like stand here, all in percent, as in the paper's Table 1; those of other
+metrics in parts.py.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from hb_tta.metrics import Interval, PairedTest
-from hb_tta.report import renderers
+from hb_tta.report import parts, renderers
 from hb_tta.report.cells import NOTHING, Cell, Comparison, Table
-from hb_tta.report.scores import ALL, Score, Scored
+from hb_tta.report.scores import Score, Scored
 
 NOTE = (
     "In percent, with 95 % bootstrap intervals over images; behind them the difference to the "
@@ -19,6 +23,8 @@ NOTE = (
 
 def text(task: str, scored: Sequence[Scored], width: int | None = None) -> str:
     """The table for a terminal: the runs of each category one below the other."""
+    if scored[0].by_metric:
+        return parts.text(task, scored, names_of(scored), width)
     kinds = kinds_of(scored)
     rows = [
         [
@@ -40,7 +46,9 @@ def markdown(scored: Sequence[Scored]) -> str:
 
 
 def table(scored: Sequence[Scored]) -> Table:
-    """A row a category and run."""
+    """A row a category, or part, and run."""
+    if scored[0].by_metric:
+        return parts.long_table(scored, names_of(scored))
     rows: list[list[Cell | str]] = [
         [category, name_of(one, scored), *cells_of(one, category), _asked(one.scores[category])]
         for category in scored[0].scores
@@ -53,14 +61,15 @@ def table(scored: Sequence[Scored]) -> Table:
 def to_json(task: str, scored: Sequence[Scored]) -> dict[str, Any]:
     """Every figure of the report.
 
-    ``runs`` → ``categories`` → ``acc``, ``acc_interval`` ([low, high]), ``acc_plus``,
-    ``acc_plus_interval``, ``questions``, ``images``, ``left_out``, and ``against_plain`` with the
-    differences, their intervals and p-values. ``acc_plus`` is null where images do not have two
-    questions.
+    ``runs`` → ``metrics``, see ``parts.to_json``. Of MME ``runs`` → ``categories`` → ``acc``,
+    ``acc_interval`` ([low, high]), ``acc_plus``, ``acc_plus_interval``, ``questions``, ``images``,
+    ``left_out``, and ``against_plain`` with the differences, their intervals and p-values, in
+    percent. ``acc_plus`` is null where images do not have two questions.
     """
+    by_metric = scored[0].by_metric
     return {
         "task": task,
-        "unit": "percent",
+        **({"cluster": scored[0].run.unit} if by_metric else {"unit": "percent"}),
         "confidence": 0.95,
         "runs": [
             {
@@ -69,7 +78,7 @@ def to_json(task: str, scored: Sequence[Scored]) -> dict[str, Any]:
                 "plain": one.run.plain,
                 "compared_with": one.plain.name if one.plain else None,
                 "settings": dict(one.run.settings),
-                "categories": {name: _score_json(score) for name, score in one.scores.items()},
+                **({"metrics": parts.to_json(one)} if by_metric else _categories_json(one)),
             }
             for one in scored
         ],
@@ -86,6 +95,11 @@ def name_of(one: Scored, scored: Sequence[Scored]) -> str:
     """A run's name, with its model's where there are several."""
     models = {other.run.model for other in scored}
     return f"{one.run.model}: {one.run.name}" if len(models) > 1 else one.run.name
+
+
+def names_of(scored: Sequence[Scored]) -> list[str]:
+    """``name_of`` each."""
+    return [name_of(one, scored) for one in scored]
 
 
 def counts(score: Score) -> str:
@@ -113,13 +127,8 @@ def cells_of(one: Scored, category: str) -> list[Cell | str]:
 
 def remarks(scored: Sequence[Scored]) -> list[str]:
     """What a reader must know to read the figures right."""
-    said = []
-    if len(scored) > 1 and all(one.plain is None for one in scored):
-        said.append(
-            "No run without augmentation of the same model is among the results, so nothing is "
-            "compared."
-        )
-    left_out = max(one.scores[ALL].left_out for one in scored)
+    said = parts.uncompared(scored)
+    left_out = max(one.total.left_out for one in scored)
     if left_out:
         said.append(
             f"{left_out} questions are left out: their image's other question was not asked."
@@ -129,6 +138,10 @@ def remarks(scored: Sequence[Scored]) -> list[str]:
 
 def _asked(score: Score) -> str:
     return "; ".join(filter(None, (counts(score), changed(score))))
+
+
+def _categories_json(one: Scored) -> dict[str, Any]:
+    return {"categories": {name: _score_json(score) for name, score in one.scores.items()}}
 
 
 def _score_json(score: Score) -> dict[str, Any]:

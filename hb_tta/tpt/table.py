@@ -7,19 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from hb_tta.metrics import bootstrap_interval, paired_test
+from hb_tta.metrics import PairedTest, bootstrap_interval, paired_test
 from hb_tta.report import renderers
-from hb_tta.report.cells import Cell, Comparison, Table, figure
+from hb_tta.report.cells import Cell, Comparison, Table, could_have_shown, figure
 from hb_tta.report.document import document
+from hb_tta.report.parts import SHOWN, SHOWN_NOTE
 
 Entries = dict[str, dict[str, Any]]  # task → figures
 Results = Sequence[dict[str, Any]]
+
+TITLE = "Prompt tuning"
 
 _UNAUGMENTED = ("zero-shot",)  # methods that see the real image alone
 _BASES = ("zero-shot", "tpt + none")  # what a row's gain is over: the first of them that is there
 _NOTE = (
     "Top-1 accuracy in percent with its 95 % bootstrap interval; gains on the same samples, "
-    "with the p-value of a paired permutation test; ECE in percent. "
+    "with the p-value of a paired permutation test; ECE in percent. " + SHOWN_NOTE + " "
 )
 
 
@@ -34,29 +37,48 @@ def text(results: Results) -> str:
 
 
 def html(results: Results) -> str:
-    """The same as one page that needs no other file, with each gain over zero-shot."""
-    return document("Test-time prompt tuning", renderers.html(table(results, gains=True)))
+    """The same as one page that needs no other file, with what each gain is worth."""
+    return document(TITLE, renderers.html(page_table(results)), lead=lead(results))
 
 
-def table(results: Results, *, gains: bool = False) -> Table:
-    """A row a method and its views, a column a task; ``gains``: each cell's over zero-shot, too."""
-    tasks, rows = _rows(results)
-    base = next((name for name in _BASES if name in rows), None)
+def lead(results: Results) -> str:
+    """What was evaluated, in a line."""
+    tasks = len({result["task"] for result in results})
+    return f"Test-time prompt tuning, {tasks} {'task' if tasks == 1 else 'tasks'}"
+
+
+def table(results: Results) -> Table:
+    """A row a method and its views, a column a task, the average over tasks and its gain."""
+    tasks, rows, base = _rows(results)
     columns = ["", *tasks, "average", *([f"gain over {base}"] if base else [])]
     lines = [
         [
             name,
-            *(_cell(entries.get(task), gains) for task in tasks),
-            *_summary(name, rows, tasks, base),
+            *(_cell(entries.get(task), gains=False) for task in tasks),
+            *_summary(name, rows, tasks, base)[: 2 if base else 1],
         ]
         for name, entries in rows.items()
     ]
-    counts = "; ".join(_counts(results))
-    return Table(columns, lines, notes=[_NOTE + counts if gains else counts])
+    return Table(columns, lines, notes=["; ".join(_counts(results))])
 
 
-def _rows(results: Results) -> tuple[list[str], dict[str, Entries]]:
-    """Tasks, and method with its views → task → figures."""
+def page_table(results: Results) -> Table:
+    """The same for a page: what matters most comes first, and each figure has its gain."""
+    tasks, rows, base = _rows(results)
+    summary = ["average", *([f"gain over {base}", SHOWN] if base else [])]
+    lines = [
+        [
+            name,
+            *_summary(name, rows, tasks, base),
+            *(_cell(entries.get(task), gains=True) for task in tasks),
+        ]
+        for name, entries in rows.items()
+    ]
+    return Table(["", *summary, *tasks], lines, notes=[_NOTE + "; ".join(_counts(results))])
+
+
+def _rows(results: Results) -> tuple[list[str], dict[str, Entries], str | None]:
+    """Tasks, method with its views → task → figures, and the method that gains are over."""
     tasks = list(dict.fromkeys(result["task"] for result in results))
     rows: dict[str, Entries] = {}
     for result in results:
@@ -64,7 +86,7 @@ def _rows(results: Results) -> tuple[list[str], dict[str, Entries]]:
             views = "" if method in _UNAUGMENTED else f" + {result['augment']}"
             told = entry | {"samples": result["samples"]}
             rows.setdefault(f"{method}{views}", {})[result["task"]] = told
-    return tasks, rows
+    return tasks, rows, next((name for name in _BASES if name in rows), None)
 
 
 def _counts(results: Results) -> list[str]:
@@ -77,13 +99,11 @@ def _counts(results: Results) -> list[str]:
     return [f"{task}: {count}" for task, count in counts.items()]
 
 
-def _cell(entry: dict[str, Any] | None, with_gain: bool) -> Cell | str:
+def _cell(entry: dict[str, Any] | None, *, gains: bool) -> Cell | str:
     if entry is None:
         return ""
     share, gain = entry["accuracy"], entry.get("gain over zero-shot")
-    test = (
-        Comparison(gain["p_value"], "zero-shot", gain["difference"]) if gain and with_gain else None
-    )
+    test = Comparison(gain["p_value"], "zero-shot", gain["difference"]) if gain and gains else None
     n, ece = share.get("n"), figure(entry["ece"])
     return Cell(share["estimate"], share["low"], share["high"], n, test, note=f"ECE {ece}")
 
@@ -91,11 +111,14 @@ def _cell(entry: dict[str, Any] | None, with_gain: bool) -> Cell | str:
 def _summary(
     name: str, rows: dict[str, Entries], tasks: Sequence[str], base: str | None
 ) -> list[Cell | str]:
-    """A row's last cells: its average, and the gain over the base where there is one."""
+    """A row's average; and its gain over the base, and which gain the sample could have shown."""
     average = _average(rows[name], tasks)
     if base is None:
         return [average]
-    return [average, "" if name == base else _gain(rows[name], rows[base], tasks, base)]
+    test = None if name == base else _gain(rows[name], rows[base], tasks)
+    if test is None:
+        return [average, "", ""]
+    return [average, Cell.difference(test, base), could_have_shown(test)]
 
 
 def _average(entries: Entries, tasks: Sequence[str]) -> Cell | str:
@@ -106,12 +129,12 @@ def _average(entries: Entries, tasks: Sequence[str]) -> Cell | str:
     return Cell.of(bootstrap_interval(values, groups=groups))
 
 
-def _gain(entries: Entries, base: Entries, tasks: Sequence[str], against: str) -> Cell | str:
-    """Of the mean over tasks, on the same samples."""
+def _gain(entries: Entries, base: Entries, tasks: Sequence[str]) -> PairedTest | None:
+    """Of the mean over tasks, on the same samples; None until all of them are done."""
     if set(entries) != set(tasks) or set(base) != set(tasks):
-        return ""
+        return None
     (values, groups), (before, _) = _weighted(entries, tasks), _weighted(base, tasks)
-    return Cell.difference(paired_test(values, before, groups=groups), against)
+    return paired_test(values, before, groups=groups)
 
 
 def _weighted(entries: Entries, tasks: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -203,3 +203,9 @@ def yes_no(logits_K: Tensor, words: tuple[list[int], list[int]]) -> YesNo:
     """The scores of a view's first step, or of the combined one."""
     logprobs_K = logits_K.float().log_softmax(-1)
     return YesNo(*(round(logprobs_K[ids].logsumexp(0).item(), 6) for ids in words))
+
+
+def first_token(logits_K: Tensor, tokenizer: Any) -> dict[str, Any]:
+    """``first``: the text of the likeliest token; ``share``: its probability."""
+    share, token = logits_K.float().softmax(-1).max(-1)
+    return {"first": tokenizer.decode([int(token)]), "share": round(share.item(), 6)}

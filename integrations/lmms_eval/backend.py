@@ -336,7 +336,7 @@ class AugmentedBackend:
     # The ways to answer: requests of all rows, the real image's first → what was said.
 
     def _hb_decode(self, requests: list[Any], own: Callable) -> Said:
-        from hb_tta.tta.answer import yes_no
+        from hb_tta.tta.answer import first_token, yes_no
         from hb_tta.tta.decoding import decode_jointly
 
         calls = [lambda request=request: own([request])[0] for request in requests]
@@ -345,9 +345,11 @@ class AugmentedBackend:
         record: dict[str, Any] = {"answer": text, "mode": decoded.mode, "views": []}
         words = self._hb_yes_no_tokens()
         if words is not None:
-            scores = [yes_no(logits_K, words) for logits_K in decoded.first_logits_VRK[:, 0]]
-            record["views"] = [score._asdict() for score in scores]
-            record["combined"] = yes_no(decoded.first_combined_RK[0], words)._asdict()
+            *views, combined = [
+                {**yes_no(logits_K, words)._asdict(), **first_token(logits_K, _tokenizer(self))}
+                for logits_K in [*decoded.first_logits_VRK[:, 0], decoded.first_combined_RK[0]]
+            ]
+            record |= {"views": views, "combined": combined}
         p = sureness(decoded.first_combined_RK[0], decoded.entropies, str(text), words)
         return Said(lambda record: _with_record(text, counts, record), record, p)
 
@@ -364,7 +366,12 @@ class AugmentedBackend:
 
         values, greedy = zip(*own(requests), strict=True)
         combined = self._hb_combiner(requests)(torch.tensor(values, dtype=torch.float64)[:, None])
-        record = {"answer": combined.item(), "mode": "loglikelihood", "views": list(values)}
+        record = {
+            "answer": combined.item(),
+            "mode": "loglikelihood",
+            "choice": str(requests[0].args[1]),
+            "views": list(values),
+        }
         return Said((combined.item(), all(greedy)), record)
 
     def _hb_combiner(self, requests: list[Any]) -> Combiner:

@@ -1,27 +1,27 @@
 """lmms-eval's samples files → runs of records.
 
-Any samples file of MME or of a task that scores as MME does (``mme_perception_score``,
-``mme_cognition_score``) will do, with or without our flag.
+Any samples file of any task will do, with or without our flag: MME's questions are scored in pairs,
+all other tasks by their own metrics.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import warnings
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.integrations.lmms_eval.again import augment_settings, making_again
+from hb_tta.integrations.lmms_eval.clusters import clustered, clusters_of
 from hb_tta.integrations.lmms_eval.folders import SamplesFile, find_samples
-from hb_tta.report.comparable import check_once, check_questions, named_apart
-from hb_tta.report.records import Picture, Record, Run, Seen
+from hb_tta.integrations.lmms_eval.lines import Lines, read_lines
+from hb_tta.integrations.lmms_eval.records import check_lines, is_mme, mme_records, records_of
+from hb_tta.integrations.lmms_eval.said import Said, choices_of, read_said
+from hb_tta.report.comparable import check_once, check_questions, named_apart, of_equal_metrics
+from hb_tta.report.records import Record, Run
 
-SCORES = ("mme_perception_score", "mme_cognition_score")
 _SAME = ("limit", "offset", "random_seed", "numpy_seed", "torch_seed", "fewshot_seed")
-_RANK = re.compile(r"(\.rank\d+)?\.jsonl")
 
 
 def read_runs(
@@ -42,28 +42,17 @@ def read_runs(
     Raises:
         UserError: nothing to read, several tasks, or runs over different questions.
     """
-    files = _scored_as_mme(list(find_samples(list(sources))))
-    name = _one_task({file.task for file, _ in files}, task)
-    files = _latest([(file, lines) for file, lines in files if file.task == name])
-    runs = [_run(file, lines, store) for file, lines in files]
-    _check_settings([file for file, _ in files], runs)
+    files = list(find_samples(list(sources)))
+    name = _one_task({file.task for file in files}, task)
+    chosen = _latest([file for file in files if file.task == name])
+    read = [_Read.of(file) for file in chosen]
+    runs = _runs(read, store)
+    _check_settings(chosen, runs)
     check_questions(runs)
-    return name, named_apart(sorted(runs, key=lambda run: not run.plain))
+    return name, named_apart(sorted(of_equal_metrics(runs), key=lambda run: not run.plain))
 
 
 # ── Which files ──────────────────────────────────────────────────────────────────────────────────
-
-Lines = list[dict[str, Any]]
-
-
-def _scored_as_mme(files: list[SamplesFile]) -> list[tuple[SamplesFile, Lines]]:
-    read = [(file, read_lines(file.path)) for file in files]
-    scored = [(file, lines) for file, lines in read if lines and _score(lines[0]) is not None]
-    if not scored:
-        path, lines = files[0].path, read[0][1]
-        what = "has no answers" if not lines else "is no result of MME or a task that scores alike"
-        raise UserError(f"{path} {what}: give the output of such a task, as mme or pocket_mme")
-    return scored
 
 
 def _one_task(tasks: set[str], chosen: str | None) -> str:
@@ -75,171 +64,74 @@ def _one_task(tasks: set[str], chosen: str | None) -> str:
     return chosen or tasks.pop()
 
 
-def _latest(files: list[tuple[SamplesFile, Lines]]) -> list[tuple[SamplesFile, Lines]]:
+def _latest(files: list[SamplesFile]) -> list[SamplesFile]:
     """One file for each folder and settings; files of unknown settings are all kept."""
-    kept: dict[tuple[str, ...], tuple[SamplesFile, Lines]] = {}
-    for file, lines in files:
+    kept: dict[tuple[str, ...], SamplesFile] = {}
+    for file in files:
         arguments = file.config.get("model_args")
-        known = (str(file.path.parent), json.dumps(arguments), file.config.get("model", ""))
+        known = (str(file.path.parent), json.dumps(arguments), str(file.config.get("model")))
         key = known if arguments is not None else (str(file.path),)
         if key in kept:
-            older, newer = sorted((kept[key][0], file), key=lambda one: one.date)
+            older, newer = sorted((kept[key], file), key=lambda one: one.date)
             warnings.warn(
                 f"{older.path.name} is left out: {newer.path.name} has the same settings and is "
                 "newer",
                 HbTtaWarning,
                 stacklevel=2,
             )
-        if key not in kept or file.date >= kept[key][0].date:
-            kept[key] = (file, lines)
+        if key not in kept or file.date >= kept[key].date:
+            kept[key] = file
     return list(kept.values())
 
 
-def read_lines(path: Path) -> Lines:
-    """The objects of a file with one in each line.
+@dataclass(frozen=True)
+class _Read:
+    """A samples file, its lines, and what its views said."""
 
-    Raises:
-        UserError: a line is damaged.
-    """
-    found = []
-    try:
-        texts = path.read_text(encoding="utf-8").split("\n")  # a question may hold a U+2028
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is no text: name a samples file of lmms-eval") from None
-    for number, text in enumerate(texts, 1):
-        if not text.strip():
-            continue
-        try:
-            line = json.loads(text)
-        except ValueError:
-            line = None
-        if not isinstance(line, dict):
-            raise UserError(f"{path}, line {number} is damaged: evaluate again")
-        found.append(line)
-    return found
+    file: SamplesFile
+    lines: Lines
+    said: Said
 
-
-# ── One run ──────────────────────────────────────────────────────────────────────────────────────
+    @classmethod
+    def of(cls, file: SamplesFile) -> _Read:
+        lines = read_lines(file.path)
+        check_lines(file, lines)
+        said = read_said(file, lines)
+        if said.damaged:
+            warnings.warn(
+                f"{said.damaged} records of what views said are damaged beside {file.path}: the "
+                "page is without them, the figures are as they were",
+                HbTtaWarning,
+                stacklevel=2,
+            )
+        return cls(file, lines, said)
 
 
-def _run(file: SamplesFile, lines: Lines, store: str | None) -> Run:
-    beside = _beside(file)
-    said = [_said(line) or beside.get(str(line.get("doc_id"))) for line in lines]
-    records = [
-        _record(file, line, views, number)
-        for number, (line, views) in enumerate(zip(lines, said, strict=True), 1)
-    ]
+# ── Runs ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _runs(read: list[_Read], store: str | None) -> list[Run]:
+    if is_mme(read[0].lines):
+        return [_run(one, mme_records(one.file, one.lines, one.said), store) for one in read]
+    told = [both for one in read for both in one.said.by_document.items()]
+    choices = {document: texts for document, its in told if (texts := choices_of(its))}
+    runs = []
+    for one in read:
+        records, metrics, numbers = records_of(one.file, one.lines, one.said, choices)
+        about = {"metrics": metrics, "own": numbers.own, "without": numbers.without}
+        runs.append(replace(_run(one, records, store), **about))
+    return clustered(runs, [clusters_of(one.file, one.lines, one.said) for one in read])
+
+
+def _run(read: _Read, records: list[Record], store: str | None) -> Run:
+    file = read.file
     check_once(records, file.path)
     settings = augment_settings(str(file.config.get("model_args") or ""))
-    augmented = bool(settings) or any(said)
+    augmented = bool(settings) or bool(read.said.by_document)
     folder = file.path.resolve().parent.parent.name
     name = settings.pop("augment", (folder or "augmented") if augmented else "plain")
     command = making_again(file, store) if augmented else None
     return Run(name, records, not augmented, file.model, settings, command)
-
-
-def _beside(file: SamplesFile) -> dict[str, dict[str, Any]]:
-    """What the plugin wrote beside the samples, by document; from all processes of the run."""
-    found: dict[str, dict[str, Any]] = {}
-    if not isinstance(file.config.get("model_args"), str):
-        return found  # nothing tells which of the runs it would be
-    for folder in file.plugin_folders():
-        for path in sorted(folder.glob(f"{file.task}*.jsonl")):
-            if _RANK.fullmatch(path.name.removeprefix(file.task)):
-                found |= {str(line.get("doc_id")): line for line in read_lines(path)}
-    return found
-
-
-def _said(line: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What each view said, by the samples file itself."""
-    for counts in line.get("token_counts") or ():
-        if isinstance(counts, dict) and isinstance(counts.get("hb_tta"), dict):
-            return counts["hb_tta"]
-    return None
-
-
-def _score(line: Mapping[str, Any]) -> dict[str, Any] | None:
-    for name in SCORES:
-        score = line.get(name)
-        if isinstance(score, dict) and {"question_id", "category", "score"} <= score.keys():
-            return score
-    return None
-
-
-def _record(
-    file: SamplesFile, line: dict[str, Any], said: dict[str, Any] | None, number: int
-) -> Record:
-    score = _score(line)
-    if score is None or "doc_id" not in line:
-        raise UserError(f"{file.path}, line {number} has no score of MME: evaluate again")
-    document = line.get("doc") if isinstance(line.get("doc"), dict) else {}
-    about = (said or {}).get("images") or []
-    combined = (said or {}).get("combined")
-    return Record(
-        question=str(line["doc_id"]),
-        group=str(score["question_id"]),
-        category=str(score["category"]),
-        score=float(score["score"] == 1),
-        text=str(line.get("input") or (document or {}).get("question") or ""),
-        target=str(line.get("target", "")),
-        answer=_text(line.get("filtered_resps", "")),
-        description="\n".join(filter(None, (its.get("description") for its in about))) or None,
-        seen=_seen(file, said, about) if said else (),
-        combined=None if combined is None else Seen("combined", (), **_yes_no(combined)),
-    )
-
-
-def _seen(
-    file: SamplesFile, said: Mapping[str, Any], about: list[dict[str, Any]]
-) -> tuple[Seen, ...]:
-    real = [Picture(_real_image(file, its["pixels"])) for its in about]
-    views = max((its["seeds"] for its in about), key=len, default=[])
-    shown = [("real", real)]
-    for number, seed in enumerate(views):
-        # An image with fewer views than others stood in for itself.
-        keys = [its["keys"][number] if number < len(its["keys"]) else None for its in about]
-        pictures = [Picture(key=k) if k else image for k, image in zip(keys, real, strict=True)]
-        shown.append((f"seed {seed}", pictures))
-    said_by = list(said.get("views") or [])
-    said_by += [{}] * (len(shown) - len(said_by))
-    judged = [_least([_judged(its, number) for its in about]) for number in range(len(shown))]
-    return tuple(
-        Seen(label, tuple(pictures), **_yes_no(score), score=judge)
-        for (label, pictures), score, judge in zip(shown, said_by, judged, strict=False)
-    )
-
-
-def _judged(about: Mapping[str, Any], number: int) -> float | None:
-    """The judge's score of an image, or of one of its views."""
-    scores = [about.get("real_score"), *(about.get("scores") or ())]
-    return scores[number] if number < len(scores) else scores[0]
-
-
-def _least(scores: Sequence[float | None]) -> float | None:
-    """Of several images shown together the worst counts."""
-    there = [score for score in scores if score is not None]
-    return min(there) if there and len(there) == len(scores) else None
-
-
-def _real_image(file: SamplesFile, digest: str) -> Path | None:
-    for folder in file.plugin_folders():
-        path = folder / "images" / f"{digest}.png"
-        if path.is_file():
-            return path
-    return None
-
-
-def _yes_no(score: Any) -> dict[str, Any]:
-    """A view's scores, or its answer where views were asked one by one."""
-    if not isinstance(score, dict):
-        return {}
-    return {name: score[name] for name in ("yes", "no", "answer") if name in score}
-
-
-def _text(response: Any) -> str:
-    if isinstance(response, list):
-        return _text(response[0]) if len(response) == 1 else "".join(map(_text, response))
-    return str(response)
 
 
 def _check_settings(files: list[SamplesFile], runs: list[Run]) -> None:
@@ -250,6 +142,7 @@ def _check_settings(files: list[SamplesFile], runs: list[Run]) -> None:
             one, other = first.config.get(name), file.config.get(name)
             if one != other:
                 raise UserError(
-                    f"{first_run.name} ({first.path}) was run with {name} {one} and {run.name} "
-                    f"({file.path}) with {name} {other}: evaluate both with the same"
+                    f"{first_run.name:.80} ({first.path}) was run with {name} {one!s:.80} and "
+                    f"{run.name:.80} ({file.path}) with {name} {other!s:.80}: evaluate both with "
+                    "the same"
                 )
