@@ -87,6 +87,9 @@ class Record:
         description: what the generator was told.
         seen: the real image, then the views; empty where they were not kept.
         combined: yes and no of all that was seen together.
+        dropped: candidates that were not shown, with their judge's scores.
+        sure: how sure the model was of its plain answer, where a gate asked; with nothing but the
+            real image in ``seen`` that answer stood.
     """
 
     question: str
@@ -101,6 +104,8 @@ class Record:
     combined: Seen | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     options: Sequence[str] = ()
+    dropped: Sequence[Seen] = ()
+    sure: float | None = None
 
     @property
     def right(self) -> bool:

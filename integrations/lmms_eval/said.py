@@ -133,8 +133,16 @@ def _check_image(image: Any) -> None:
     _need(all(isinstance(seed, int | str) for seed in seeds))
     scores = [image.get("real_score"), *_list(image.get("scores"))]
     _need(all(score is None or number(score) is not None for score in scores))
+    for candidate in _list(image.get("dropped")):
+        _check_dropped(candidate)
     # A file's name and a store's key: they lead nowhere else.
     _need(all(map(_is_digest, [image.get("pixels"), *keys])))
+
+
+def _check_dropped(candidate: Any) -> None:
+    _need(isinstance(candidate, list) and len(candidate) == 3)
+    seed, key, score = candidate
+    _need(isinstance(seed, int | str) and _is_digest(key) and number(score) is not None)
 
 
 def _list(value: Any) -> list[Any]:
@@ -185,6 +193,22 @@ def seen_of(file: SamplesFile, records: list[Line], options: Sequence[str]) -> t
         Seen(label, pictures, **_words(view), score=score)
         for (label, pictures), view, score in zip(shown, said, judged, strict=False)
     )
+
+
+def dropped_of(records: list[Line]) -> tuple[Seen, ...]:
+    """The candidates that a judge kept from the model."""
+    about = (records[0].get("images") or []) if records else []
+    return tuple(
+        Seen(f"seed {seed}", (Picture(key=key),), score=score)
+        for image in about
+        for seed, key, score in image.get("dropped") or ()
+    )
+
+
+def sure_of(records: list[Line]) -> float | None:
+    """How sure the model was of its plain answer, where there was a gate."""
+    gate = records[0].get("gate") if records else None
+    return number(gate.get("p")) if isinstance(gate, dict) else None
 
 
 def _score(about: Line, place: int) -> float | None:
