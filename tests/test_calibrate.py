@@ -22,7 +22,7 @@ COMMAND = "lmms-eval --model x --augment hummingbird --augment_args n=2,preset=p
 
 
 def seen(p_yes, score=None, label="seed 0"):
-    return Seen(label, (), math.log(0.99 * p_yes), math.log(0.99 - 0.99 * p_yes), None, score)
+    return Seen(label, (), math.log(0.99 * p_yes), math.log(0.99 - 0.99 * p_yes), score=score)
 
 
 def run(rows, **settings):
