@@ -150,26 +150,24 @@ class Gallery:
         if views and record.combined is not None and len(record.seen) > 1:
             bar = _bar(record.combined, record)
             views += f'<figure class="combined"><figcaption>combined{bar}</figcaption></figure>'
+        views += "".join(self._seen(seen, record, name, "dropped") for seen in record.dropped)
         said += _gate(record)
         if views:
             said += f'<div class="views">{views}</div>'
-        if record.dropped:
-            kept_back = "".join(self._seen(seen, record, name) for seen in record.dropped)
-            said += '<p class="dropped">not shown to the model:</p>'
-            said += f'<div class="views dropped">{kept_back}</div>'
         if _GONE in views and command is not None:
             said += f'<p class="again">made again by <code>{visible(command)}</code></p>'
         return f"<section>{said}</section>\n"
 
-    def _seen(self, seen: Seen, record: Record, name: str) -> str:
+    def _seen(self, seen: Seen, record: Record, name: str, kind: str = "") -> str:
         places = [self.album.place(picture) for picture in seen.pictures]
         self.missing[name] += places.count(None)
         shown = "".join(_GONE if p is None else _image(p, seen.label) for p in places)
-        told = f"{visible(seen.label)} {_bar(seen, record)}{_judged(seen)}"
-        caption = f"<figcaption>{told}</figcaption>"
-        return f"<figure>{shown}{caption}</figure>"
+        judged = "" if seen.score is None else _JUDGED.format(figure(seen.score, "fine"), kind)
+        caption = f"<figcaption>{visible(seen.label)} {judged}{_bar(seen, record)}</figcaption>"
+        return f'<figure class="{kind}">{shown}{caption}</figure>'
 
 
+_JUDGED = '<span class="judged" title="the judge\'s score">judge {} {}</span>'
 _NO_THUMBNAIL = '<span class="thumbnail"></span>'
 
 
@@ -227,11 +225,6 @@ def _bar(seen: Seen, record: Record) -> str:
         f'<span class="score {"right" if right else "wrong"}">{leans} {100 * shown:.1f} % '
         f"{_MARKS['right' if right else 'wrong']}</span>"
     )
-
-
-def _judged(seen: Seen) -> str:
-    """The judge's score, where there was a judge."""
-    return "" if seen.score is None else f'<span class="judged">judge {seen.score:.3f}</span>'
 
 
 def _gate(record: Record) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,23 +131,21 @@ def _check_image(image: Any) -> None:
     seeds, keys = image.get("seeds"), image.get("keys")
     _need(isinstance(seeds, list) and isinstance(keys, list) and len(seeds) == len(keys))
     _need(all(isinstance(seed, int | str) for seed in seeds))
-    scores = [image.get("real_score"), *_list(image.get("scores"))]
-    _need(all(score is None or number(score) is not None for score in scores))
-    for candidate in _list(image.get("dropped")):
-        _check_dropped(candidate)
     # A file's name and a store's key: they lead nowhere else.
     _need(all(map(_is_digest, [image.get("pixels"), *keys])))
+    scores, dropped = image.get("scores"), image.get("dropped") or []
+    _need(scores is None or isinstance(scores, list) and len(scores) == len(keys))
+    _need(all(number(score) is not None for score in scores or []))
+    _need(image.get("real_score") is None or number(image["real_score"]) is not None)
+    _need(isinstance(dropped, list) and all(map(_is_candidate, dropped)))
 
 
-def _check_dropped(candidate: Any) -> None:
-    _need(isinstance(candidate, list) and len(candidate) == 3)
+def _is_candidate(candidate: Any) -> bool:
+    """Whether it is a seed, a key of the store and a score."""
+    if not isinstance(candidate, list) or len(candidate) != 3:
+        return False
     seed, key, score = candidate
-    _need(isinstance(seed, int | str) and _is_digest(key) and number(score) is not None)
-
-
-def _list(value: Any) -> list[Any]:
-    _need(value is None or isinstance(value, list))
-    return value or []
+    return isinstance(seed, int | str) and _is_digest(key) and number(score) is not None
 
 
 def _is_digest(value: Any) -> bool:
@@ -179,49 +177,45 @@ def seen_of(file: SamplesFile, records: list[Line], options: Sequence[str]) -> t
     about = (records[0].get("images") or []) if records else []
     if not about:
         return ()
-    real = tuple(Picture(_real_image(file, image["pixels"])) for image in about)
-    shown = [("real", real)]
-    for place, seed in enumerate(max((image["seeds"] for image in about), key=len)):
-        keys = [image["keys"][place] if place < len(image["keys"]) else None for image in about]
-        # An image with fewer views than others stood in for itself.
-        pictures = (Picture(key=k) if k else image for k, image in zip(keys, real, strict=True))
-        shown.append((f"seed {seed}", tuple(pictures)))
+    real = [Picture(_real_image(file, image["pixels"])) for image in about]
+    shown = [("real", tuple(real), _scores(about, "real_score"))]
+    most = max(about, key=lambda image: len(image["seeds"]))
+    for place, seed in enumerate(most["seeds"]):
+        keys = [image["keys"][place : place + 1] for image in about]
+        pictures = tuple(
+            Picture(key=key[0]) if key else its for key, its in zip(keys, real, strict=True)
+        )
+        shown.append((f"seed {seed}", pictures, _scores(about, "scores", place)))
     said = _chosen(records, options) if len(records) > 1 else records[0].get("views") or []
     said = [*said, *[{}] * (len(shown) - len(said))]
-    judged = [_least(_score(image, place) for image in about) for place in range(len(shown))]
     return tuple(
         Seen(label, pictures, **_words(view), score=score)
-        for (label, pictures), view, score in zip(shown, said, judged, strict=False)
+        for (label, pictures, score), view in zip(shown, said, strict=False)
     )
 
 
 def dropped_of(records: list[Line]) -> tuple[Seen, ...]:
-    """The candidates that a judge kept from the model."""
+    """The candidates that a judge did not let through."""
     about = (records[0].get("images") or []) if records else []
     return tuple(
-        Seen(f"seed {seed}", (Picture(key=key),), score=score)
+        Seen(f"seed {seed}", (Picture(key=key),), score=float(score))
         for image in about
-        for seed, key, score in image.get("dropped") or ()
+        for seed, key, score in image.get("dropped") or []
     )
+
+
+def _scores(about: Sequence[Mapping[str, Any]], name: str, place: int = 0) -> float | None:
+    """A judge's score of an image; of several images that are shown together the least."""
+    found = [image.get(name) for image in about]
+    lists = [its if isinstance(its, list) else [its] for its in found]
+    scores = [its[place] for its in lists if place < len(its) and its[place] is not None]
+    return float(min(scores)) if scores else None
 
 
 def sure_of(records: list[Line]) -> float | None:
     """How sure the model was of its plain answer, where there was a gate."""
     gate = records[0].get("gate") if records else None
     return number(gate.get("p")) if isinstance(gate, dict) else None
-
-
-def _score(about: Line, place: int) -> float | None:
-    """The judge's score of an image, or of one of its views."""
-    scores = [about.get("real_score"), *(about.get("scores") or ())]
-    return scores[place] if place < len(scores) else scores[0]
-
-
-def _least(scores: Iterable[float | None]) -> float | None:
-    """Of several images that are shown together the worst counts."""
-    all_of_them = list(scores)
-    there = [score for score in all_of_them if score is not None]
-    return min(there) if there and len(there) == len(all_of_them) else None
 
 
 def combined_of(records: list[Line]) -> Seen | None:
