@@ -18,7 +18,7 @@ LAYERS = (
     ("context", "images", "metrics"),
     ("device", "hub_files"),
     ("weights",),
-    ("families", "plugins", "spelling"),
+    ("families", "plugins", "presets", "spelling"),
     ("describe", "generators", "pocket", "rewards", "store", "tta"),
     ("datasets", "views"),
     ("augment",),

@@ -118,3 +118,15 @@ def test_augment_tells_kept_and_dropped(tmp_path: Path, monkeypatch: pytest.Monk
     (told,) = map(json.loads, Path("none/manifest.jsonl").read_text().splitlines())
     assert told["views"] == [] and len(told["dropped"]) == 2
     assert Path("none/index.html").exists()
+
+
+def test_the_page_tells_what_a_gate_made_of_a_question(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    records = [said(n, store, views=0 if n % 2 else 2) for n in range(8)]
+    for n, record in enumerate(records):
+        record["gate"] = {"p": 0.96875 if n % 2 else 0.5625, "passed": not n % 2}
+    task, runs = read_runs(written(tmp_path, records))
+    assert [record.sure for record in runs[1].records[:2]] == [0.5625, 0.96875]
+    html = page.render(task, score(runs), store=store).html
+    assert "sure to 56.2 %: so views were asked for" in html
+    assert "sure to 96.9 %: its plain answer stood" in html

@@ -20,7 +20,7 @@ from hb_tta.datasets.rows import Columns
 from hb_tta.errors import UserError
 from hb_tta.images import PixelDigests
 from hb_tta.report.cells import spelled_out
-from hb_tta.settings import ViewSettings, by_arguments, settings_table
+from hb_tta.settings import ViewSettings, by_arguments, refuse_gate, settings_table
 from hb_tta.settings import add_arguments as add_settings
 
 DESCRIPTION = """\
@@ -121,7 +121,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def view_settings(arguments: argparse.Namespace) -> ViewSettings:
     """Which views the command line asks for."""
-    return ViewSettings.of(arguments.method, by_arguments(arguments))
+    asked = by_arguments(arguments)
+    refuse_gate(asked)
+    return ViewSettings.of(arguments.method, asked)
 
 
 class Work:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from hb_tta.cli.options import positive
 from hb_tta.cli.output import write_result
 from hb_tta.context import MultimodalContext
-from hb_tta.settings import ViewSettings, by_arguments, each
+from hb_tta.settings import ViewSettings, by_arguments, each, refuse_gate
 from hb_tta.settings import add_arguments as add_settings
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     from hb_tta.report.contact_sheet import Panel, render
 
     asked = {"family": FAMILY, **by_arguments(arguments)}
+    refuse_gate(asked)
     samples = list(pick_scenes(arguments.scenes))
     rows: list[list[Row]] = [[] for _ in samples]
     for method, settings in each(arguments.method or METHODS, asked).items():

@@ -30,6 +30,7 @@ class FilterSpec(ImageSpec):
     radius: int = 1
 
     method: ClassVar[str] = "filter"
+    distorts: ClassVar[bool] = True
     outputs: ClassVar[int | None] = 1
 
     def __post_init__(self) -> None:

@@ -29,6 +29,7 @@ class RandAugmentSpec(ImageSpec):
     magnitude: int = 9
 
     method: ClassVar[str] = "randaugment"
+    distorts: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.num_ops < 1:

@@ -151,6 +151,7 @@ class Gallery:
             bar = _bar(record.combined, record)
             views += f'<figure class="combined"><figcaption>combined{bar}</figcaption></figure>'
         views += "".join(self._seen(seen, record, name, "dropped") for seen in record.dropped)
+        said += _gate(record)
         if views:
             said += f'<div class="views">{views}</div>'
         if _GONE in views and command is not None:
@@ -224,6 +225,14 @@ def _bar(seen: Seen, record: Record) -> str:
         f'<span class="score {"right" if right else "wrong"}">{leans} {100 * shown:.1f} % '
         f"{_MARKS['right' if right else 'wrong']}</span>"
     )
+
+
+def _gate(record: Record) -> str:
+    """What a gate made of the question."""
+    if record.sure is None:
+        return ""
+    stood = "its plain answer stood" if len(record.seen) < 2 else "so views were asked for"
+    return f'<p class="numbers">the model was sure to {100 * record.sure:.1f} %: {stood}</p>'
 
 
 def _first(seen: Seen) -> str:

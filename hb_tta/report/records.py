@@ -88,6 +88,8 @@ class Record:
         seen: the real image, then the views; empty where they were not kept.
         combined: yes and no of all that was seen together.
         dropped: candidates that a judge did not let through: the model did not see them.
+        sure: how sure the model was of its plain answer, where a gate asked; with nothing but the
+            real image in ``seen`` that answer stood.
     """
 
     question: str
@@ -103,6 +105,7 @@ class Record:
     dropped: Sequence[Seen] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
     options: Sequence[str] = ()
+    sure: float | None = None
 
     @property
     def right(self) -> bool:

@@ -5,11 +5,15 @@
 
 The views are decoded together (decoding.py) from their combined logits (combine.py). This works
 for any transformers model and its processor, and for answers of any length.
+
+    answer(model, processor, image, question, lambda: augmenter(image, question), gate=0.9)
+
+asks about the image alone first, and makes views only where the model is not sure (gate.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hb_tta.errors import UserError
 from hb_tta.images import load_image
 from hb_tta.tta.combine import Combiner
+from hb_tta.tta.gate import Gated, check_gate, gated, sureness
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,14 +48,17 @@ class Answer:
 
     Attributes:
         text: the decoded answer, without special tokens.
-        seen: each image's scores before they were combined, the real one's first; empty where
-            the tokenizer has no first token of its own for "yes" and "no".
+        seen: the scores of each row that was asked (see ``answer``) before they were combined, the
+            real image's first; empty where the tokenizer has no first token of its own for "yes"
+            and "no".
         combined: the scores of the combined logits.
+        gate: what a gate made of the question; None: there was none.
     """
 
     text: str
     seen: list[YesNo]
     combined: YesNo | None
+    gate: Gated | None = None
 
 
 def answer(
@@ -58,8 +66,11 @@ def answer(
     processor: Any,
     image: Any,
     question: str,
-    views: Sequence[Any] = (),
+    views: Sequence[Any] | Callable[[], Sequence[Any]] = (),
     *,
+    gate: float | None = None,
+    description: str | None = None,
+    rewordings: Sequence[str] = (),
     combine: str | Combiner = "mean",
     real_weight: float = 1.0,
     mode: str = "auto",
@@ -67,14 +78,23 @@ def answer(
 ) -> Answer:
     """Ask a transformers MLLM about an image, with generated views of it as further evidence.
 
+    The rows that are asked together: the image and each view with the question, then with each
+    rewording of it, then the question behind the description, without a picture.
+
     Args:
         model: of ``AutoModelForImageTextToText``, on any device.
         processor: its ``AutoProcessor``, with a chat template.
         image: a Pillow image, a path or the bytes of an image file.
         question: the whole prompt, with an instruction on how to answer if there is to be one.
-        views: images in the same forms, as an ``Augmenter`` gives them; none is a plain answer.
+        views: images in the same forms, as an ``Augmenter`` gives them, or a function that makes
+            them; none is a plain answer.
+        gate: between 0 and 1: what is beside the real image and the question is made and shown
+            only where the model's plain answer has a lower probability (``hb_tta.tta.gate``); 0:
+            nowhere; None: everywhere.
+        description: what was said of the image.
+        rewordings: further wordings of the prompt, see ``hb_tta.describe.reworded``.
         combine: the name of a rule of words (``hb_tta.tta.combine``), or a ``Combiner``.
-        real_weight: the real image's weight beside 1 of each view, where ``combine`` is a name.
+        real_weight: the first row's weight beside 1 of each other, where ``combine`` is a name.
         mode: "auto", "batched" or "lock-step", see ``hb_tta.tta.decoding.decode_jointly``.
         **generate: settings of ``model.generate``: ``max_new_tokens`` (128 by default), …
 
@@ -82,35 +102,78 @@ def answer(
         UserError: an image cannot be read, the processor has no chat template, or a setting
             cannot be used with several views.
     """
+    if not getattr(processor, "chat_template", None):
+        raise UserError("the processor has no chat template: set processor.chat_template")
+    check_gate(gate)
+    combiner = combine if isinstance(combine, Combiner) else Combiner(combine, real_weight)
+    settings = {"max_new_tokens": 128, **generate}
+    real = load_image(image)
+    told: Gated | None = None
+    if gate is not None:
+        text, decoded = _decoded(model, processor, [(real, question)], Combiner(), mode, settings)
+        words = yes_no_tokens(processor.tokenizer)
+        p = sureness(decoded.first_combined_RK[0], decoded.entropies, text, words)
+        told = gated(p, gate)
+        if not told.passed:
+            return _answer(processor, text, decoded, told)
+    made = views() if callable(views) else views
+    shown = [real, *map(load_image, made)]
+    rows: list[Row] = [(each, text) for text in (question, *rewordings) for each in shown]
+    if description:
+        rows.append((None, behind(description, question)))
+    if len(rows) == 1:
+        combiner = Combiner()  # whatever the rule is to make of views, there are none
+    text, decoded = _decoded(model, processor, rows, combiner, mode, settings)
+    return _answer(processor, text, decoded, told)
+
+
+Row = tuple[Any, str]
+"""A picture or None, and a prompt."""
+
+
+def behind(description: str, prompt: str) -> str:
+    """A prompt with a description of the image before it, in the image's place."""
+    return f"{description.strip().rstrip('.')}.\n{prompt}"
+
+
+def _decoded(
+    model: Any,
+    processor: Any,
+    rows: Sequence[Row],
+    combiner: Combiner,
+    mode: str,
+    settings: dict[str, Any],
+) -> tuple[str, Any]:
+    """The shared answer's text, and ``Decoded``."""
     import torch
 
     from hb_tta.tta.decoding import decode_jointly
 
-    if not getattr(processor, "chat_template", None):
-        raise UserError("the processor has no chat template: set processor.chat_template")
-    combiner = combine if isinstance(combine, Combiner) else Combiner(combine, real_weight)
-    inputs = [_inputs(model, processor, load_image(view), question) for view in (image, *views)]
-    settings = {"max_new_tokens": 128, **generate}
+    inputs = [_inputs(model, processor, *row) for row in rows]
     with torch.inference_mode():
-        decoded = decode_jointly(
-            [partial(model.generate, **own, **settings) for own in inputs],
-            combiner,
-            mode=mode,
-        )
+        calls = [partial(model.generate, **own, **settings) for own in inputs]
+        decoded = decode_jointly(calls, combiner, mode=mode)
     prompt = 0 if model.config.is_encoder_decoder else inputs[0]["input_ids"].shape[1]
     text = processor.batch_decode(decoded.value[:, prompt:], skip_special_tokens=True)[0]
+    return text, decoded
+
+
+def _answer(processor: Any, text: str, decoded: Any, told: Gated | None) -> Answer:
     words = yes_no_tokens(processor.tokenizer)
     if words is None:
-        return Answer(text, [], None)
+        return Answer(text, [], None, told)
     return Answer(
         text,
         [yes_no(logits_K, words) for logits_K in decoded.first_logits_VRK[:, 0]],
         yes_no(decoded.first_combined_RK[0], words),
+        told,
     )
 
 
 def _inputs(model: Any, processor: Any, image: Any, question: str) -> Any:
-    content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
+    content = [{"type": "text", "text": question}]
+    if image is not None:
+        content.insert(0, {"type": "image", "image": image})
     inputs = processor.apply_chat_template(
         [{"role": "user", "content": content}],
         add_generation_prompt=True,
@@ -118,7 +181,7 @@ def _inputs(model: Any, processor: Any, image: Any, question: str) -> Any:
         return_dict=True,
         processor_kwargs={"return_tensors": "pt"},
     )
-    return inputs.to(model.device, model.dtype)
+    return inputs.to(model.device, model.dtype)  # casts the floating-point ones alone
 
 
 def yes_no_tokens(tokenizer: Any) -> tuple[list[int], list[int]] | None:

@@ -16,6 +16,7 @@ from hb_tta.integrations.lmms_eval.said import (
     description_of,
     dropped_of,
     seen_of,
+    sure_of,
 )
 from hb_tta.report.records import Metric, Record
 
@@ -160,6 +161,7 @@ def _record(
         seen=seen_of(file, records, options),
         combined=combined_of(records),
         dropped=dropped_of(records),
+        sure=sure_of(records),
         options=options,
         **about,
     )

@@ -212,6 +212,12 @@ def _scores(about: Sequence[Mapping[str, Any]], name: str, place: int = 0) -> fl
     return min((score for score in scores if score is not None), default=None)
 
 
+def sure_of(records: list[Line]) -> float | None:
+    """How sure the model was of its plain answer, where there was a gate."""
+    gate = records[0].get("gate") if records else None
+    return number(gate.get("p")) if isinstance(gate, dict) else None
+
+
 def combined_of(records: list[Line]) -> Seen | None:
     """What all views said together, where that was kept."""
     found = records[0].get("combined") if records else None
