@@ -1,11 +1,12 @@
 # Every target makes the virtual environment by itself, and mends it when pyproject.toml or
 # constraints.txt changes.
-#   make demo         augment the bundled scenes and write a contact sheet
+#   make demo         tell the method on bundled questions, on one page
 #   make test         the tests (under 7 minutes on two cores); TESTS="tests/test_cli.py" for some
 #   make soak         the long tests
 #   make fuzz         hostile inputs by the thousand (minutes); FUZZ="images --count 500" for some
 #   make lint         ruff and mypy
 #   make docs         write docs/help.md again
+#   make pictures     make the README's pictures again (minutes; needs Chromium)
 #   make constraints  write constraints.txt again: today's newest versions that fit each other
 #   make test-newest  the tests with the newest versions that pyproject.toml allows
 #   make test-lowest  the tests with the lowest ones
@@ -27,7 +28,7 @@ BUILD_VERSIONS := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraint
 # One torch thread a process: on a busy machine two are slower than one.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: demo test soak fuzz lint docs constraints test-newest test-lowest
+.PHONY: demo test soak fuzz lint docs pictures constraints test-newest test-lowest
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -49,6 +50,9 @@ lint: $(VENV)/.installed
 
 docs: $(VENV)/.installed
 	$(BIN)/python docs/make_help.py
+
+pictures: $(VENV)/.installed
+	$(ONE_THREAD) $(BIN)/python docs/make_pictures.py
 
 constraints:
 	$(PYTHON) .ci/constraints.py $(PIP_ARGS)

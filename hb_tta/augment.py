@@ -18,6 +18,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from hb_tta.context import (
+    MOST_VIEWS,
     DescribedContext,
     MultimodalContext,
     check_task,
@@ -85,6 +86,10 @@ class Augmenter:
         keep_loaded: whether all models stay on the device together; ``None``: on a CPU and on a
             GPU of 40 GiB or more (LLaVA 7B, SDXL and BLIP-2 with room to work). Else describer,
             generator and judge take turns.
+        deterministic: make each view by itself, on one thread, so that its bytes depend on nothing
+            else (on one kind of device, with one version of torch). Slower; such views are kept
+            apart from the others. Otherwise views made together with others, or on another
+            number of threads, may differ by rounding.
     """
 
     def __init__(
@@ -102,6 +107,7 @@ class Augmenter:
         batch_size: int | None = None,
         cpu_offload: bool = False,
         keep_loaded: bool | None = None,
+        deterministic: bool = False,
     ) -> None:
         check_task(task)
         check_seeds(seeds)
@@ -124,9 +130,10 @@ class Augmenter:
             self.selection.judge,
             familiar=familiar,
             device=device,
-            batch_size=batch_size,
+            batch_size=1 if deterministic else batch_size,
             cpu_offload=cpu_offload,
             keep_loaded=keep_loaded,
+            deterministic=deterministic,
         )
 
     @classmethod
@@ -148,6 +155,7 @@ class Augmenter:
         batch_size: int | None = None,
         cpu_offload: bool = False,
         keep_loaded: bool | None = None,
+        deterministic: bool = False,
         **settings: Any,
     ) -> Augmenter:
         """An augmenter from a method's name and a family of models. Loads no model yet.
@@ -168,7 +176,7 @@ class Augmenter:
             drafts: of each description: 5, "5+sampled", … (``Drafting``).
             dtype: "float32", "bfloat16" or "float16"; ``None``: float32 on a CPU, bfloat16 on a
                 GPU.
-            device, store, task, batch_size, cpu_offload, keep_loaded: see the class.
+            device, store, task, batch_size, cpu_offload, keep_loaded, deterministic: see the class.
             settings: the method's own, by the names of its spec's fields (`hb-tta list` tells
                 them): ``lora=None`` for the untuned generator, ``base=`` a folder or hub id,
                 ``steps=``, ``guidance=``, ``magnitude=``, …
@@ -203,6 +211,7 @@ class Augmenter:
             batch_size=batch_size,
             cpu_offload=cpu_offload,
             keep_loaded=keep_loaded,
+            deterministic=deterministic,
         )
 
     def __repr__(self) -> str:
@@ -371,7 +380,9 @@ class Augmenter:
 
     def _asked(self, n: SupportsIndex, seed: SupportsIndex) -> Asked:
         """The numbers of a call, checked."""
-        shown, most = whole("n", n, least=1), self.generator_spec.outputs
+        shown, most = whole("n", n), self.generator_spec.outputs
+        if not 1 <= shown <= MOST_VIEWS:
+            raise UserError(f"n={shown} is no number of views: use 1 to {MOST_VIEWS}")
         number, notes = self.selection.number(shown), []
         if most is not None and number > most:
             notes.append(

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 TASKS = ("vqa", "hoi", "object", "generic")
 
+MOST_VIEWS = 10_000
+"""Generated views that one image can be asked for; papers show up to 64."""
+
 
 @dataclass(frozen=True)
 class MultimodalContext:

@@ -39,6 +39,36 @@ def check_dtype(dtype: str) -> None:
         raise UserError(f"dtype {dtype!r} is not known{choose_from(dtype, DTYPES)}")
 
 
+_NO_ROOM = ("allocate memory", "bad_alloc", "out of memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is short: torch, C++ and the system say it in many ways."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"  # torch's, without importing it
+        or (isinstance(error, RuntimeError | OSError) and _says_no_room(str(error)))
+    )
+
+
+def _says_no_room(text: str) -> bool:
+    return any(words in text for words in _NO_ROOM)
+
+
+def check_memory(error: BaseException, what: str) -> None:
+    """Raises UserError where an error says that memory is short.
+
+    Args:
+        error: of whatever kind.
+        what: what did not fit, as in "the weights 'org/name'".
+    """
+    if is_out_of_memory(error):
+        raise UserError(
+            f"{what} do not fit into memory: close other programs, take a machine with more, or "
+            "a smaller model"
+        ) from error
+
+
 @contextmanager
 def enough_memory(what: str, remedy: str) -> Iterator[None]:
     """Turn a failed allocation, on any device, into a ``UserError``.
@@ -47,14 +77,10 @@ def enough_memory(what: str, remedy: str) -> Iterator[None]:
         what: what did not fit, as in "64 views of 8 images".
         remedy: what to do about it.
     """
-    import torch
-
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise UserError(f"{what} do not fit into memory: {remedy}") from error
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error):  # the CPU's allocator has no class of its own
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not is_out_of_memory(error):
             raise
         raise UserError(f"{what} do not fit into memory: {remedy}") from error
 

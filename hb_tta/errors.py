@@ -47,7 +47,8 @@ class HbTtaWarning(UserWarning):
 def meant(name: object, choices: Iterable[str]) -> str | None:
     """The choice that a mistyped name is close to, in any case of letters; ``None``: none is."""
     by_letters = {choice.lower(): choice for choice in choices}
-    close = difflib.get_close_matches(str(name).strip().lower(), list(by_letters), n=1)
+    given = name if isinstance(name, str) else shown(name)
+    close = difflib.get_close_matches(given.strip().lower()[:100], list(by_letters), n=1)
     return by_letters[close[0]] if close else None
 
 
@@ -62,3 +63,12 @@ def choose_from(name: object, choices: Iterable[str]) -> str:
     close = meant(name, known)
     hint = f", did you mean {close!r}?" if close else ":"
     return f"{hint} choose from {', '.join(known)}"
+
+
+def shown(value: object, most: int = 120) -> str:
+    """A value as a sentence shows it: on one line, and shortened where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # thousands of digits, or of lists in lists
+        return f"a {type(value).__name__} beyond all bounds"
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -1,8 +1,8 @@
 """Which files of a hub repository a model needs, how large they are, and fetching them in pieces.
 
-Repositories hold a model several times over, for other runtimes and in other precisions: SDXL Base
-1.0 has 70 GB, of which 7 are loaded in float32 halves. A fetch that is cut, however it ends, goes on
-at the byte where it stopped; the hub's own client begins the file anew.
+Repositories hold a model several times over, for other runtimes and in other precisions: most of
+the 70 GB of SDXL Base 1.0 is never loaded. A fetch that is cut, however it ends, goes on at the
+byte where it stopped; the hub's own client begins the file anew.
 """
 
 from __future__ import annotations

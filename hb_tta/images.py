@@ -20,6 +20,7 @@ import numpy as np
 import PIL
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from hb_tta.device import is_out_of_memory
 from hb_tta.errors import UserError
 from hb_tta.file_index import FileIndex
 from hb_tta.reading import open_regular, user_path
@@ -28,8 +29,8 @@ from hb_tta.reading import open_regular, user_path
 # bomb). It is the size at which Pillow itself begins to warn: a quarter of a gigabyte of RGB.
 MAX_PIXELS = 89_478_485
 
-# What Pillow may read a file as. It knows some 50 more, some of which it has other programs read (of
-# an EPS it starts Ghostscript), whatever the file's name says.
+# What Pillow may read a file as. It knows some 50 more, some of which it has other programs read
+# (of an EPS it starts Ghostscript), whatever the file's name says.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 
 _FORMAT = 1  # counts the changes of which pixels an image is read as
@@ -241,7 +242,7 @@ def _normalised(image: Image.Image, name: str) -> Image.Image:
 
 def _broken(name: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, MemoryError) or "memory" in reason:  # a decoder's own has no class
+    if is_out_of_memory(error):
         return UserError(
             f"{name} needs more memory to decode than there is: make it smaller, or give the "
             "process more"

@@ -52,19 +52,19 @@ def owned(folder: Path) -> Iterator[None]:
     lock, owner = _file_lock(folder.absolute() / _LOCK, os.getpid()), folder / _OWNER
     try:
         lock.acquire(timeout=0)
-        write_aside(owner, f"process {os.getpid()} on {socket.gethostname()}".encode())
     except Timeout:
         raise UserError(
             f"{str(folder)!r} is in use by {_told_owner(folder)}: wait for it, or name another "
             "folder"
         ) from None
     except OSError as error:
-        lock.release()
         raise UserError(
             f"{str(folder)!r} cannot be written in ({error.strerror or error}): mend that or name "
             "another folder"
         ) from error
     try:
+        with suppress(OSError):  # it only tells who it is
+            write_aside(owner, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
         with suppress(OSError):

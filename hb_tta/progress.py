@@ -138,25 +138,29 @@ class Lines:
 
 
 def spoken(seconds: float) -> str:
-    """A time as people say it: "40 s", "12 min", "3.5 h", "4.2 days"."""
+    """A time as people say it: "40 s", "12 min", "3.5 h", "4.2 days", "9 years"."""
     for size, unit, limit in ((1, "s", 100), (60, "min", 100), (3600, "h", 48)):
         if seconds / size < limit:
             return f"{seconds / size:.0f} {unit}" if size < 3600 else f"{seconds / size:.1f} h"
-    return f"{seconds / 86400:.1f} days"
+    days = seconds / 86400
+    return f"{days:.1f} days" if days < 1000 else f"{days / 365.25:,.0f} years"
 
 
 @contextmanager
 def without_bars_of_libraries() -> Iterator[None]:
-    """While weights are loaded, which takes seconds: transformers' bars would drown our own."""
+    """While weights are loaded, which takes seconds: the libraries' bars would drown our own."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    # Only what is imported already can show any.
+    diffusers = sys.modules.get("diffusers.utils.logging")
+    shown = [one for one in (logging, diffusers) if one and one.is_progress_bar_enabled()]
+    for library in shown:
+        library.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
-            logging.enable_progress_bar()
+        for library in shown:
+            library.enable_progress_bar()
 
 
 def _is_terminal() -> bool:

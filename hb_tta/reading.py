@@ -11,9 +11,12 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+
+DEEPEST = 100
+"""Levels of lists and objects in JSON; Python's own limit differs with the depth of the call."""
 
 Place = str | os.PathLike[str]
 
@@ -74,14 +77,32 @@ def parse_json(text: bytes | str) -> Any:
     """What a JSON text says.
 
     Raises:
-        ValueError: it is none, no UTF-8, or goes deeper than Python follows.
+        ValueError: it is none, no UTF-8, or nested deeper than ``DEEPEST``.
     """
     if isinstance(text, bytes):
         text = text.removeprefix(_MARK).decode("utf-8")
     try:
-        return json.loads(text)
+        found = json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+    if text.count("[") + text.count("{") > DEEPEST and _is_deep(found):
+        raise ValueError("it is nested too deep")
+    return found
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [inner for outer in level for inner in _items(outer)]
+        if not level:
+            return False
+    return True
+
+
+def _items(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def lines_in(path: Place) -> Iterator[tuple[int, bytes]]:

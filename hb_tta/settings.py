@@ -152,6 +152,10 @@ _SHARE = "views for the least sure share S of all questions: for curves over a w
 _DTYPE = f"numbers to compute with, {', '.join(DTYPES)} (default: what suits the device)"
 _BATCH = "views made at once (default: what suits the device)"
 _OFFLOAD = "keep on the GPU only what works just now: slower, for small GPUs"
+_DETERMINISTIC = (
+    "make each view by itself, on one thread, so that its bytes never differ: slower; otherwise "
+    "views may differ by rounding with what they are made beside"
+)
 _DEVICE = "where the models run, such as cpu or cuda:1 (default: a GPU if any)"
 _STORE = "where views are kept (default: $HB_TTA_STORE or ~/.cache/hb_tta/store)"
 
@@ -178,7 +182,9 @@ class ViewSettings:
             it; an ``Augmenter`` makes what it is asked for.
         gate_share: in its place, the share of all questions that get views, the least sure ones.
         dtype: of describer and generator; ``None``: float32 on a CPU, bfloat16 on a GPU.
-        batch_size, cpu_offload, device, store: see ``Augmenter``. No view depends on them.
+        batch_size, cpu_offload, device, store: see ``Augmenter``. No view depends on them, up to
+            rounding.
+        deterministic: nor in their last bit; see ``Augmenter``.
 
     Raises:
         UserError: a name is unknown, or a value is not of its kind.
@@ -190,7 +196,7 @@ class ViewSettings:
         "sdxl", spelling.named, "--family", "NAME", _FAMILY, in_spec=True
     )
     n: int = _option(
-        4, spelling.positive, "-n", "N", "generated views of an image (default: 4)", also="views"
+        4, spelling.views, "-n", "N", "generated views of an image (default: 4)", also="views"
     )
     seed: int = _option(0, spelling.whole, "--seed", "SEED", _SEED)
     candidates: int | None = _option(
@@ -220,6 +226,9 @@ class ViewSettings:
     )
     cpu_offload: bool = _option(
         False, spelling.yes_or_no, "--cpu-offload", None, _OFFLOAD, running=True
+    )
+    deterministic: bool = _option(
+        False, spelling.yes_or_no, "--deterministic", None, _DETERMINISTIC, in_spec=True
     )
     device: str | None = _option(None, spelling.device, "--device", "DEVICE", _DEVICE, running=True)
     store: Store | str | PathLike[str] | bool | None = _option(
@@ -359,6 +368,7 @@ class ViewSettings:
             device=self.device or device,
             batch_size=self.batch_size,
             cpu_offload=self.cpu_offload,
+            deterministic=self.deterministic,
             store=self.store if store is None else store,
             task=task,
             keep_loaded=keep_loaded,

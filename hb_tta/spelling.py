@@ -12,11 +12,12 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+from hb_tta.context import MOST_VIEWS
 from hb_tta.device import DTYPES, default_device
 from hb_tta.errors import UserError, choose_from
+from hb_tta.reading import read_text
 
 ARGS = "--augment_args"
 """The option that takes every setting by name, in our commands and in other people's."""
@@ -29,19 +30,34 @@ class Unfit(Exception):
 # ── Values ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def whole(value: Any, least: int | None = None) -> int:
+def whole(value: Any, least: int | None = None, most: int | None = None) -> int:
     """An integer."""
     kind = "a whole number" if least is None else f"a whole number of at least {least}"
+    kind += "" if most is None else f" and at most {most}"
     try:
         number = int(value) if isinstance(value, str) else operator.index(value)
     except (TypeError, ValueError):
         raise Unfit(f"is not {kind}") from None
-    if isinstance(value, bool) or (least is not None and number < least):
+    too_small, too_large = least is not None and number < least, most is not None and number > most
+    if isinstance(value, bool) or too_small or too_large:
         raise Unfit(f"is not {kind}")
     return number
 
 
 positive = partial(whole, least=1)
+from_zero = partial(whole, least=0)
+views = partial(whole, least=1, most=MOST_VIEWS)
+
+
+def share(value: Any) -> float:
+    """A number of more than 0, at most 1: a share of things, a rate of learning."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise Unfit("is no number") from None
+    if isinstance(value, bool) or not 0 < number <= 1:
+        raise Unfit("is out of range: use more than 0, at most 1")
+    return number
 
 
 def yes_or_no(value: Any) -> bool:
@@ -140,7 +156,7 @@ def _pair(item: str) -> tuple[str, str]:
 
 def _read_file(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        return read_text(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise UserError(f"{ARGS} @{path} cannot be read ({reason}): check the path") from None

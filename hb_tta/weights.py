@@ -17,7 +17,8 @@ from pathlib import Path
 from hb_tta.errors import UserError
 from hb_tta.file_index import FileIndex
 from hb_tta.hub_files import Repository
-from hb_tta.reading import user_path
+from hb_tta.network import at_once, hub_answers
+from hb_tta.reading import read_text, user_path
 
 # What is fetched of a hub repository: safetensors, configurations, vocabularies, templates.
 _FETCHED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
@@ -94,8 +95,8 @@ class Weights:
         """The commit that a hub id stands for, 40 hex digits; None of a folder.
 
         It is the one that the hub's cache on this machine holds for the revision, also where the
-        hub has moved on: views stay what they are until ``hb-tta download`` fetches the new one. Where
-        the cache holds none, the hub is asked, and the answer is kept in the cache.
+        hub has moved on: views stay what they are until ``hb-tta download`` fetches the new one.
+        Where the cache holds none, the hub is asked, and the answer is kept in the cache.
 
         Raises:
             UserError: the cache holds none and the hub cannot be asked, or knows of none.
@@ -171,7 +172,7 @@ class Weights:
         """The files of one form; none where the hub cannot be asked, or nobody wants to know."""
         from huggingface_hub import constants
 
-        if role is None or constants.HF_HUB_OFFLINE:
+        if role is None or constants.HF_HUB_OFFLINE or not hub_answers():
             return []
         repository = Repository(self.location, self.commit() or "")
         with suppress(Exception):  # the fetch that follows has the sentences
@@ -192,7 +193,7 @@ class Weights:
 
         repository = Path(constants.HF_HUB_CACHE, "models--" + self.location.replace("/", "--"))
         try:
-            commit = (repository / "refs" / (self.revision or "main")).read_text("ascii").strip()
+            commit = read_text(repository / "refs" / (self.revision or "main")).strip()
         except (OSError, ValueError):
             return None
         return commit if _COMMIT.fullmatch(commit) else None
@@ -202,12 +203,13 @@ class Weights:
         from huggingface_hub import errors, snapshot_download
 
         try:
-            return snapshot_download(
-                self.location,
-                revision=revision,
-                allow_patterns=list(patterns),
-                ignore_patterns=list(_NOT_FETCHED),
-            )
+            with at_once():
+                return snapshot_download(
+                    self.location,
+                    revision=revision,
+                    allow_patterns=list(patterns),
+                    ignore_patterns=list(_NOT_FETCHED),
+                )
         except errors.RevisionNotFoundError as error:
             raise UserError(
                 f"the hub's {self.location!r} has no revision {self.revision!r}: check its name"

@@ -10,12 +10,15 @@ to before 1.7:
 * ``models.TYPE2FUNC``, ``models.MODEL_TYPES``: the model type;
 * ``zeroshot_classification.evaluate``: tells our model the class names, and adds the accuracies
   that the same views give without tuning;
-* ``zeroshot_classification.accuracy``: it raises TypeError on numpy ≥ 2.4 (its issue 147).
+* ``zeroshot_classification.accuracy``: it raises TypeError on numpy ≥ 2.4 (its issue 147);
+* ``cli.json.dump``: its result names the views, how they were tuned on, and the weights by their
+  content: what it knows itself is the name that was typed.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +30,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from hb_tta import spelling
 from hb_tta.errors import UserError
 from hb_tta.families import get_family, list_families
 from hb_tta.settings import (
@@ -41,6 +45,7 @@ from hb_tta.store import Store
 from hb_tta.tpt.filters import get_filter
 from hb_tta.tpt.gated import classified
 from hb_tta.tpt.models import load_clip
+from hb_tta.tpt.prompt_learners import check_prompt
 from hb_tta.tpt.tuner import PromptTuner
 from hb_tta.tpt.views import ViewFeatures, ViewRequest
 from hb_tta.tta.combine import rules_for
@@ -104,12 +109,13 @@ def own_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog="hb-tta")
     parser.add_argument("--augment")
     add_arguments(parser, "n", "family", "preset", "gate", "store")
-    parser.add_argument("--crops", type=int)
+    share = spelling.argument(spelling.share)
+    parser.add_argument("--crops", type=spelling.argument(spelling.from_zero))
     parser.add_argument("--filter", default="tpt")
-    parser.add_argument("--selection", type=float)
-    parser.add_argument("--generated-selection", type=float)
-    parser.add_argument("--steps", type=int, default=1)
-    parser.add_argument("--lr", type=float, default=5e-3)
+    parser.add_argument("--selection", type=share)
+    parser.add_argument("--generated-selection", type=share)
+    parser.add_argument("--steps", type=spelling.argument(spelling.positive), default=1)
+    parser.add_argument("--lr", type=share, default=5e-3)
     parser.add_argument("--prompt", default="a photo of a")
     return parser
 
@@ -117,6 +123,7 @@ def own_parser() -> argparse.ArgumentParser:
 def read_options(argv: Sequence[str]) -> tuple[Options, list[str]]:
     """Our flags, and the command line that is left, with what our model type needs put in."""
     ours, theirs = own_parser().parse_known_args(list(argv))
+    check_prompt(ours.prompt)
     asked = by_arguments(ours)
     crops = get_filter(ours.filter).crops if ours.crops is None else ours.crops
     names = ("filter", "selection", "generated_selection", "steps", "lr", "prompt")
@@ -155,19 +162,42 @@ def make_output_folder(flags: Sequence[str]) -> None:
 
 def register(options: Options) -> None:
     """Put our model type and the patches into CLIP_benchmark; a second call replaces the first."""
-    from clip_benchmark import models
+    from clip_benchmark import cli, models
     from clip_benchmark.metrics import zeroshot_classification
+
+    said: dict[str, Any] = {}
 
     def load(model_name: str, pretrained: str, cache_dir: str | None, device: str) -> tuple:
         model = TunedClip(_source(model_name, pretrained), device, options)
+        said.clear()
+        said.update(model.told())
         return model, model.remember, lambda texts: torch.zeros(len(texts))
 
     models.TYPE2FUNC[MODEL_TYPE] = load
     if MODEL_TYPE not in models.MODEL_TYPES:
         models.MODEL_TYPES.append(MODEL_TYPE)
     zeroshot_classification.accuracy = accuracy
+    cli.json = _Json(said)
     theirs = getattr(zeroshot_classification.evaluate, "theirs", zeroshot_classification.evaluate)
     zeroshot_classification.evaluate = _evaluate_with(theirs)
+
+
+class _Json:
+    """The module ``json`` whose ``dump`` adds to a result what we know of it.
+
+    Args:
+        said: what is added; looked at when a result is written.
+    """
+
+    def __init__(self, said: Mapping[str, Any]) -> None:
+        self._said = said
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(json, name)
+
+    def dump(self, result: Any, file: Any, **settings: Any) -> None:
+        """``json.dump``."""
+        json.dump({**result, **self._said}, file, **settings)
 
 
 def _source(model_name: str, pretrained: str) -> Any:
@@ -199,11 +229,26 @@ class TunedClip:
         )
         self._settings = options.tuner
         self._gate = None if views is None else views.gate
+        self._options = options
         self._images: dict[int, Image] = {}
         self._seen = 0
         self._tuner: PromptTuner | None = None
         self._texts = 0
         self.untuned: dict[str, list[Tensor]] = {}
+
+    def told(self) -> dict[str, Any]:
+        """What decides the figures, as plain JSON: a column each of CLIP_benchmark's table."""
+        views, shown = self._options.views, self._views
+        return {
+            "method": "none" if views is None else views.method,
+            "views": shown.generated,
+            "crops": shown.crops,
+            "filter": self._settings["filter"],
+            "seed": self._options.options["seed"],
+            "weights": shown.clip.identity["weights"],
+            "view_settings": None if views is None else views.to_json(),
+            "tuning": dict(self._settings),
+        }
 
     def eval(self) -> TunedClip:
         """CLIP_benchmark asks for it; the model is always so."""
@@ -280,6 +325,11 @@ class _Watched:
 
     def __iter__(self):
         for images, target in self._loader:
+            if target.ndim > 1:
+                raise UserError(
+                    "the data set has several labels an image: prompt tuning looks for one class; "
+                    "run clip_benchmark itself for it"
+                )
             self._targets.append(target.cpu())
             yield images, target
 

@@ -105,7 +105,7 @@ def test_the_hubs_layouts_of_sdxl(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        ({"n": 0}, "n=0 views are none: use 1 or more"),
+        ({"n": 0}, "n=0 is no number of views: use 1 to 10000"),
         ({"n": -3}, "n=-3"),
         ({"n": True}, "n=True is no whole number"),
         ({"n": 1.5}, "n=1.5 is no whole number"),

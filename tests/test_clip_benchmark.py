@@ -10,7 +10,7 @@ import torch
 
 pytest.importorskip("clip_benchmark")
 
-from clip_benchmark import models
+from clip_benchmark import cli, models
 from clip_benchmark.metrics import zeroshot_classification
 
 from hb_tta.cli import main
@@ -58,6 +58,11 @@ def test_eval_tunes_and_build_reads_its_output(folder):
     assert set(metrics) >= {"acc1", "mean_per_class_recall", "acc1 zero-shot", "acc1 mta"}
     assert 0 <= metrics["acc1"] <= 1
     assert metrics["acc1"] > 1 / len(NAMES)
+    assert (result["method"], result["views"], result["crops"]) == ("randaugment", 3, 2)
+    assert (result["filter"], result["seed"]) == ("tpt", 0)
+    assert result["weights"] == get_family("pocket").weights("clip").fingerprint()
+    assert result["view_settings"]["method"] == "randaugment" and result["view_settings"]["n"] == 3
+    assert result["tuning"]["selection"] == 0.5
     table = folder / "benchmark.csv"
     assert (
         main(["clip-benchmark", "build", str(folder / "new" / "out.json"), "--output", str(table)])
@@ -67,6 +72,7 @@ def test_eval_tunes_and_build_reads_its_output(folder):
         (row,) = csv.DictReader(file)
     assert float(row["acc1"]) == metrics["acc1"]
     assert row["model_fullname"] == "pocket bundled"
+    assert (row["method"], row["views"], row["weights"]) == ("randaugment", "3", result["weights"])
     assert sys.argv == argv
 
 
@@ -103,6 +109,7 @@ def test_what_is_patched_is_still_there():
     assert "open_clip" in models.MODEL_TYPES
     assert callable(zeroshot_classification.evaluate)
     assert callable(zeroshot_classification.accuracy)
+    assert callable(cli.json.dump)
 
 
 def test_other_versions_and_other_model_types_are_refused(monkeypatch, capsys):

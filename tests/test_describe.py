@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hb_tta.context import TASKS, DescribedContext, MultimodalContext
-from hb_tta.describe import Describer, DescriberSpec, tidy_description
+from hb_tta.describe import Describer, DescriberSpec, load_mllm, tidy_description
 from hb_tta.describe.templates import (
     GUIDANCE_LIMIT,
     clean_guidance,
@@ -24,6 +24,7 @@ from hb_tta.describe.templates import (
     training_prompt,
 )
 from hb_tta.errors import UserError
+from hb_tta.families import get_family
 from hb_tta.weights import Weights
 
 TOKENS = 16
@@ -335,3 +336,22 @@ def test_folders_that_are_no_describer(llava: Path, tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(UserError, match="cannot be loaded as a describer"):
         DescriberSpec(Weights(str(tmp_path / "cut"))).load("cpu")
+
+
+def test_a_model_is_loaded_ready_to_be_asked_and_without_the_librarys_bar(capfd):
+    from transformers import AutoModelForImageTextToText
+    from transformers.utils import logging
+
+    weights = get_family("pocket").weights("mllm")
+    model, processor = load_mllm(weights, device="cpu")
+    assert (model.device.type, str(model.dtype), model.training) == ("cpu", "torch.float32", False)
+    assert processor.chat_template and processor.tokenizer.padding_side == "left"
+    assert "Loading weights" not in capfd.readouterr().err
+    assert logging.is_progress_bar_enabled(), "the caller's own are as before"
+    AutoModelForImageTextToText.from_pretrained(weights.local_folder())
+    assert "Loading weights" in capfd.readouterr().err
+
+
+def test_a_model_in_no_number_format_is_not_loaded():
+    with pytest.raises(UserError, match="float8"):
+        load_mllm(get_family("pocket").weights("mllm"), dtype="float8")

@@ -1,4 +1,4 @@
-"""`hb-tta download`: the files that are needed, said first, and fetched once however often it stops."""
+"""`hb-tta download`: what is needed is said first, and fetched once however often it stops."""
 
 from __future__ import annotations
 
@@ -170,3 +170,23 @@ def test_other_copies_of_the_same_weights_are_not_needed() -> None:
     assert names("lora/adapter_model.safetensors", "other/x.safetensors", subfolder="lora") == [
         "lora/adapter_model.safetensors"
     ]
+
+
+def test_without_a_network_it_is_a_sentence_at_once(hub: TinyHub, tmp_path: Path) -> None:
+    class Gone:
+        endpoint = "http://127.0.0.1:9"  # nobody listens there
+
+    ran = download(Gone(), tmp_path)  # type: ignore[arg-type]
+    assert ran.returncode == 1 and "the hub cannot be reached: connect" in ran.stderr
+
+
+def test_missing_weights_name_the_command_that_fetches_them(tmp_path: Path) -> None:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
+    image = Path(__file__).parents[1] / "docs" / "pocket" / "seeds.png"
+    command = [sys.executable, "-m", "hb_tta.cli", "augment", str(image), "Is it?"]
+    ran = subprocess.run(
+        [*command, "--store", str(tmp_path), "--out", str(tmp_path / "out")],
+        env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ran.returncode == 1
+    assert "`hb-tta download stabilityai/stable-diffusion-xl-base-1.0`" in ran.stderr

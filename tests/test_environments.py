@@ -83,7 +83,7 @@ def test_harnesses_that_quarrel_stay_out_of_the_development_environment():
 # ── Targets ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "soak", "lint", "docs"])
+@pytest.mark.parametrize("target", ["demo", "test", "soak", "lint", "docs", "pictures"])
 def test_make_installs_where_it_must_and_only_there(target, tmp_path):
     setting = f"VENV={tmp_path}"
     assert "venv" in steps(target, setting)

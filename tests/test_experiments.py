@@ -101,6 +101,6 @@ def test_the_prompt_tuning_experiment_is_the_commands_table(tmp_path, capsys):
     text = (tmp_path / "objects.dev.md").read_text()
     assert capsys.readouterr().out == text + "\n"
     head, _, *rows = text.splitlines()
-    assert head.count("pocket_objects") == 5 and head.endswith("| gain over zero-shot |")
+    assert head.count("pocket_objects") == 5 and "| gain over zero-shot |" in head
     assert [row.split(" |")[0] for row in rows[:2]] == ["| zero-shot", "| tpt + none"]
     assert rows[-1] == "each: 2 of 500 samples (a subset)"

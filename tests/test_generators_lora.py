@@ -15,7 +15,8 @@ from sdxl_folders import LORA, PIPELINE, reference
 
 from hb_tta.errors import UserError
 from hb_tta.generators import HummingbirdGenerator
-from hb_tta.generators.lora import CONFIG_FILE, PEFT_PREFIX, WEIGHTS_FILE, load_lora, merge_lora
+from hb_tta.generators.lora import load_lora, merge_lora
+from hb_tta.lora.read import CONFIG_FILE, PEFT_PREFIX, WEIGHTS_FILE
 from hb_tta.training.sdxl import SDXL_UNET
 
 # Section 5.2 and appendix Q of the paper
@@ -168,36 +169,62 @@ def first_key(tensors):
     return min(tensors)
 
 
+def layer(key):
+    return key.split(".lora_")[0]
+
+
+def of_conv_in(module):
+    return {
+        f"{module}.lora_A.weight": torch.zeros(8, 4, 3, 3),
+        f"{module}.lora_B.weight": torch.zeros(32, 8, 1, 1),
+    }
+
+
 @pytest.mark.parametrize(
     ("tensors", "config", "message"),
     [
         (
             lambda t: {f"unet.{key}": tensor for key, tensor in without_prefix(t).items()},
             {},
-            "none of its 120 tensors fits a layer",
+            r"'unet.down_blocks.*' \(60 layers of the kind\), which is no layer of a UNet",
         ),
         (lambda t: {}, {}, "holds no tensors"),
         (
             lambda t: {key: tensor for key, tensor in t.items() if key != first_key(t)},
             {},
-            r"attn1.to_q.lora_A.weight' \(1 in all\) is named by its configuration but missing",
+            r"attn1.to_q' has one part of two",
         ),
         (
-            lambda t: t | {PEFT_PREFIX + "conv_in.lora_A.weight": torch.zeros(8, 4)},
+            lambda t: {k: tensor for k, tensor in t.items() if layer(k) != layer(first_key(t))},
             {},
-            r"'conv_in.lora_A.weight' \(1 in all\) has no place in the UNet",
+            r"attn1.to_q' \(1 in all\) is named by its configuration but missing",
+        ),
+        (
+            lambda t: t | of_conv_in(PEFT_PREFIX + "conv_in"),
+            {},
+            "tensors of 'conv_in', which its target_modules do not name",
+        ),
+        (
+            lambda t: t | of_conv_in(PEFT_PREFIX + "conv_out"),
+            {"target_modules": ["to_q", "to_v", "ff.net.0.proj", "conv_out"]},
+            r"'conv_out' changes a weight of the shape \(\d+, 4, 3, 3\), the UNet's is",
+        ),
+        (
+            lambda t: t | of_conv_in(PEFT_PREFIX + "mid_block.conv_in"),
+            {"target_modules": ["to_q", "to_v", "ff.net.0.proj", "conv_in"]},
+            r"'mid_block.conv_in' \(1 in all\) has no place in the UNet",
         ),
         (
             lambda t: t | {first_key(t): torch.zeros(8, 640)},
             {},
-            r"has the shape \(8, 640\), the UNet's is \(8, 64\)",
+            r"changes a weight of the shape \(64, 640\), the UNet's is \(64, 64\)",
         ),
-        (None, {"r": 16}, r"has the shape \(8, 64\), the UNet's is \(16, 64\)"),
-        (None, {"use_rslora": True}, "sets use_rslora: only a plain LoRA"),
-        (None, {"use_dora": True}, "sets use_dora: only a plain LoRA"),
+        (None, {"r": 16}, "says r=16 of 'down_blocks.*', its tensors have r=8"),
+        (None, {"use_rslora": True}, "sets use_rslora=True: only a plain LoRA"),
+        (None, {"use_dora": True}, "sets use_dora=True: only a plain LoRA"),
         (None, {"peft_type": "LOHA"}, "describes peft_type 'LOHA'"),
-        (None, {"target_modules": ["q_proj"]}, "is a LoRA for another kind of model"),
-        (None, {"target_modules": ["to_k"]}, "none of its 120 tensors fits a layer"),
+        (None, {"target_modules": ["q_proj"]}, "which its target_modules do not name"),
+        (None, {"target_modules": ["to_k"]}, "which its target_modules do not name"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path: Path, tensors, config, message):
@@ -225,5 +252,5 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path):
     with pytest.raises(UserError, match="cannot be read"):
         load_lora(unet(), str(folder))
     (folder / CONFIG_FILE).unlink()
-    with pytest.raises(UserError, match="is no LoRA folder: it has no adapter_config.json"):
+    with pytest.raises(UserError, match="holds no LoRA; it has neither adapter_config.json"):
         load_lora(unet(), str(folder))

@@ -13,12 +13,11 @@ ROOT = Path(__file__).parents[1]
 # From the ground up: a part imports parts of the lines above its own, and none beside it.
 LAYERS = (
     ("errors", "progress", "reading"),
-    ("disk",),
+    ("disk", "network", "device"),
     ("file_index", "locks"),
-    ("context", "images", "metrics"),
-    ("device", "hub_files"),
+    ("context", "images", "metrics", "processors", "hub_files"),
     ("weights",),
-    ("families", "plugins", "presets", "spelling"),
+    ("families", "lora", "plugins", "presets", "spelling"),
     ("describe", "generators", "pocket", "rewards", "store", "tta"),
     ("datasets", "views"),
     ("augment",),

@@ -124,7 +124,7 @@ def test_the_file_beside_the_samples(run, tmp_path):
     flags = {"augment": "randaugment", "augment_args": "family=pocket,n=2"}
     results = run(**flags, output_path=tmp_path)
     folder = tmp_path / "hb_tta" / run_name(results["config"]["model_args"])
-    lines = read_sidecar(folder / "pocket_mme_dev.jsonl", IDENTITY)
+    lines, _ = read_sidecar(folder / "pocket_mme_dev.jsonl", IDENTITY)
     assert [line["doc_id"] for line in lines.values()] == list(range(10))
     for line, sample, record in zip(
         lines.values(), samples(results), records(results), strict=True
@@ -147,7 +147,7 @@ def test_the_response_cache(run, tmp_path, monkeypatch):
     second = run(**flags)
     assert answers(second) == answers(first)
     folder = tmp_path / "out" / "hb_tta" / run_name(second["config"]["model_args"])
-    assert len(read_sidecar(folder / "pocket_mme_dev.jsonl", IDENTITY)) == 10
+    assert len(read_sidecar(folder / "pocket_mme_dev.jsonl", IDENTITY)[0]) == 10
     with pytest.raises(SystemExit):  # other settings, other answers
         run(**{**flags, "augment_args": "family=pocket,n=3"})
 

@@ -14,9 +14,9 @@ from sdxl_folders import LORA, PIPELINE
 
 from hb_tta.cli import main
 from hb_tta.errors import UserError
-from hb_tta.generators.lora import load_lora
+from hb_tta.generators.lora import load_lora, parts_of
+from hb_tta.lora import FORMATS, Lora, read_lora, write_lora
 from hb_tta.training.estimate import SDXL, build
-from hb_tta.training.export import FORMATS, Lora, read_lora, write_lora
 from hb_tta.training.lora import add_lora, lora_layers, lora_parameters, lora_tensors
 from hb_tta.weights import Weights
 
@@ -27,6 +27,12 @@ def released() -> Lora:
     lora, form = read_lora(LORA)
     assert form == "peft"
     return lora
+
+
+def plain(tensors: dict[str, torch.Tensor], targets: tuple[str, ...] = ()) -> Lora:
+    """A LoRA of alpha 32 everywhere."""
+    modules = {key.removesuffix(".lora_A.weight").removesuffix(".lora_B.weight") for key in tensors}
+    return Lora(parts_of(tensors), dict.fromkeys(modules, 32.0), targets)
 
 
 def unet() -> UNet2DConditionModel:
@@ -62,10 +68,8 @@ def expected() -> torch.Tensor:
 def test_round_trips_keep_every_bit(released, form, tmp_path):
     again, found = read_lora(write_lora(released, tmp_path, form))
     assert found == form
-    assert again.alpha == released.alpha and again.scale == released.scale
-    assert set(again.tensors) == set(released.tensors)
-    for key, tensor in released.tensors.items():
-        assert torch.equal(again.tensors[key], tensor)
+    assert again.alphas == released.alphas and again.scales() == released.scales()
+    assert again.parts == released.parts
 
 
 def test_peft_and_this_package_load_our_folder(released, expected, tmp_path):
@@ -117,10 +121,12 @@ def test_sdxls_names_survive_kohya(tmp_path):
         if hasattr(layer, "lora_A") and len(layer.lora_A):
             tensors[f"{path}.lora_A.weight"] = torch.zeros(8, 1)
             tensors[f"{path}.lora_B.weight"] = torch.zeros(1, 8)
-    lora = Lora(tensors, 32.0, ("to_q", "to_v", "ff.net.0.proj"))
+    lora = plain(tensors, ("to_q", "to_v", "ff.net.0.proj"))
     again, _ = read_lora(write_lora(lora, tmp_path, "kohya"))
-    assert again.modules == lora.modules
-    assert set(again.target_modules) == set(lora.modules)
+    assert again.modules == lora.modules and again.target_modules == ()
+    write_lora(again, tmp_path / "peft", "peft")
+    config = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
+    assert set(config["target_modules"]) == set(lora.modules)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +140,7 @@ def test_sdxls_names_survive_kohya(tmp_path):
 def test_kohya_files_of_any_layers_can_be_loaded(targets, tmp_path):
     """Most LoRAs have "to_out.0" and "ff.net.2", whose last part "0" or "2" names many layers."""
     tuned = with_lora(targets)
-    write_lora(Lora(lora_tensors(tuned), 32.0, targets), tmp_path, "kohya")
+    write_lora(plain(lora_tensors(tuned), targets), tmp_path, "kohya")
     again, form = read_lora(tmp_path)
     write_lora(again, tmp_path / "peft", "peft")
     loaded = unet()
@@ -147,7 +153,7 @@ def test_a_kohya_file_of_some_blocks_changes_no_others(tmp_path):
     whole = lora_tensors(with_lora(("to_q",)))
     some = {key: part for key, part in whole.items() if key.startswith("mid_block")}
     assert 0 < len(some) < len(whole)
-    write_lora(Lora(some, 32.0, ("to_q",)), tmp_path, "kohya")
+    write_lora(plain(some, ("to_q",)), tmp_path, "kohya")
     again, _ = read_lora(tmp_path)
     write_lora(again, tmp_path / "peft", "peft")
     loaded = unet()
@@ -192,7 +198,7 @@ def test_a_kohya_file_without_alpha_is_refused(released, tmp_path):
     file = write_lora(released, tmp_path, "kohya")
     kept = {key: part for key, part in load_file(file).items() if not key.endswith(".alpha")}
     save_file(kept, file, {"format": "pt"})
-    with pytest.raises(UserError, match="its scale is unknown"):
+    with pytest.raises(UserError, match="has lost its scale .no alpha of"):
         read_lora(file)
 
 
@@ -202,13 +208,17 @@ def test_a_lora_with_a_missing_half_is_refused(released, tmp_path):
     tensors = load_file(file)
     del tensors[min(tensors)]
     save_file(tensors, file, {"format": "pt"})
-    with pytest.raises(UserError, match="no whole LoRA"):
+    with pytest.raises(UserError, match="is no whole LoRA: .* has one part of two"):
         read_lora(folder)
 
 
 @pytest.mark.parametrize(
     "change, message",
-    [({"use_dora": True}, "use_dora"), ({"r": 9}, "r=9"), ({"lora_alpha": None}, "is no LoRA's")],
+    [
+        ({"use_dora": True}, "sets use_dora=True"),
+        ({"r": 9}, "says r=9 of .* its tensors have r=8"),
+        ({"lora_alpha": None}, "lora_alpha=None: it must be a number other than 0"),
+    ],
 )
 def test_odd_configurations_are_refused(released, change, message, tmp_path):
     folder = write_lora(released, tmp_path, "peft")
@@ -224,7 +234,7 @@ def test_what_is_no_lora_is_told(tmp_path):
     with pytest.raises(UserError, match="holds no LoRA"):
         read_lora(tmp_path)
     (tmp_path / "broken.safetensors").write_bytes(b"no")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is damaged or no safetensors file"):
         read_lora(tmp_path / "broken.safetensors")
     save_file({"weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(UserError, match="its first tensor is 'weight'"):
@@ -258,9 +268,8 @@ def test_convert_makes_it_weaker(tmp_path, form):
     whole, _ = read_lora(LORA)
     place = tmp_path / "half"
     weaker, _ = read_lora(place if form == "peft" else next(place.iterdir()))
-    assert weaker.scale == pytest.approx(0.35 * whole.scale)
-    for key, tensor in whole.tensors.items():
-        assert torch.equal(weaker.tensors[key], tensor)
+    assert weaker.scales() == pytest.approx({k: 0.35 * it for k, it in whole.scales().items()})
+    assert weaker.parts == whole.parts
 
 
 def test_convert_to_nothing_is_refused(tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from augmenting import picture
 
 from hb_tta.cli import main
 from hb_tta.cli.requests import Asked, Failure, Request, read_asked, read_requests
+from hb_tta.datasets import hub
 from hb_tta.datasets.own import OwnExamples, open_rows
 from hb_tta.datasets.rows import Columns
 from hb_tta.datasets.samples import Example
@@ -189,7 +191,7 @@ def test_what_does_not_go_together_is_told(work: Path, named: list[str], sentenc
 
 
 def test_a_folder_is_read_by_the_rows_in_it(work: Path) -> None:
-    (work / "pics" / "metadata.csv").write_text("file_name,text\nb.png,Is it b?\n")
+    (work / "pics" / "metadata.csv").write_text("file_name,query\nb.png,Is it b?\n")
     (work / "pics" / "other.jsonl").write_text("{}\n")
     (work / "pics" / ".hidden.csv").write_text("x\n")
     assert told(asked("pics")) == [("pics/b.png", "Is it b?")]
@@ -306,7 +308,8 @@ def test_images_without_a_file_get_one_beside_the_manifest(work: Path) -> None:
     with_pictures(work / "hub" / "train-0.parquet")
     assert main(["augment", "hub", *QUICK, "--out", "out"]) == 0
     lines = manifest("out")
-    assert [line["image"] for line in lines] == [f"images/{n:06d}.png" for n in (1, 2, 3)]
+    for number, line in enumerate(lines, 1):
+        assert re.fullmatch(rf"images/{number:06d}-[0-9a-f]{{8}}\.png", line["image"])
     assert (work / "out" / lines[0]["image"]).read_bytes() == (work / "pics/a.png").read_bytes()
     source = open_source("out/manifest.jsonl")
     assert source is not None and all(isinstance(row, Example) for row in source.read(0, 9))
@@ -317,7 +320,7 @@ def test_index_html_shows_the_images_up_to_a_number(work: Path) -> None:
     assert main(["augment", "pics", "Is it <b>?", *QUICK, "--out", "out"]) == 0
     page = (work / "out" / "index.html").read_text()
     assert page.count("<figure") == 4 * 3 and "Is it &lt;b&gt;?" in page
-    assert 'src="../pics/a.png"' in page and 'src="views/000001-seed0.png"' in page
+    assert 'src="../pics/a.png"' in page and 'src="views/000001-seed0-' in page
     assert page.count("data:image/png;base64,") == 1 and "4 images" in page
     assert "img-src data: 'self'" in page
     assert main(["augment", "pics", "Is it <b>?", *QUICK, "--out", "out", "--sheet", "2"]) == 0
@@ -333,3 +336,36 @@ def test_hidden_files_are_no_images(work: Path) -> None:
         (work / "pics" / name).write_bytes(b"resource fork")
     assert main(["augment", "pics", *QUICK, "--out", "out"]) == 0
     assert len(manifest("out")) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "asked_for"),
+    [
+        ("org/name", ("org/name", None, None)),
+        ("org/name:train", ("org/name", None, "train")),
+        ("org/name/part:test", ("org/name", "part", "test")),
+    ],
+)
+def test_a_name_of_the_hub_may_have_a_configuration_and_a_split(
+    work: Path, monkeypatch: pytest.MonkeyPatch, name: str, asked_for: tuple[Any, ...]
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    asked: list[tuple[Any, ...]] = []
+
+    def load(place: str, config: str | None, **how: Any) -> Any:
+        asked.append((place, config, how["split"]))
+        return datasets.Dataset.from_list(ROWS).to_iterable_dataset()
+
+    monkeypatch.setattr(hub, "hub_answers", lambda: True)
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    rows = open_rows(name)
+    assert rows is not None and len(list(rows)) == 3
+    assert asked == [asked_for]
+    assert told(read_asked([name], None, "vqa"))[0][1] == ROWS[0]["question"]
+
+
+def test_what_is_neither_here_nor_on_the_hub_is_a_sentence(work: Path) -> None:
+    with pytest.raises(UserError, match="no file or folder 'org/name', and of the hub the data"):
+        open_rows("org/name")  # there is no network here
+    with pytest.raises(UserError, match="there is no file or folder 'pics/none/of/it'"):
+        open_rows("pics/none/of/it")

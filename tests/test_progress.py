@@ -41,7 +41,7 @@ def test_a_line_says_how_long_it_will_take() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "told"),
-    [(7, "7 s"), (720, "12 min"), (9000, "2.5 h"), (864_000, "10.0 days")],
+    [(7, "7 s"), (720, "12 min"), (9000, "2.5 h"), (864_000, "10.0 days"), (3.2e9, "101 years")],
 )
 def test_times_as_people_say_them(seconds: float, told: str) -> None:
     assert spoken(seconds) == told

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_models import make_tokenizer
+from tokenizers import processors
 from transformers import (
     Blip2Config,
     Blip2ForConditionalGeneration,
@@ -25,6 +26,7 @@ from transformers import (
     CLIPProcessor,
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
+    PreTrainedTokenizerBase,
 )
 
 from hb_tta.errors import UserError
@@ -46,9 +48,20 @@ from hb_tta.weights import Weights
 TEXTS = ["two blue squares above one yellow cross", "a red circle", "yes"]
 
 
+def make_bert() -> PreTrainedTokenizerBase:
+    """[CLS] and [SEP] around every text, under other names."""
+    tokenizer = make_tokenizer()
+    tokenizer.add_special_tokens({"cls_token": "<s>", "sep_token": "</s>"})
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>",
+        special_tokens=[(mark, tokenizer.convert_tokens_to_ids(mark)) for mark in ("<s>", "</s>")],
+    )
+    return tokenizer
+
+
 def save_evaluator(folder: Path, *, image_token_index: int | None = None) -> Path:
     """A tiny random BLIP-2 for retrieval: 32×32 pixels, 4 queries, in the hub's layout."""
-    tokenizer = make_tokenizer()
+    tokenizer = make_bert()
     config = Blip2Config(
         vision_config={
             "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
@@ -96,7 +109,7 @@ def stock(evaluator, pixels, texts) -> tuple[torch.Tensor, torch.Tensor]:
     model = evaluator.model
     cosines, logits = [], []
     for row, text in zip(pixels, texts, strict=True):
-        ids = evaluator.tokenizer(text, return_tensors="pt")
+        ids = evaluator.tokenizer(text, return_attention_mask=True, return_tensors="pt")
         given = {
             "pixel_values": evaluator.normalize(row[None]),
             "input_ids": ids["input_ids"],
@@ -255,7 +268,7 @@ def test_clip_rewards_of_the_bundled_clip():
 
 
 def save_pickscore(folder: Path) -> Path:
-    tokenizer = make_tokenizer()
+    tokenizer = make_bert()
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
     text = {
         **sizes, "vocab_size": len(tokenizer), "num_attention_heads": 4, "bos_token_id": 1,
@@ -291,7 +304,7 @@ def test_an_aesthetic_predictor_is_its_tower_and_its_head(tmp_path):
         image_size=32, patch_size=8, projection_dim=16,
     )  # fmt: skip
     CLIPVisionModelWithProjection(vision).save_pretrained(tmp_path / "clip")
-    CLIPImageProcessor().save_pretrained(tmp_path / "clip")
+    CLIPImageProcessor(size=32, crop_size=32).save_pretrained(tmp_path / "clip")
     head = {
         "layers.0.weight": torch.randn(4, 16), "layers.0.bias": torch.zeros(4),
         "layers.2.weight": torch.randn(1, 4), "layers.2.bias": torch.ones(1),

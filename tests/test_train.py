@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import socket
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,25 +17,30 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from hb_tta.cli import main
+from hb_tta.cli.train import _told as told_of
 from hb_tta.context import DescribedContext
 from hb_tta.datasets.pocket import PocketExamples
 from hb_tta.datasets.samples import Example
 from hb_tta.errors import UserError
 from hb_tta.families import get_family
+from hb_tta.generators.lora import tensors_of
+from hb_tta.lora import read_lora
 from hb_tta.rewards import load_rewards
 from hb_tta.training import checkpoints, steps
 from hb_tta.training import train as train_module
-from hb_tta.training.data import Rows
-from hb_tta.training.export import read_lora
+from hb_tta.training.data import Rows, open_source
+from hb_tta.training.devices import on_devices
 from hb_tta.training.frozen import load_generator
 from hb_tta.training.lora import add_lora, lora_parameters
 from hb_tta.training.objectives import RewardObjective
 from hb_tta.training.recipes import Settings, get_recipe
 from hb_tta.training.rollout import Rollout
 from hb_tta.training.schedule import gradient_steps, learning_rate
+from hb_tta.training.sheet import GAP, HEAD, TEXT
 from hb_tta.training.train import train
 
 # A server that has imported the trainer and computed nothing: what it forks starts at once.
@@ -64,7 +70,8 @@ def tiny(cache: str, **changes: Any) -> Settings:
 
 def lora_of(folder: Path) -> torch.Tensor:
     lora, _ = read_lora(folder)
-    return torch.cat([lora.tensors[key].flatten() for key in sorted(lora.tensors)])
+    tensors = tensors_of(lora.parts)
+    return torch.cat([tensors[key].flatten() for key in sorted(tensors)])
 
 
 def metrics_of(folder: Path) -> list[dict[str, Any]]:
@@ -97,6 +104,7 @@ def test_the_command_trains_logs_shows_and_exports(tmp_path, cache, capsys):
     assert set(result["last"]["held_out"]) >= {"global", "fine_grained"}
     for name in ("convergence.png", "samples/step_000000.png", "samples/step_000002.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
+    _check_sheets(out / "samples")
     assert list((out / "tensorboard").rglob("events*"))
     steps = [row for row in metrics_of(out) if "loss" in row]
     assert [row["step"] for row in steps] == [1, 2]
@@ -105,7 +113,7 @@ def test_the_command_trains_logs_shows_and_exports(tmp_path, cache, capsys):
         assert row["loss"] == pytest.approx(-weighted, rel=1e-4)
         assert row["gradient_norm"] > 0
     lora, form = read_lora(out)
-    assert form == "peft" and lora.scale == 4 and lora_of(out).abs().max() > 0
+    assert form == "peft" and set(lora.scales().values()) == {4} and lora_of(out).abs().max() > 0
 
     from hb_tta import Augmenter
 
@@ -117,6 +125,28 @@ def test_the_command_trains_logs_shows_and_exports(tmp_path, cache, capsys):
         for given in (str(out), None)
     ]  # fmt: skip
     assert views[0].tobytes() != views[1].tobytes()
+
+
+def _check_sheets(folder: Path) -> None:
+    """The reference, and beside each of the step's pictures the untuned one of the same noise."""
+    first, last = (Image.open(folder / f"step_{step:06d}.png") for step in (0, 2))
+    source = open_source("pocket", None)
+    for row in range(2):  # as many as are held out
+        (example,) = source.read(row, row + 1)
+        real, *drawn = cells_of(last, row, 5)
+        assert real == enlarged(example.context.image)
+        assert drawn[0::2] == cells_of(first, row, 3)[1:], "untuned, as at the beginning"
+        assert all(now != before for before, now in zip(drawn[0::2], drawn[1::2], strict=True))
+
+
+def cells_of(sheet: Image.Image, row: int, count: int) -> list[bytes]:
+    side = 192 + GAP
+    corners = [(TEXT + place * side, HEAD + row * side) for place in range(count)]
+    return [sheet.crop((x, y, x + 192, y + 192)).tobytes() for x, y in corners]
+
+
+def enlarged(image: Image.Image) -> bytes:
+    return image.resize((192, 192), Image.Resampling.NEAREST).tobytes()
 
 
 def pocket_image():
@@ -131,8 +161,26 @@ def test_dry_run_needs_neither_weights_nor_data(capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["trainable_parameters"] == 11_796_480 and found["steps"] == 50_000
     assert found["samples_per_step"] == 64 and found["hours_on_one_device"] > 0
+    devices = {row["device"]: row for row in found["devices"]}
+    assert list(devices) == ["A100 80 GB", "H100 SXM", "H200"]
+    assert devices["A100 80 GB"]["hours"] > 3 * devices["H100 SXM"]["hours"] > 100
+    assert all(row["fits"] for row in devices.values())  # at the recipe's memory=block
     by_preset = found["memory_gib_by_preset"]
     assert by_preset["none"] > by_preset["block"] > by_preset["step+block"] > 5
+
+
+def test_dry_run_tells_devices_in_hours_or_days(capsys):
+    assert main(["train", "--recipe", "paper-vqa", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    for name in ("A100 80 GB", "H100 SXM", "H200", "this machine"):
+        (line,) = [line for line in told.splitlines() if line.startswith(f"  {name}")]
+        assert " days" in line
+    assert main(["train", "--recipe", "pocket", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    (line,) = [line for line in told.splitlines() if line.startswith("  H200")]
+    assert " s " in line or " min" in line
+    fits = [row["fits"] for row in on_devices(1.0, 1, 100.0, 0.5)]
+    assert fits == [False, False, True]
 
 
 # ── The same run, however it is run ─────────────────────────────────────────────────────────────
@@ -376,6 +424,36 @@ def test_another_runs_folder_is_refused(settings, tmp_path):
     written.write_text(json.dumps(old))
     with pytest.raises(UserError, match="a different generator"):
         train(settings, tmp_path / "run", quiet=True)
+
+
+def test_a_run_that_never_began_claims_no_folder(settings, tmp_path, monkeypatch):
+    too_many = replace(settings, held_out=16)
+    with pytest.raises(UserError, match="no sample is left to train on"):
+        train(too_many, tmp_path, quiet=True)
+    assert not (tmp_path / "run.json").exists()
+
+    def stopped(*given: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_module, "take_step", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, tmp_path, quiet=True)  # it began, and kept nothing
+    monkeypatch.undo()
+    assert (tmp_path / "run.json").exists()
+    other = replace(settings, learning_rate=1e-4)
+    assert train(other, tmp_path, quiet=True)["step"] == 2
+    with pytest.raises(UserError, match="holds a run with learning_rate=0.0001"):
+        train(settings, tmp_path, quiet=True)
+
+
+def test_the_curve_is_named_where_it_was_written(settings, tmp_path, monkeypatch, capsys):
+    result = train(settings, tmp_path, quiet=True)
+    assert result["curve"] == str(tmp_path / "convergence.png")
+    assert "look at its samples/ and convergence.png" in told_of(result)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    result = train(settings, tmp_path, quiet=True)
+    assert result["curve"] is None and not (tmp_path / "convergence.png").exists()
+    assert "convergence.png" not in told_of(result)
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(settings, tmp_path, monkeypatch, capsys):

@@ -21,7 +21,7 @@ from hb_tta.describe import DescriberSpec
 from hb_tta.errors import UserError
 from hb_tta.images import pixel_digest
 from hb_tta.training.data import BadRecord, Interleaved, Rows, open_source
-from hb_tta.training.prepare import Order, Prepared, Share, describe_all
+from hb_tta.training.prepare import Order, Prepared, Share, describe_all, suited
 from hb_tta.training.recipes import RECIPES, get_recipe, to_json, with_changes
 from hb_tta.weights import Weights
 
@@ -89,12 +89,12 @@ def test_changes_have_the_types_of_their_settings():
         ("gradient_at=start", "gradient_at='start' is not known: choose from end, anywhere"),
         ("drift_weight=-1", "use 0 or more"),
         ("decay_steps=7", "leaves nothing to learn until max_steps=250"),
-        ("max_sample_gradient=0", "use a positive number, or none"),
+        ("max_sample_gradient=0", "max_sample_gradient=0.0 is out of range"),
         ("learning_rate=nan", "learning_rate=nan"),
         ("rewards=global:0", "weight 0"),
-        ("lora_dropout=1", "no probability"),
+        ("lora_dropout=1", "lora_dropout=1.0 is out of range"),
         ("seed.x=1", "no setting 'seed.x'"),
-        ("held_out=0", "nothing to watch"),
+        ("held_out=0", "held_out=0 is out of range"),
         ("dtype=int8", "choose from float32"),
     ],
 )
@@ -368,3 +368,9 @@ def test_nothing_to_train_on_is_told(tmp_path):
     )
     with pytest.raises(UserError, match="no sample is left .* 3 bad: line 1"):
         Prepared(tmp_path / "d", tmp_path / "d", 3, 1)
+
+
+def test_held_out_rows_follow_the_number_of_good_ones():
+    numbers = {1: 1, 4: 1, 10: 2, 100: 20, 319: 63, 320: 64, 4096: 64}
+    assert {rows: suited(rows) for rows in numbers} == numbers
+    assert all(get_recipe(name).held_out is None for name in RECIPES)

@@ -29,14 +29,14 @@ def told(capsys) -> tuple[list[str], str]:
 
 
 def test_warnings_of_the_trainer_and_of_rewards_are_shown(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(start, "is_tensorboard_available", lambda: False)
+    monkeypatch.setattr(start, "get_available_trackers", list)
     next(pocket_mme("dev")).image.save(tmp_path / "scene.png")
     # 29 tokens to the text encoders, whose window is 32, and 42 to the evaluator of that window.
     row = {"image": "scene.png", "question": "Is it?", "answer": "yes", "description": "abc" * 14}
     data = tmp_path / "data.jsonl"
     data.write_text(json.dumps(row))
     command = ["train", "--recipe", "pocket", "--data", data, "--out", tmp_path / "run"]
-    assert cli.main([*map(str, command), "--set", "samples=1", "held_out=1"]) == 1
+    assert cli.main([*map(str, command), "--set", "held_out=1"]) == 1
     shown, end = told(capsys)
     assert "no sample is left to train on" in end  # as is meant: that saves the training
     assert any(line.startswith("no TensorBoard") for line in shown)

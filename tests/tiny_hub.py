@@ -1,7 +1,7 @@
 """A model hub of one repository on this machine, for the hub's own client to talk to.
 
-Files come with the digests that the real one gives (of large ones the SHA-256), in ranges, and break
-off where a test says so.
+Files come with the digests that the real one gives (of large ones the SHA-256), in ranges, and
+break off where a test says so.
 """
 
 import hashlib

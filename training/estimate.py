@@ -7,6 +7,7 @@ computes nothing.
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import time
 from pathlib import Path
@@ -21,10 +22,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from hb_tta.device import default_device, default_dtype
 from hb_tta.errors import UserError
 from hb_tta.families import get_family
+from hb_tta.reading import read_json
+from hb_tta.training import devices
 from hb_tta.training.data import columns_of, open_source
+from hb_tta.training.devices import on_devices
+from hb_tta.training.logged import read_rows
 from hb_tta.training.lora import add_lora, lora_layers, lora_parameters
 from hb_tta.training.recipes import MEMORY_PRESETS, Settings, to_json
-from hb_tta.training.logged import read_rows
 from hb_tta.training.run import METRICS
 from hb_tta.training.sdxl import SDXL, SDXL_UNET, SDXL_VAE
 from hb_tta.weights import Weights
@@ -62,6 +66,9 @@ def estimate(settings: Settings, out: Path | None = None) -> dict[str, Any]:
     rows = settings.samples or _source_size(settings)
     seconds, basis = _seconds_per_sample(cost["tflop_per_sample"], out)
     steps = settings.max_steps
+    images = steps * settings.batch_size
+    half = cost["memory_gib"] * (0.5 if dtype == "float32" else 1.0)  # all but the LoRA's 16 bytes
+    elsewhere = on_devices(cost["tflop_per_sample"], images, half, EFFICIENCY)
     return {
         "recipe_settings": to_json(settings),
         "trainable_parameters": sum(p.numel() for p in lora_parameters(unet)),
@@ -70,12 +77,14 @@ def estimate(settings: Settings, out: Path | None = None) -> dict[str, Any]:
         "samples": rows,
         "steps": steps,
         "samples_per_step": settings.batch_size,
-        "images": steps * settings.batch_size,
-        "epochs": None if not rows else round(steps * settings.batch_size / rows, 2),
+        "images": images,
+        "epochs": None if not rows else round(images / rows, 2),
         **cost,
         "seconds_per_sample": seconds,
-        "hours_on_one_device": round(steps * settings.batch_size * seconds / 3600, 2),
+        "hours_on_one_device": round(images * seconds / 3600, 2),
         "speed_basis": basis,
+        "memory_here_gib": round(memory_here(), 1),
+        "devices": elsewhere,
     }
 
 
@@ -88,14 +97,13 @@ def build(weights: Weights) -> tuple[UNet2DConditionModel, AutoencoderKL]:
     configs: list[dict[str, Any]] | None = None
     if weights.is_folder():
         folder = Path(weights.local_folder())
-        configs = [
-            json.loads((folder / part / "config.json").read_text()) for part in ("unet", "vae")
-        ]
+        configs = [read_json(folder / part / "config.json") for part in ("unet", "vae")]
     elif weights.location == SDXL:
         configs = [SDXL_UNET, SDXL_VAE]
     if configs is None:
         raise UserError(
-            f"the sizes of {weights.location!r} are not known here: fetch it and name its folder"
+            f"the sizes of {weights.location!r} are not known here: run `hb-tta download "
+            f"{weights.location}` and name its folder"
         )
     with init_empty_weights(include_buffers=True):
         unet = UNet2DConditionModel.from_config(configs[0])
@@ -253,6 +261,13 @@ def _seconds_per_sample(tflop: float, out: Path | None) -> tuple[float, str]:
     return round(tflop * 1e12 / (speed * EFFICIENCY), 4), text
 
 
+def memory_here() -> float:
+    """GiB that this machine's device has."""
+    if default_device().startswith("cuda"):
+        return torch.cuda.get_device_properties(0).total_memory / 2**30
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+
+
 def matrix_speed() -> float:
     """FLOP a second of this device's large matrix products, measured in a moment."""
     device = default_device()
@@ -283,10 +298,23 @@ def table(found: dict[str, Any]) -> str:
         "memory": f"about {found['memory_gib']:g} GiB a device in {found['dtype']} "
         f"(by preset: {presets})",
         "work": f"{found['tflop_per_sample']:g} TFLOP a sample",
-        "time": f"about {found['hours_on_one_device']:g} hours on one device, "
-        f"{found['seconds_per_sample']:g} s a sample ({found['speed_basis']})",
     }
     lines = [f"{name:10} {text}" for name, text in rows.items()]
+    here = {
+        "device": "this machine",
+        "seconds_per_sample": found["seconds_per_sample"],
+        "hours": found["hours_on_one_device"],
+        "fits": found["memory_gib"] <= found["memory_here_gib"],
+        "memory_gib": found["memory_here_gib"],
+    }
+    lines += ["", devices.table(found["devices"], here), ""]
+    told = {row["device"]: row["basis"] for row in found["devices"]}
+    told["this machine"] = found["speed_basis"]
+    lines += [f"speed of {name}: {basis}" for name, basis in told.items()]
+    lines += [
+        f"A whole training is taken to reach {EFFICIENCY:.0%} of what large products do; several "
+        "devices share the work."
+    ]
     lines += ["", "settings (--set KEY=VALUE):"]
     lines += [f"  {key} = {json.dumps(value)}" for key, value in settings.items()]
     return "\n".join(lines)

@@ -17,6 +17,7 @@ from hb_tta.generators.hummingbird import HummingbirdGenerator, HummingbirdSpec
 from hb_tta.rewards import Judge, get_reward, load_rewards
 from hb_tta.store import content_key
 from hb_tta.training.data import Source, columns_of, open_source
+from hb_tta.training.fitting import check_generator
 from hb_tta.training.prepare import Prepared, Share, describe_all, description_key, encode_all
 from hb_tta.training.progress import Console
 from hb_tta.training.recipes import Settings
@@ -32,12 +33,14 @@ class Frozen:
         generator: without its encoders, which have had their say.
         judges: on the device.
         prepared: the samples, as the encoders and the judges see them.
+        source: where their pictures are.
         models: fingerprints of what the run trains on and with.
     """
 
     generator: HummingbirdGenerator
     judges: list[Judge]
     prepared: Prepared
+    source: Source
     models: dict[str, Any]
 
 
@@ -50,6 +53,7 @@ def freeze(
         UserError: the data or the weights cannot be used, or the folder holds another run.
     """
     family = family_of(settings)
+    check_generator(settings, family.weights("generator"))
     source = open_source(settings.data, settings.data_format, columns=columns_of(settings))
     assert source is not None
     models = _fingerprints(settings, family, source)
@@ -60,7 +64,7 @@ def freeze(
     judges = _judges(settings, family, accelerator.device)
     prepared = _encode(settings, family, source, described, generator, judges, accelerator, console)
     _drop_encoders(generator)
-    return Frozen(generator, judges, prepared, models)
+    return Frozen(generator, judges, prepared, source, models)
 
 
 def family_of(settings: Settings) -> Family:
@@ -84,7 +88,14 @@ def load_generator(settings: Settings, family: Family, device: torch.device) -> 
     for model in (generator.pipe.unet, generator.pipe.vae):
         model.requires_grad_(False).eval()
     generator.pipe.vae.disable_slicing()  # the decoder sees one micro-batch at a time
+    _upcast(generator.pipe.vae)
     return generator
+
+
+def _upcast(vae: Any) -> None:
+    """SDXL's VAE overflows in float16; the stock pipeline decodes with it in float32 then."""
+    if vae.dtype == torch.float16 and vae.config.force_upcast:
+        vae.to(torch.float32)
 
 
 def reward_names(settings: Settings) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from safetensors.torch import save
 from torch import Tensor
 
@@ -81,14 +82,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", required=True, type=Path, help="the folder to write")
     parser.add_argument("--trained-on", required=True, help='what they are: "aerial photographs"')
     given = parser.parse_args(arguments)
-    files = images_below(given.images)
+    try:
+        encoder = get_family(given.family).weights("image_encoder")
+        images = _read(given.images)
+        seen = [image for place, image in enumerate(images) if place % 4]
+        print(write_statistics(given.out, encoder, seen, images[::4], given.trained_on))
+    except UserError as error:
+        parser.exit(1, f"{error}\n")
+
+
+def _read(folder: Path) -> list[Image]:
+    files = images_below(folder)
     if len(files) < LEAST:
-        raise UserError(f"{given.images} holds {len(files)} images: give {LEAST} or more")
-    images = [load_image(file) for file in files]
-    encoder = get_family(given.family).weights("image_encoder")
-    unseen = images[::4]
-    seen = [image for place, image in enumerate(images) if place % 4]
-    print(write_statistics(given.out, encoder, seen, unseen, given.trained_on))
+        raise UserError(f"{folder} holds {len(files)} images: give {LEAST} or more")
+    return [load_image(file) for file in files]
 
 
 if __name__ == "__main__":

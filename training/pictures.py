@@ -1,4 +1,4 @@
-"""Pictures of a training: grids of samples, the convergence curve."""
+"""The convergence curve of a training."""
 
 from __future__ import annotations
 
@@ -8,52 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 from hb_tta.disk import write_aside
-from hb_tta.training.prepare import Sample
-
-CELL = 192  # largest side of a picture in a grid
-GAP = 4
-
-
-def write_grid(
-    path: Path, pictures: list[list[np.ndarray]], samples: Sequence[Sample], title: str
-) -> None:
-    """A row a context: its description, and its samples from the same noises as ever."""
-    cells = [[_cell(picture) for picture in row] for row in pictures]
-    side = GAP + max(cell.width for row in cells for cell in row)
-    text = 240
-    sheet = Image.new("RGB", (text + max(map(len, cells)) * side, 20 + len(cells) * side), "white")
-    draw = ImageDraw.Draw(sheet)
-    draw.text((4, 4), title, fill="black")
-    for number, (row, sample) in enumerate(zip(cells, samples, strict=False)):
-        draw.multiline_text((4, 24 + number * side), _wrapped(sample.description), fill="black")
-        for place, cell in enumerate(row):
-            sheet.paste(cell, (text + place * side, 20 + number * side))
-    _save(sheet, path)
-
-
-def _cell(picture: np.ndarray) -> Image.Image:
-    image = Image.fromarray(picture)
-    if image.width < CELL:
-        factor = max(1, CELL // image.width)
-        return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    image.thumbnail((CELL, CELL))
-    return image
-
-
-def _wrapped(text: str, width: int = 36, lines: int = 12) -> str:
-    import textwrap
-
-    plain = text.encode("latin-1", "replace").decode("latin-1")  # what Pillow's own font knows
-    return "\n".join(textwrap.wrap(plain, width)[:lines])
-
-
-def _save(image: Image.Image, path: Path) -> None:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    write_aside(path, buffer.getvalue())
 
 
 def write_curve(path: Path, metrics: Sequence[dict[str, Any]], names: Sequence[str]) -> bool:

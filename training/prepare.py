@@ -32,10 +32,13 @@ from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.generators.description import fit_description
 from hb_tta.generators.hummingbird import HummingbirdGenerator
 from hb_tta.images import pixel_digest
+from hb_tta.reading import read_json
 from hb_tta.rewards import Judge
 from hb_tta.rewards.pixels import pixels_of
 from hb_tta.store import content_key
 from hb_tta.training.data import BadRecord, Source
+from hb_tta.training.rollout import scaled
+from hb_tta.views.refusals import apart
 
 SHARD = 16  # rows a shard, and that models take at once
 MOST_HELD_OUT = 64  # rows; more of them would tell little more, and evaluation takes its time
@@ -85,9 +88,9 @@ def describe_all(
             records = list(source.read(start, start + SHARD))
             if describer is None and any(_needs_description(record) for record in records):
                 describer = spec.load(device)
-            write_aside(path, json.dumps(_described(records, describer)).encode())
+            write_aside(path, json.dumps(_described(records, describer, start)).encode())
             progress("describing", start + len(records), rows)
-        if len(json.loads(path.read_bytes())) < SHARD:
+        if len(read_json(path)) < SHARD:
             break  # the source ends here
     if describer is not None:
         describer.unload()
@@ -97,7 +100,9 @@ def _needs_description(record: Example | BadRecord) -> bool:
     return isinstance(record, Example) and record.description is None
 
 
-def _described(records: Sequence[Example | BadRecord], describer: Any) -> list[dict[str, Any]]:
+def _described(
+    records: Sequence[Example | BadRecord], describer: Any, start: int
+) -> list[dict[str, Any]]:
     """Every row's texts; a ground truth stands in no file that evaluation reads."""
     rows: list[dict[str, Any]] = [
         {"bad": record.reason}
@@ -116,12 +121,19 @@ def _described(records: Sequence[Example | BadRecord], describer: Any) -> list[d
         if isinstance(record, Example) and record.description is None
     }
     if missing:
-        texts = describer.describe_with(
-            [context.image for context in missing.values()],
-            [training_prompt(context) for context in missing.values()],
+        texts = apart(
+            list(missing.values()),
+            lambda contexts: describer.describe_with(
+                [context.image for context in contexts],
+                [training_prompt(context) for context in contexts],
+            ),
+            "the describer",
         )
         for i, text in zip(missing, texts, strict=True):
-            rows[i]["description"] = text
+            if isinstance(text, UserError):
+                rows[i] = {"bad": f"row {start + i}: {text}"}
+            else:
+                rows[i]["description"] = text
     for row in rows:
         if "bad" not in row and not (row["description"] or "").strip():
             row["bad"] = "the describer wrote nothing of use"
@@ -152,7 +164,7 @@ def encode_all(
         target = encoded_path(folder, start)
         if not share.has(number) or target.exists():
             continue
-        texts = json.loads(path.read_bytes())
+        texts = read_json(path)
         records = list(source.read(start, start + SHARD))
         good = [
             (record, row["description"])
@@ -206,7 +218,7 @@ def _negative(generator: HummingbirdGenerator) -> dict[str, Tensor]:
 def _latents(pipe: Any, images: Sequence[Any]) -> Tensor:
     side = pipe.unet.config.sample_size * pipe.vae_scale_factor
     pixels = pixels_of(images, side).to(pipe.vae.device, pipe.vae.dtype) * 2 - 1
-    return pipe.vae.encode(pixels).latent_dist.mode() * pipe.vae.config.scaling_factor
+    return scaled(pipe.vae.config, pipe.vae.encode(pixels).latent_dist.mode())
 
 
 def described_path(folder: Path, start: int) -> Path:
@@ -245,8 +257,9 @@ def description_key(source: Source, spec: DescriberSpec) -> str:
 
 @dataclass(frozen=True)
 class Sample:
-    """A good row: its shard of embeddings, its place there, and what it says."""
+    """A good row: its number in the source, its shard of embeddings, its place there, its texts."""
 
+    number: int
     shard: Path
     row: int
     image: str
@@ -274,12 +287,13 @@ class Prepared:
         for number, path in enumerate(described_shards(described, rows)):
             start, row = number * SHARD, 0
             left = None if rows is None else rows - start
-            for written in json.loads(path.read_bytes())[:left]:
+            for place, written in enumerate(read_json(path)[:left]):
                 if "bad" in written:
                     self.bad.append(written["bad"])
                     continue
                 shard = encoded_path(folder, start)
-                samples.append(Sample(shard, row, written["image"], written["description"]))
+                texts = written["image"], written["description"]
+                samples.append(Sample(start + place, shard, row, *texts))
                 row += 1
         kept = suited(len(samples)) if held_out is None else held_out
         self.held_out = samples[:kept]

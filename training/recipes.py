@@ -6,17 +6,33 @@ A recipe names its data where it can. ``--set key=value`` changes any setting.
 from __future__ import annotations
 
 import json
-import math
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
-from hb_tta.errors import UserError, choose_from
+from hb_tta.device import DTYPES
+from hb_tta.errors import UserError, choose_from, shown
+from hb_tta.families import list_families
+from hb_tta.training.ranges import OneOf, Within, check
 
 MEMORY_PRESETS = ("none", "block", "step+block")
 OBJECTIVES = ("rewards", "denoising")
-GRADIENT_AT = ("end", "anywhere")
-DTYPES = ("float32", "bfloat16", "float16")
+GRADIENT_AT = ("end", "anywhere")  # the last K steps; one from each of K parts (DRTune)
+OPTIMIZERS = ("adamw", "sgd")
+TRACKERS = (  # that accelerate has
+    "aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb",
+)  # fmt: skip
+
+
+def _rewards() -> list[str]:
+    from hb_tta.rewards import list_rewards
+
+    return list_rewards()
+
+
+_FROM_1 = Within(least=1, most=10**9)
+_REWARDS = OneOf(_rewards)
 
 
 @dataclass(frozen=True)
@@ -28,78 +44,89 @@ class Settings:
     """
 
     # ── Models ──
-    family: str = "sdxl"
+    family: Annotated[str, OneOf(list_families)] = "sdxl"
     generator: str | None = None  # a folder or hub id in the place of the family's
     evaluator: str | None = None
     mllm: str | None = None
-    reward_weights: Mapping[str, str] = field(default_factory=dict)  # reward → folder or hub id
-    dtype: str | None = None  # of frozen weights; None: bfloat16 on a GPU, float32 on a CPU
+    reward_weights: Annotated[Mapping[str, str], _REWARDS] = field(
+        default_factory=dict
+    )  # reward → folder or hub id
+    dtype: Annotated[str | None, OneOf(DTYPES)] = None  # of frozen weights; None: the device's
 
     # ── Data ──
     data: str | None = None  # a name of training/data.py's table, or a path
     data_format: str | None = None  # the layout of a folder; None: a file of rows lies in it
     image_column: str | None = None  # of your own rows; None: one of the usual names
     question_column: str | None = None
-    samples: int | None = None  # rows of the data that are read; None: all
+    samples: Annotated[int | None, _FROM_1] = None  # rows of the data that are read; None: all
     # Rows at the beginning kept for evaluation; None: 64, of fewer than 320 good rows a fifth
-    held_out: int | None = None
-    max_new_tokens: int = 75  # of a description: the released code in training
+    held_out: Annotated[int | None, _FROM_1] = None
+    max_new_tokens: Annotated[int, Within(least=1, most=4096)] = (
+        75  # of a description: the released code in training
+    )
 
     # ── The objective: −Σ λ·reward (equation 6) ──
-    objective: str = "rewards"  # "denoising": the control, plain noise prediction on the references
-    rewards: Mapping[str, float] = field(
+    objective: Annotated[str, OneOf(OBJECTIVES)] = (
+        "rewards"  # "denoising": the control, plain noise prediction on the references
+    )
+    rewards: Annotated[Mapping[str, float], _REWARDS, Within(least=-1e6, most=1e6)] = field(
         default_factory=lambda: {"global": 1.0, "fine_grained": 0.1}
     )
     # β of β·(squared distance to the untuned generator's predictions): holds what no reward asks
     # for, such as a background that the description does not name
-    drift_weight: float = 0.0
-    loss_scale: float = 1.0
+    drift_weight: Annotated[float, Within(least=0, most=1e6)] = 0.0
+    loss_scale: Annotated[float, Within(above=0, most=1e6)] = 1.0
 
     # ── Sampling (section 4.2, algorithm 1) ──
-    num_inference_steps: int = 25  # T
-    guidance_scale: float | None = None  # None: the family's, as at inference
-    gradient_steps: int = 5  # K, the released code's
+    num_inference_steps: Annotated[int, Within(least=1, most=1000)] = 25  # T
+    guidance_scale: Annotated[float | None, Within(least=0, most=1000)] = None  # None: the family's
+    gradient_steps: Annotated[int, Within(least=1, most=1000)] = 5  # K, the released code's
     random_gradient_steps: bool = False  # AlignProp: K drawn anew every step, 1 to 2K - 1
-    gradient_at: str = "end"  # the last K; "anywhere": one from each of K parts (DRTune)
+    gradient_at: Annotated[str, OneOf(GRADIENT_AT)] = "end"  # the last K
     # Norm of what one sample's loss sends back into its latents, before the mean over samples is
     # clipped by max_gradient_norm; None: as it is
-    max_sample_gradient: float | None = None
-    image_size: int | None = None  # None: the generator's own
-    memory: str = "block"
+    max_sample_gradient: Annotated[float | None, Within(above=0)] = None
+    image_size: Annotated[int | None, Within(least=8, most=8192)] = None  # None: the generator's
+    memory: Annotated[str, OneOf(MEMORY_PRESETS)] = "block"
 
     # ── The LoRA (appendix Q; alpha of the released configuration) ──
-    lora_rank: int = 8
-    lora_alpha: float = 32.0
-    lora_dropout: float = 0.0
+    lora_rank: Annotated[int, Within(least=1, most=4096)] = 8
+    lora_alpha: Annotated[float, Within(above=0, most=1e6)] = 32.0
+    lora_dropout: Annotated[float, Within(least=0, below=1)] = 0.0
     target_modules: tuple[str, ...] = ("to_q", "to_v", "query", "value", "ff.net.0.proj")
 
     # ── Optimisation ──
-    optimizer: str = "adamw"  # or "sgd"
-    learning_rate: float = 5e-6  # appendix Q
-    weight_decay: float = 1e-2  # PyTorch's default of AdamW
-    beta_2: float = 0.999
-    warmup_steps: int = 0
-    decay_steps: int | None = None  # the rate falls to 0, in a line, at that step; None: it stays
-    max_gradient_norm: float = 1.0
-    batch_size: int = 64  # samples an optimizer step, over all processes and micro-batches
-    micro_batch_size: int = 1  # samples on a device at once
-    max_steps: int = 50_000  # appendix O: the rewards level off there
-    seed: int = 0
+    optimizer: Annotated[str, OneOf(OPTIMIZERS)] = "adamw"
+    learning_rate: Annotated[float, Within(above=0, most=1)] = 5e-6  # appendix Q
+    weight_decay: Annotated[float, Within(least=0, most=1)] = 1e-2  # PyTorch's default of AdamW
+    beta_2: Annotated[float, Within(least=0, below=1)] = 0.999
+    warmup_steps: Annotated[int, Within(least=0, most=10**9)] = 0
+    # The step at which the rate has fallen to 0, in a line; None: it stays
+    decay_steps: Annotated[int | None, _FROM_1] = None
+    max_gradient_norm: Annotated[float, Within(above=0, most=1e6)] = 1.0
+    # Samples an optimizer step, over all processes and micro-batches
+    batch_size: Annotated[int, Within(least=1, most=2**20)] = 64
+    micro_batch_size: Annotated[int, Within(least=1, most=2**20)] = 1  # on a device at once
+    max_steps: Annotated[int, _FROM_1] = 50_000  # appendix O: the rewards level off there
+    seed: Annotated[int, Within(least=0, below=2**63)] = 0
 
     # ── Watching ──
-    save_steps: int = 250
-    evaluate_steps: int = 250
-    evaluate_seeds: int = 2  # noises a held-out context: their spread is the diversity
-    sample_contexts: int = 4  # rows of the sample grids
-    min_diversity: float = 0.85  # of the untuned generator's; below it the training stops
-    patience: int | None = None  # evaluations without a better held-out reward before it stops
-    trackers: tuple[str, ...] = ("tensorboard",)
-    cache: str | None = (
-        None  # where descriptions and embeddings are kept; None: in the run's folder
-    )
+    save_steps: Annotated[int, _FROM_1] = 250
+    evaluate_steps: Annotated[int, _FROM_1] = 250
+    # Noises a held-out context: their spread is the diversity
+    evaluate_seeds: Annotated[int, Within(least=1, most=1000)] = 2
+    sample_contexts: Annotated[int, Within(least=1, most=1000)] = 4  # rows of the sample grids
+    # Of the untuned generator's; below it the training stops
+    min_diversity: Annotated[float, Within(least=0, most=1)] = 0.85
+    # Evaluations without a better held-out reward before it stops
+    patience: Annotated[int | None, _FROM_1] = None
+    trackers: Annotated[tuple[str, ...] | None, OneOf(TRACKERS)] = ("tensorboard",)
+    cache: str | None = None  # of descriptions and embeddings; None: in the run's folder
 
     def __post_init__(self) -> None:
-        _check(self)
+        for name, hint in _HINTS.items():
+            check(name, hint, getattr(self, name))
+        _check_together(self)
 
 
 FREE = frozenset(
@@ -112,51 +139,25 @@ FREE = frozenset(
 )  # fmt: skip
 
 
-def _check(s: Settings) -> None:
-    """Raises UserError for a setting out of its range."""
-    for name, choices in (
-        ("memory", MEMORY_PRESETS),
-        ("objective", OBJECTIVES),
-        ("gradient_at", GRADIENT_AT),
-        ("optimizer", ("adamw", "sgd")),
-    ):
-        value = getattr(s, name)
-        if value not in choices:
-            raise UserError(f"{name}={value!r} is not known{choose_from(value, choices)}")
-    if s.dtype is not None and s.dtype not in DTYPES:
-        raise UserError(f"dtype={s.dtype!r} is not known{choose_from(s.dtype, DTYPES)}")
-    at_least_1 = (
-        "num_inference_steps", "gradient_steps", "lora_rank", "batch_size", "micro_batch_size",
-        "max_steps", "save_steps", "evaluate_steps", "evaluate_seeds", "sample_contexts",
-        "max_new_tokens",
-    )  # fmt: skip
-    for name in at_least_1:
-        if getattr(s, name) < 1:
-            raise UserError(f"{name}={getattr(s, name)} is out of range: use 1 or more")
+_HINTS = {f.name: get_type_hints(Settings, include_extras=True)[f.name] for f in fields(Settings)}
+
+
+def _check_together(s: Settings) -> None:
+    """Raises UserError for settings that do not go together."""
     if s.gradient_steps > s.num_inference_steps:
         raise UserError(
             f"gradient_steps={s.gradient_steps} is more than the {s.num_inference_steps} steps of "
             "a sample: use at most num_inference_steps"
         )
-    if s.held_out is not None and s.held_out < 1:
-        raise UserError(f"held_out={s.held_out} leaves nothing to watch the training by: use 1")
-    for name in ("learning_rate", "max_gradient_norm", "lora_alpha", "loss_scale"):
-        if not (math.isfinite(getattr(s, name)) and getattr(s, name) > 0):
-            raise UserError(f"{name}={getattr(s, name)} is out of range: use a positive number")
     if s.decay_steps is not None and s.decay_steps < s.max_steps:
         raise UserError(
             f"decay_steps={s.decay_steps} leaves nothing to learn until max_steps={s.max_steps}: "
             "use as many or more, or none"
         )
-    if s.max_sample_gradient is not None and not s.max_sample_gradient > 0:
+    if None not in (s.samples, s.held_out) and s.samples <= s.held_out:  # type: ignore[operator]
         raise UserError(
-            f"max_sample_gradient={s.max_sample_gradient} is out of range: use a positive number, "
-            "or none"
+            f"samples={s.samples} leaves nothing to train on beside held_out={s.held_out}: use more"
         )
-    if not (math.isfinite(s.drift_weight) and s.drift_weight >= 0):
-        raise UserError(f"drift_weight={s.drift_weight} is out of range: use 0 or more")
-    if not 0 <= s.lora_dropout < 1:
-        raise UserError(f"lora_dropout={s.lora_dropout} is no probability below 1")
     if s.objective == "rewards" and not any(s.rewards.values()):
         raise UserError("all rewards have the weight 0: give one, as in --set rewards.global=1")
 
@@ -265,30 +266,29 @@ def with_changes(settings: Settings, changes: Iterable[str]) -> Settings:
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals:
-            raise UserError(f"--set {change!r} has no '=': write key=value")
+            raise UserError(f"--set {shown(change)} has no '=': write key=value")
         name, _, part = key.strip().partition(".")
         if name not in _HINTS or (part and name not in _MAPPINGS):
-            raise UserError(f"there is no setting {key!r}{choose_from(name, sorted(_HINTS))}")
+            raise UserError(f"there is no setting {shown(key)}{choose_from(name, sorted(_HINTS))}")
         if part:
             old = values.get(name, getattr(settings, name))
             values[name] = {**old, part: _converted(key, text, _MAPPINGS[name])}
         else:
-            values[name] = _converted(key, text, _HINTS[name])
+            values[name] = _converted(key, text, _PLAIN_HINTS[name])
     return replace(settings, **values)
 
 
-_HINTS = {f.name: get_type_hints(Settings)[f.name] for f in fields(Settings)}
+_PLAIN_HINTS = get_type_hints(Settings)
 _MAPPINGS: dict[str, Any] = {"rewards": float, "reward_weights": str}
 
 
 def _converted(key: str, text: str, hint: Any) -> Any:
     """The text as a value of the setting's type."""
-    options = getattr(hint, "__args__", None)
-    if type(None) in (options or ()) and text.lower() in ("none", ""):
+    kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+    optional = type(None) in typing.get_args(hint)
+    if optional and text.lower() in ("none", ""):
         return None
-    kind = hint
-    if options and type(None) in options:
-        kind = next(option for option in options if option is not type(None))
+    kind = kinds[0] if optional else hint
     try:
         if kind is bool:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
@@ -297,9 +297,9 @@ def _converted(key: str, text: str, hint: Any) -> Any:
         if key in _MAPPINGS:
             return _mapping(text, _MAPPINGS[key])
         return tuple(part for part in text.split(",") if part)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         name = getattr(kind, "__name__", str(kind))
-        raise UserError(f"--set {key}={text!r}: that is no {name}") from error
+        raise UserError(f"--set {key}={shown(text)}: that is no {name}") from error
 
 
 def _mapping(text: str, kind: Callable[[Any], Any]) -> dict[str, Any]:

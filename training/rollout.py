@@ -160,7 +160,7 @@ class Rollout:
 
     def decode(self, latents_BChw: Tensor) -> Tensor:
         """Pixels (B, 3, H, W), about [-1, 1], by the VAE's decoder, recomputed unless "none"."""
-        latents = (latents_BChw / self.vae.config.scaling_factor).to(self.vae.dtype)
+        latents = unscaled(self.vae.config, latents_BChw).to(self.vae.dtype)
         return self.vae.decode(latents, return_dict=False)[0].to(latents_BChw.dtype)
 
     def _inputs(
@@ -214,6 +214,25 @@ class Rollout:
         steps, total = sorted(gradient_steps), self.num_inference_steps
         assert all(0 <= step < total for step in steps), steps
         assert self.detach or steps == [*last_steps(len(steps), total)], steps
+
+
+def unscaled(config: Any, latents_BChw: Tensor) -> Tensor:
+    """Latents as the VAE knows them, by its configuration, as the stock pipeline does it."""
+    mean, std = config.get("latents_mean"), config.get("latents_std")
+    latents = latents_BChw / config.scaling_factor
+    if mean is None or std is None:
+        return latents
+    mean, std = (latents.new_tensor(values).view(1, -1, 1, 1) for values in (mean, std))
+    return latents * std + mean
+
+
+def scaled(config: Any, latents_BChw: Tensor) -> Tensor:
+    """The inverse of ``unscaled``."""
+    mean, std = config.get("latents_mean"), config.get("latents_std")
+    if mean is not None and std is not None:
+        mean, std = (latents_BChw.new_tensor(values).view(1, -1, 1, 1) for values in (mean, std))
+        latents_BChw = (latents_BChw - mean) / std
+    return latents_BChw * config.scaling_factor
 
 
 def last_steps(carried: int, total: int) -> range:

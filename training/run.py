@@ -7,7 +7,7 @@ moment leaves the last good state; what was logged after it is dropped when the 
     best/                                            the one with the best held-out reward
     checkpoint.safetensors                           see checkpoints.py: where the run goes on
     run.json, metrics.jsonl, bad_records.jsonl       settings; a line a step or evaluation; bad rows
-    samples/, convergence.png, tensorboard/          to look at
+    samples/, convergence.png, tensorboard/hb-tta/   to look at
     .cache/                                          descriptions and embeddings; may be deleted
 """
 

@@ -8,23 +8,26 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
-from accelerate.utils import is_tensorboard_available
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import ProjectConfiguration
 
-from hb_tta.device import default_dtype
+from hb_tta.device import default_dtype, is_out_of_memory
 from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.families import get_family
 from hb_tta.training.recipes import MEMORY_PRESETS, Settings
+
+PROJECT = "hb-tta"  # what trackers call it
 
 
 def start(settings: Settings, out: Path) -> tuple[Accelerator, Settings]:
     """This process among those that share the run, and the settings with nothing left open.
 
     Raises:
-        UserError: the batch cannot be shared.
+        UserError: the batch cannot be shared, or a tracker is not installed.
     """
-    accelerator = Accelerator(log_with=list(_trackers(settings)) or None, project_dir=str(out))
+    folders = ProjectConfiguration(str(out), logging_dir=str(out / "tensorboard"))
+    accelerator = Accelerator(log_with=_trackers(settings) or None, project_config=folders)
     family, guidance = get_family(settings.family), settings.guidance_scale
     settings = replace(
         settings,
@@ -38,7 +41,7 @@ def start(settings: Settings, out: Path) -> tuple[Accelerator, Settings]:
 def start_trackers(accelerator: Accelerator, step: int) -> None:
     """Opens the trackers; what TensorBoard has of later steps is dropped."""
     purge = {"tensorboard": {"purge_step": step + 1}}
-    accelerator.init_trackers("tensorboard", init_kwargs=purge)
+    accelerator.init_trackers(PROJECT, init_kwargs=purge)
 
 
 @contextmanager
@@ -46,10 +49,8 @@ def memory_advice(settings: Settings) -> Iterator[None]:
     """Turns "out of memory" into what to try."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not (
-            "allocate memory" in str(error) or "out of memory" in str(error)
-        ):
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not is_out_of_memory(error):
             raise
         raise UserError(
             f"memory does not suffice with memory={settings.memory}, "
@@ -75,10 +76,21 @@ def _check_batch(settings: Settings, processes: int) -> None:
         )
 
 
-def _trackers(settings: Settings) -> tuple[str, ...]:
-    if "tensorboard" in settings.trackers and not is_tensorboard_available():
+def _trackers(settings: Settings) -> list[str]:
+    """Those that are named and installed. accelerate would leave others out without a word.
+
+    Raises:
+        UserError: one that was asked for is not installed.
+    """
+    installed = {str(tracker) for tracker in get_available_trackers()}
+    missing = [name for name in settings.trackers or () if name not in installed]
+    if missing == ["tensorboard"]:  # the default: nobody need have asked for it
         warnings.warn(
             "no TensorBoard: pip install 'hb-tta[train]' for it", HbTtaWarning, stacklevel=2
         )
-        return tuple(name for name in settings.trackers if name != "tensorboard")
-    return settings.trackers
+    elif missing:
+        raise UserError(
+            f"trackers={','.join(missing)} is not installed: pip install {' '.join(missing)}, or "
+            "leave it out"
+        )
+    return [name for name in settings.trackers or () if name in installed]

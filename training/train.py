@@ -13,12 +13,16 @@ number of processes that divides its batch.
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
+
 from hb_tta.errors import UserError
+from hb_tta.locks import owned
+from hb_tta.lora import write_lora
 from hb_tta.training.checkpoints import restore_checkpoint, save_checkpoint
-from hb_tta.training.export import write_lora
 from hb_tta.training.frozen import freeze
 from hb_tta.training.prepare import Order
 from hb_tta.training.progress import Console, told
@@ -50,12 +54,13 @@ def train(settings: Settings, out: Path, *, quiet: bool = False) -> dict[str, An
         KeyboardInterrupt: after an interrupt, once the running step is done and saved.
     """
     with memory_advice(settings):
-        return _train(settings, out, quiet)
+        accelerator, settings = start(settings, out)
+        with owned(out) if accelerator.is_main_process else nullcontext():
+            return _train(accelerator, settings, out, quiet)
 
 
-def _train(settings: Settings, out: Path, quiet: bool) -> dict[str, Any]:
-    # ── Who runs, what is frozen, what is trained ──
-    accelerator, settings = start(settings, out)
+def _train(accelerator: Accelerator, settings: Settings, out: Path, quiet: bool) -> dict[str, Any]:
+    # ── What is frozen, what is trained ──
     main = accelerator.is_main_process
     console, run = Console(main and not quiet), RunFolder(out)
     frozen = freeze(settings, run, accelerator, console)
@@ -78,7 +83,7 @@ def _train(settings: Settings, out: Path, quiet: bool) -> dict[str, Any]:
         watch.evaluate(0)
 
     # ── The loop ──
-    ended, in_a_row = None, 0
+    began, ended, in_a_row = step, None, 0
     bar = console.bar(settings.max_steps, step)
     with until_interrupted() as interrupted:
         while step < settings.max_steps and ended is None:
@@ -101,6 +106,8 @@ def _train(settings: Settings, out: Path, quiet: bool) -> dict[str, Any]:
     bar.close()
 
     # ── What remains ──
+    if main and step == began:  # nothing was left to do: what lies there may be gone or junk
+        write_lora(lora_of(settings, tuned.unet), out, "peft")
     curve = watch.draw_curve()
     accelerator.wait_for_everyone()
     accelerator.end_training()

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
-from hb_tta.training.export import Lora
+from hb_tta.generators.lora import parts_of
+from hb_tta.lora import Lora
+from hb_tta.lora.plain import DOWN
 from hb_tta.training.frozen import Frozen
 from hb_tta.training.lora import add_lora, lora_parameters, lora_tensors
 from hb_tta.training.objectives import DenoisingObjective, Objective, RewardObjective
@@ -59,7 +61,9 @@ def tune(settings: Settings, frozen: Frozen) -> Tuned:
 
 def lora_of(settings: Settings, unet: Any) -> Lora:
     """The LoRA as it is now, to be written."""
-    return Lora(lora_tensors(unet), settings.lora_alpha, settings.target_modules)
+    parts = parts_of(lora_tensors(unet))
+    alphas = {key.removesuffix(DOWN): settings.lora_alpha for key in parts if key.endswith(DOWN)}
+    return Lora(parts, alphas, settings.target_modules)
 
 
 def _objective(settings: Settings, rollout: Rollout, frozen: Frozen) -> Objective:

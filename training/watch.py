@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from hb_tta.lora import write_lora
 from hb_tta.training.evaluation import Held, evaluate
-from hb_tta.training.export import write_lora
 from hb_tta.training.frozen import Frozen, reward_names
-from hb_tta.training.pictures import write_curve, write_grid
+from hb_tta.training.pictures import write_curve
 from hb_tta.training.progress import Bar, Console, figures
 from hb_tta.training.recipes import Settings
 from hb_tta.training.run import RunFolder
+from hb_tta.training.sheet import SampleSheets
 from hb_tta.training.steps import Step
 from hb_tta.training.stopping import is_best
 from hb_tta.training.tuned import Tuned, lora_of
@@ -39,6 +40,8 @@ class Watch:
     ) -> None:
         self._settings, self._run, self._accelerator = settings, run, accelerator
         self._frozen, self._tuned, self._console = frozen, tuned, console
+        shown = frozen.prepared.held_out[:: accelerator.num_processes]  # the main process's
+        self._sheets = SampleSheets(run.folder / "samples", frozen.source, shown)
 
     def evaluate(self, step: int) -> None:
         """Samples the held-out contexts after a step, and keeps the LoRA if it is the best yet."""
@@ -63,9 +66,7 @@ class Watch:
         track = self._accelerator.log
         track({f"held_out/{n}": v for n, v in held.rewards.items()}, step=step)
         track({"held_out/diversity": held.diversity}, step=step)
-        shown = self._frozen.prepared.held_out[:: self._accelerator.num_processes]
-        path = self._run.folder / "samples" / f"step_{step:06d}.png"
-        write_grid(path, held.pictures, shown, f"step {step}")
+        self._sheets.write(step, held.pictures)
 
     def log(self, step: int, did: Step, skipped: int, started: float, bar: Bar) -> None:
         """A step's figures.

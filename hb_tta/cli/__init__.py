@@ -20,12 +20,13 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NoReturn, TextIO
 
-from hb_tta.errors import HbTtaWarning, UserError, meant
+from hb_tta.device import is_out_of_memory
+from hb_tta.errors import HbTtaWarning, UserError, meant, visible
 
 # name: (module, what it does)
 COMMANDS = {
     "augment": ("hb_tta.cli.augment", "generate views of an image, or of every line of a file"),
-    "demo": ("hb_tta.cli.demo", "augment bundled scenes and write a contact sheet"),
+    "demo": ("hb_tta.cli.demo", "tell the method on bundled questions, on one page"),
     "download": ("hb_tta.cli.download", "fetch a family's weights from the hub, and no more"),
     "lmms-eval": ("hb_tta.cli.lmms_eval", "lmms-eval with --augment"),
     "report": ("hb_tta.cli.report", "scores of lmms-eval's output, and a page of its questions"),
@@ -42,6 +43,8 @@ COMMANDS = {
 }
 
 WIDTH = 90  # of every help text, so that docs/help.md does not depend on a terminal
+
+NO_MEMORY = "memory does not suffice: ask for less at once, or give the process more"
 
 _FULL = "free some space and give the same command again, finished views are kept"
 _FORBIDDEN = "choose a file or folder that you may use"
@@ -171,7 +174,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError as error:
             if arguments.debug:
                 raise
-            status, sentence = 1, describe_os_error(error)
+            short = is_out_of_memory(error)
+            status, sentence = 1, NO_MEMORY if short else describe_os_error(error)
+        except Exception as error:
+            if arguments.debug or not is_out_of_memory(error):
+                raise
+            status, sentence = 1, NO_MEMORY
     print(f"hb-tta: {sentence}", file=sys.stderr)
     return status
 
@@ -179,10 +187,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def describe_os_error(error: OSError) -> str:
     """One sentence of what the operating system refused, and the way out where one is known."""
     if error.strerror is None:
-        return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        lines = str(error).strip().split("\n")
+        return visible(lines[0]) or type(error).__name__
     where = f" ({os.fsdecode(error.filename)})" if error.filename is not None else ""
     remedy = _REMEDIES.get(error.errno or 0)
-    return f"{error.strerror}{where}" + (f": {remedy}" if remedy else "")
+    return visible(f"{error.strerror}{where}") + (f": {remedy}" if remedy else "")
 
 
 def _version() -> str:
@@ -205,7 +214,19 @@ def _show_warning(
 
 
 def _prepare_streams() -> None:
-    """Print any script in any locale, and no progress bars of the hub's libraries into a log."""
+    """Print any script in any locale, and no progress bars of the hub's libraries into a log.
+
+    A stream that is closed (``2>&-``) leads nowhere, so that nobody's file gets its number.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(nowhere := os.open(os.devnull, os.O_RDWR), number)
+            if nowhere != number:
+                os.close(nowhere)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode=mode, encoding="utf-8"))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     if not sys.stderr.isatty():

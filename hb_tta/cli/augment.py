@@ -17,7 +17,7 @@ from hb_tta.cli.output import MANIFEST, Output
 from hb_tta.cli.requests import Failure, Request, read_asked
 from hb_tta.context import TASKS, DescribedContext, MultimodalContext
 from hb_tta.datasets.rows import Columns
-from hb_tta.errors import UserError
+from hb_tta.errors import UserError, visible
 from hb_tta.images import PixelDigests
 from hb_tta.report.cells import spelled_out
 from hb_tta.settings import ViewSettings, by_arguments, refuse_gate, settings_table
@@ -90,8 +90,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         default="hb-tta-out",
         metavar="DIR",
-        help="the folder for views/, manifest.jsonl and index.html; files of the same name are "
-        "replaced (default: hb-tta-out)",
+        help="the folder for views/, manifest.jsonl and index.html, one run at a time; what an "
+        "earlier run left there goes when this one is whole (default: hb-tta-out)",
     )
     parser.add_argument(
         "--sheet",
@@ -114,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
         finally:
             work.digests.save()
     if many:
-        print(f"views: {output.views}, of images: {output.images}, in: {output.folder}")
+        print(f"views: {output.views}, of images: {output.images}, in: {visible(output.folder)}")
     _tell(work.failures, output.folder / MANIFEST)
     return 1 if work.failures else 0
 
@@ -195,7 +195,7 @@ def _augment(work: Work, output: Output, arguments: argparse.Namespace, *, many:
         if not many:
             if augmentation.description is not None:
                 print(f"description: {spelled_out(augmentation.description)}")
-            print(*files, sep="\n")
+            print(*map(visible, files), sep="\n")
 
 
 def _dropped(augmenter: Augmenter, augmentation: Augmentation) -> list[bytes]:
@@ -215,6 +215,6 @@ def _tell(failures: Sequence[Failure], manifest: Path) -> None:
     if failures:
         print(f"hb-tta: images that failed: {len(failures)}", file=sys.stderr)
     for failure in failures[:SHOWN]:
-        print(f"  {spelled_out(str(failure))}", file=sys.stderr)
+        print(f"  {visible(failure)}", file=sys.stderr)
     if len(failures) > SHOWN:
-        print(f"  … all of them are in {manifest}", file=sys.stderr)
+        print(f"  … all of them are in {visible(manifest)}", file=sys.stderr)

@@ -36,7 +36,7 @@ zero and mta."""
 
 EXAMPLES = """\
 examples:
-  hb-tta clip-benchmark eval --dataset cifar10 --dataset_root data --model ViT-B-16 \\
+  hb-tta clip-benchmark eval --dataset cifar10 --dataset_root data --model ViT-B-16-quickgelu \\
       --pretrained openai --output "results/{dataset}_{model}.json"
   hb-tta clip-benchmark build results --output benchmark.csv"""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from hb_tta.errors import UserError, choose_from
 from hb_tta.families import get_family
 from hb_tta.hub_files import HubFile, Repository
+from hb_tta.network import hub_answers
 from hb_tta.progress import progress
 from hb_tta.report import renderers
 from hb_tta.report.cells import Cell, Table
@@ -69,11 +70,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Say what is missing, and fetch it."""
+    from huggingface_hub import constants
+
     wanted = _wanted(arguments)
-    parts = [_part(role, weights) for role, weights in wanted if not weights.is_folder()]
-    if not parts:
+    remote = [(role, weights) for role, weights in wanted if not weights.is_folder()]
+    if not remote:
         print("all of its weights lie on this machine: there is nothing to fetch")
         return 0
+    if not constants.HF_HUB_OFFLINE and not hub_answers():
+        raise UserError("the hub cannot be reached: connect, and give the command again")
+    parts = [_part(role, weights) for role, weights in remote]
     missing = _missing(parts)
     print(_table(parts), flush=True)
     size = sum(file.size for _, file in missing)

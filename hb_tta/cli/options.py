@@ -8,6 +8,10 @@ from hb_tta import spelling
 
 positive = spelling.argument(spelling.positive)
 """An integer of at least 1, as ``argparse``'s ``type``."""
+from_zero = spelling.argument(spelling.from_zero)
+"""An integer of at least 0."""
+share = spelling.argument(spelling.share)
+"""A number of more than 0, at most 1."""
 
 
 def add_store(parser: argparse._ActionsContainer) -> None:

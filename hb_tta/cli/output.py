@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 from bisect import insort
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
@@ -15,6 +17,8 @@ from hb_tta.cli.requests import Failure, Request
 from hb_tta.cli.sheet import Sheet
 from hb_tta.disk import holds, write_aside
 from hb_tta.errors import UserError
+from hb_tta.locks import owned
+from hb_tta.reading import open_regular, read_json
 from hb_tta.store import content_key
 
 if TYPE_CHECKING:
@@ -26,19 +30,21 @@ OWN = (
     *("warnings", "spec_hash", "views", "real_score", "dropped", "failure"),
 )
 """What the manifest itself says of an image; a row's column of such a name gets ``source_``."""
+_VIEW_NAME = re.compile(r"\d{6,}-seed\d+(-[0-9a-f]{8})?\.png")
 
 
 class Output:
     """Writes views, and a line of ``manifest.jsonl`` a request, as they come.
 
-    A view's file is named by its request's index and its seed alone: a name taken from the
-    question could tell the answer. A file of the same name is replaced, unless it holds the same
-    bytes already. ``specs.json`` has every spec under its hash. The manifest keeps a row's other
-    columns, and is itself a file of rows, to be trained on or augmented again: the paths in it
-    start from its folder.
+    A view's file is named by its request's index, its seed and the beginning of its key: a name
+    taken from the question could tell the answer, and with the key a file that an earlier run's
+    manifest lists never comes to hold another picture. ``specs.json`` has every spec under its
+    hash. Once a run is whole, views that its manifest does not list are removed. The manifest keeps
+    a row's other columns, and is itself a file of rows, to be trained on or augmented again: the
+    paths in it start from its folder.
 
     Args:
-        folder: made as needed.
+        folder: made as needed, and this run's alone while it is entered.
         sheet: how many images ``index.html`` shows; 0: there is none.
 
     Attributes:
@@ -50,9 +56,11 @@ class Output:
         self.folder = folder
         self.sheet = Sheet(folder, sheet)
         self.images = self.views = 0
-        self._lines = Lines(folder / MANIFEST)
+        self._held = ExitStack()
+        self._listed: set[str] = set()
         self._failures: list[Failure] = []  # by index
         self._specs: dict[str, dict[str, Any]] = {}
+        self._lines: Lines
 
     def fail(self, failure: Failure) -> None:
         """Take a line that could not be used; it is written in its place among the others."""
@@ -71,7 +79,10 @@ class Output:
         """
         self._write_failures(before=request.index)
         image = self._image(request)
-        names = [f"{VIEWS}/{request.index:06d}-seed{seed}.png" for seed in augmentation.seeds]
+        names = [
+            f"{VIEWS}/{request.index:06d}-seed{seed}-{key[:8]}.png"
+            for seed, key in zip(augmentation.seeds, augmentation.keys, strict=True)
+        ]
         for name, png in zip(names, augmentation.pngs, strict=True):
             write_result(self.folder / name, png)
         self._lines.write(
@@ -93,12 +104,15 @@ class Output:
                 ],
             }
         )
+        self._listed.update(names)
         self.sheet.add(request, image, augmentation, names, dropped)
         self.images += 1
         self.views += len(names)
         return [self.folder / name for name in names]
 
     def __enter__(self) -> Self:
+        self._held.enter_context(owned(self.folder))
+        self._lines = Lines(self.folder / MANIFEST)
         return self
 
     def __exit__(
@@ -107,16 +121,28 @@ class Output:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is None:
-            self._write_failures()
-        self._lines.close(whole=error is None)
-        if error is None and self.images:
-            self.sheet.write(self.images)
+        with self._held:
+            if error is None:
+                self._write_failures()
+            self._lines.close(whole=error is None)
+            if error is None:
+                self._remove_stale()
+                if self.images:
+                    self.sheet.write(self.images)
+
+    def _remove_stale(self) -> None:
+        """Remove the views of other runs, by the names that only we give."""
+        for path in list((self.folder / VIEWS).glob("*.png")):
+            ours = _VIEW_NAME.fullmatch(path.name)
+            if ours and f"{VIEWS}/{path.name}" not in self._listed:
+                with suppress(OSError):  # it does no harm
+                    path.unlink()
 
     def _image(self, request: Request) -> str:
         """The path of the reference as the manifest has it; one that is no file yet becomes one."""
         if isinstance(request.image, bytes):
-            name = f"{IMAGES}/{request.index:06d}{_suffix(request.image)}"
+            digest = hashlib.sha256(request.image).hexdigest()
+            name = f"{IMAGES}/{request.index:06d}-{digest[:8]}{_suffix(request.image)}"
             write_result(self.folder / name, request.image)
             return name
         try:
@@ -172,7 +198,11 @@ def _json(value: Any) -> str:
     """Plain JSON; of what is none, dates and numbers of other libraries, the text."""
     if isinstance(value, bytes | bytearray) or isinstance(value, Mapping) and "bytes" in value:
         raise TypeError
-    return json.dumps(value, default=lambda it: None if isinstance(it, bytes) else str(it))
+
+    def text(other: Any) -> str | None:
+        return None if isinstance(other, bytes) else str(other)
+
+    return json.dumps(value, default=text, allow_nan=False)
 
 
 def _suffix(image: bytes) -> str:
@@ -264,7 +294,7 @@ def _unwritten(path: Path, error: OSError) -> UserError:
 
 
 def _count_lines(path: Path) -> int:
-    with suppress(OSError), open(path, "rb") as file:
+    with suppress(OSError), open_regular(path) as file:
         return sum(1 for _ in file)
     return 0
 
@@ -272,6 +302,6 @@ def _count_lines(path: Path) -> int:
 def _read_specs(path: Path) -> dict[str, Any]:
     """The specs of earlier runs, whose lines may stay."""
     with suppress(OSError, ValueError):
-        specs = json.loads(path.read_bytes())
+        specs = read_json(path)
         return specs if isinstance(specs, dict) else {}
     return {}

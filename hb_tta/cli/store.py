@@ -6,6 +6,7 @@ import argparse
 import math
 
 from hb_tta.cli.options import add_store
+from hb_tta.errors import visible
 from hb_tta.store import Store, Usage
 
 DAY = 86_400  # seconds
@@ -67,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
 def info(store: Store, arguments: argparse.Namespace) -> int:
     """Print how many entries of what size there are."""
     counted = store.info()
-    print(f"store {counted.root}")
+    print(f"store {visible(counted.root)}")
     rows = {
         **counted.namespaces,
         "damaged, set aside": counted.set_aside,
@@ -82,7 +83,7 @@ def verify(store: Store, arguments: argparse.Namespace) -> int:
     """Print every damaged entry."""
     damages = store.verify()
     for damage in damages:
-        print(f"damaged: {damage.path}: {damage.reason}")
+        print(f"damaged: {visible(damage.path)}: {visible(damage.reason)}")
     entries = sum(usage.files for usage in store.info().namespaces.values())
     print(f"{entries} entries, {len(damages)} damaged")
     if damages:

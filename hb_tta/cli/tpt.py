@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hb_tta.cli.options import positive
+from hb_tta.cli.options import from_zero, positive, share
 from hb_tta.cli.output import write_result
+from hb_tta.errors import HbTtaWarning
 from hb_tta.presets import CLASSES
 from hb_tta.settings import (
     ViewSettings,
@@ -22,6 +25,7 @@ from hb_tta.settings import (
 from hb_tta.settings import add_arguments as add_settings
 
 if TYPE_CHECKING:
+    from hb_tta.tpt.evaluate import TptSettings
     from hb_tta.tpt.models import Clip
     from hb_tta.tpt.views import ViewFeatures
 
@@ -93,7 +97,7 @@ def _add_views(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--crops",
-        type=int,
+        type=from_zero,
         metavar="N",
         help="random crops of an image as well, by the same seed (default: the filter's, 63 of "
         "tpt and 64 of difftpt; in few-shot tasks none)",
@@ -123,20 +127,20 @@ def _add_tuning(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--selection",
-        type=float,
+        type=share,
         metavar="SHARE",
         help="of views that are trusted (default: the filter's, 0.1 or 0.3)",
     )
     parser.add_argument(
         "--generated-selection",
-        type=float,
+        type=share,
         metavar="SHARE",
         help="a quota of their own for generated views (default: one pool for all)",
     )
     parser.add_argument(
         "--steps", type=positive, metavar="N", help="of tuning (default: 1; few-shot: 64)"
     )
-    parser.add_argument("--lr", type=float, default=5e-3, help="of AdamW (default: 0.005)")
+    parser.add_argument("--lr", type=share, default=5e-3, help="of AdamW (default: 0.005)")
     parser.add_argument(
         "--batch-size", type=positive, metavar="N", help="prompts tuned at once (default: fits)"
     )
@@ -144,12 +148,14 @@ def _add_tuning(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate every method on every part of the task; write and print the table."""
+    _look_for_clip(arguments.clip, options_of(by_arguments(arguments))["family"])
     from hb_tta.datasets import load_tasks
     from hb_tta.families import get_family
     from hb_tta.tpt import table
     from hb_tta.tpt.models import load_clip
     from hb_tta.tpt.results import written
 
+    settings = _tuning(arguments)
     tasks = load_tasks(
         arguments.task,
         data=arguments.data,
@@ -167,8 +173,8 @@ def run(arguments: argparse.Namespace) -> int:
     results = []
     for method, views in makers.items():
         for task in tasks:
-            gate = chosen[method].gate if method in chosen else None
-            results.append({"augment": method, **_evaluate(task, views, gate, arguments)})
+            gated = replace(settings, gate=chosen[method].gate if method in chosen else None)
+            results.append({"augment": method, **_evaluate(task, views, gated, arguments)})
             # After each part: what is done is there, whatever comes.
             if arguments.out:
                 write_result(Path(arguments.out), written(results))
@@ -177,6 +183,24 @@ def run(arguments: argparse.Namespace) -> int:
     # Markdown for a file or another program, where it is pasted from.
     print(table.text(results) if sys.stdout.isatty() else table.markdown(results))
     return 0
+
+
+def _look_for_clip(named: str | None, family: str) -> None:
+    """Say that there is no network before torch and open_clip are imported, which takes longer."""
+    from hb_tta.families import get_family
+    from hb_tta.network import hub_answers
+    from hb_tta.weights import Weights
+
+    if named is None:
+        get_family(family).weights("clip").commit()
+    elif ":" not in named or Path(named).exists():
+        Weights(named).commit()
+    elif not hub_answers():
+        warnings.warn(
+            f"the hub cannot be reached: {named} can be had only if it was fetched before",
+            HbTtaWarning,
+            stacklevel=2,
+        )
 
 
 def view_settings(arguments: argparse.Namespace) -> dict[str, ViewSettings]:
@@ -217,13 +241,11 @@ def _views(
     )
 
 
-def _evaluate(
-    task: Any, views: ViewFeatures, gate: float | None, arguments: argparse.Namespace
-) -> dict[str, Any]:
-    from hb_tta.datasets import FewShot
-    from hb_tta.tpt.evaluate import TptSettings, evaluate_classification, evaluate_few_shot
+def _tuning(arguments: argparse.Namespace) -> TptSettings:
+    """How prompts are tuned, checked before anything is loaded."""
+    from hb_tta.tpt.evaluate import TptSettings
 
-    settings = TptSettings(
+    return TptSettings(
         prompt=arguments.prompt,
         filter=arguments.filter,
         selection=arguments.selection,
@@ -233,8 +255,15 @@ def _evaluate(
         batch_size=arguments.batch_size,
         support_views=arguments.views_of != "queries",
         query_views=arguments.views_of != "supports",
-        gate=gate,
     )
+
+
+def _evaluate(
+    task: Any, views: ViewFeatures, settings: TptSettings, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    from hb_tta.datasets import FewShot
+    from hb_tta.tpt.evaluate import evaluate_classification, evaluate_few_shot
+
     progress = False if arguments.quiet else None
     if isinstance(task, FewShot):
         return evaluate_few_shot(task, views, settings, progress=progress)

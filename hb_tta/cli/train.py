@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hb_tta.cli.options import add_columns
-from hb_tta.errors import UserError
+from hb_tta.errors import UserError, visible
 
 DESCRIPTION = """\
 Fine-tunes a generator's UNet, by a LoRA, on rewards for images that show what their context
@@ -72,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, or say what it would take."""
+    from hb_tta.families import get_family
     from hb_tta.training.recipes import get_recipe, with_changes
 
     settings = with_changes(get_recipe(arguments.recipe), _changes(arguments))
@@ -83,6 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.out is None:
         raise UserError("there is no folder for the run: name one with --out DIR")
+    get_family(settings.family).weights("generator").commit()  # before torch is imported
     from hb_tta.training.train import train
 
     result = train(settings, Path(arguments.out), quiet=arguments.json)
@@ -121,8 +123,9 @@ def _told(result: dict[str, Any]) -> str:
         lines.append(f"held-out diversity: {first['diversity']:.4g} → {last['diversity']:.4g}")
     if result["skipped"]:
         lines.append(f"{result['skipped']} steps skipped: their gradient was not finite")
+    out = visible(result["out"])
     if result["bad_records"]:
-        lines.append(f"{result['bad_records']} bad rows: {result['out']}/bad_records.jsonl")
+        lines.append(f"{result['bad_records']} bad rows: {out}/bad_records.jsonl")
     drawn = f" and {Path(result['curve']).name}" if result["curve"] else ""
-    lines.append(f"the LoRA is in {result['out']}; look at its samples/{drawn}")
+    lines.append(f"the LoRA is in {out}; look at its samples/{drawn}")
     return "\n".join(lines)

@@ -1,9 +1,11 @@
 """Data sets, a file each, read once for evaluation and training alike.
 
 samples.py      what they are read as       tasks.py        tasks to score, by name
+own.py          a person's own, in any form rows.py         what a row and its columns say
+jsonl.py        JSON lines, an array        csv_rows.py     CSV, TSV
+hub.py          Parquet, the hub; VQAv2, GQA
 folders.py      a folder a class            imagenet.py     ImageNet and its variants
-jsonl.py        a sample a line             bongard_hoi.py  Bongard-HOI
-hub.py          VQAv2, GQA                  pocket.py       the pocket world
+bongard_hoi.py  Bongard-HOI                 pocket.py       the pocket world
 files.py        which files count           class_names.py  files that name classes
 """
 

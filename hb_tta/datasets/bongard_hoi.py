@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from hb_tta.datasets.files import files_below
 from hb_tta.datasets.samples import Example, FewShot, HoiImage, HoiTask, example, subset
-from hb_tta.errors import UserError
+from hb_tta.errors import UserError, shown
+from hb_tta.reading import read_json
 
 BONGARD_SPLITS = {
     "seen act., seen obj.": "bongard_hoi_test_seen_obj_seen_act.json",
@@ -127,21 +128,32 @@ class BongardExamples:
     def example(self, row: Annotation) -> Example:
         """See ``Examples``."""
         return example(
-            _find(self.root, row.image), f"{row.agent} | {row.object}", "hoi", row.action
+            _find(self.root, row.image), f"{row.agent} | {row.object}", "hoi", row.action or None
         )
 
 
 def _read(file: Path) -> list[Any]:
-    return json.loads(file.read_text(encoding="utf-8-sig"))
+    return read_json(file)
 
 
 def _annotation(row: Mapping[str, Any]) -> Annotation:
-    agent = row.get("sub_class") or AGENT
-    spoken = (str(text).replace("_", " ") for text in (agent, row["act_class"], row["obj_class"]))
-    return Annotation(row["im_path"], *spoken)
+    """An image without an action has null in its place: nothing is said of it then."""
+    told = (row.get("sub_class") or AGENT, row["act_class"] or "", row["obj_class"] or "")
+    if not all(isinstance(text, str) for text in (row["im_path"], *told)):
+        raise TypeError(f"an item is no annotation: {shown(row)}")
+    return Annotation(row["im_path"], *(text.replace("_", " ").strip() for text in told))
 
 
 def _find(root: Path, name: str) -> Path:
     parts = [part for part in Path(name).parts if part not in (".", "/")]
-    places = [root.joinpath(*prefix, *parts) for prefix in _PLACES]
+    places = [root.joinpath(*prefix, *named) for named in _named(parts) for prefix in _PLACES]
     return next((place for place in places if place.is_file()), places[0])
+
+
+def _named(parts: list[str]) -> list[list[str]]:
+    """The path, and the same in the other half of the pictures: some files that the annotations
+    put into train lie in val, and the authors' own loader looks in both."""
+    other = {"train": "val", "val": "train"}
+    places = [place for place, part in enumerate(parts) if part in other]
+    swapped = [[*parts[:at], other[parts[at]], *parts[at + 1 :]] for at in places]
+    return [parts, *swapped]

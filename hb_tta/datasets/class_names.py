@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from os import PathLike
 from pathlib import Path
 
 from hb_tta.errors import UserError
+from hb_tta.reading import parse_json, read_text
 
 FILES = ("LOC_synset_mapping.txt", "classes.txt")
 """Names of a data set's own list, in its folder: a line a class of folder, blank, names."""
@@ -19,8 +19,8 @@ def class_names_file(path: str | PathLike[str]) -> dict[str, str] | list[str]:
         UserError: there is no such file, or it holds something else.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-        names = json.loads(text) if text.lstrip()[:1] in ("{", "[") else text.split("\n")
+        text = read_text(path)
+        names = parse_json(text) if text.lstrip()[:1] in ("{", "[") else text.split("\n")
     except (OSError, ValueError) as error:
         raise UserError(f"no class names can be read from {path}: {error}") from error
     if isinstance(names, list):
@@ -40,7 +40,7 @@ def names_in(folder: Path) -> dict[str, str]:
     """
     for file in FILES:
         if (folder / file).is_file():
-            lines = (folder / file).read_text(encoding="utf-8-sig").splitlines()
+            lines = read_text(folder / file).split("\n")
             pairs = (line.partition(" ") for line in lines if line.strip())
             return {key: named.split(",")[0].strip() for key, _, named in pairs}
     return {}

@@ -38,6 +38,8 @@ class CsvRows:
             name.
     """
 
+    columns: tuple[str, ...] | None
+
     def __init__(self, file: Path) -> None:
         self.name, self.root, self._file = str(file), file.parent, file
         try:
@@ -47,7 +49,7 @@ class CsvRows:
             lines = self._lines()
             first = next(lines, None)
             self._delimiter = _delimiter(file, "" if first is None else first[1])
-            self.columns = self._names()
+            self.columns = self._named = self._names()
             if next(iter(self), None) is None:
                 raise UserError(f"{self.name} holds no rows: write one below the columns' names")
         except OSError as error:
@@ -91,16 +93,16 @@ class CsvRows:
         return tuple(named)
 
     def _row(self, fields: list[str]) -> dict[str, Any] | UserError:
-        while len(fields) > len(self.columns) and not fields[-1].strip():
+        while len(fields) > len(self._named) and not fields[-1].strip():
             fields.pop()
-        if len(fields) != len(self.columns):
+        if len(fields) != len(self._named):
             return UserError(
-                f"it has {len(fields)} fields and the first line names {len(self.columns)}: put "
+                f"it has {len(fields)} fields and the first line names {len(self._named)}: put "
                 "quotes around a text that holds the separator"
             )
         if any("\udc80" <= char <= "\udcff" for field in fields for char in field):
             return UserError("it is not UTF-8 text: save the file as UTF-8")
-        return {name: field for name, field in zip(self.columns, fields, strict=True) if name}
+        return {name: field for name, field in zip(self._named, fields, strict=True) if name}
 
     def _records(self) -> Iterator[tuple[int, list[str] | UserError]]:
         """Every row's number and fields."""

@@ -13,6 +13,7 @@ from hb_tta.datasets.rows import Row
 from hb_tta.datasets.samples import Example, Examples, example
 from hb_tta.errors import UserError, choose_from
 from hb_tta.file_index import file_digest
+from hb_tta.network import hub_answers
 from hb_tta.reading import user_path
 
 
@@ -140,6 +141,11 @@ def load_rows(
             f"{name} is read by the package datasets: pip install 'hb-tta[train]'"
         ) from error
     shown = str(files.get("data_files") or path or name)
+    if path is None and not files and not hub_answers():
+        raise UserError(
+            f"the data {name!r} lie on the hub, which cannot be reached: connect, or name a copy "
+            "of them"
+        )
     try:
         if path is not None and (path / _SAVED[0]).exists() | (path / _SAVED[1]).exists():
             found = datasets.load_from_disk(str(path))

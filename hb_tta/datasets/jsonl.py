@@ -20,7 +20,8 @@ from hb_tta.errors import UserError
 from hb_tta.reading import lines_in, parse_json, read_bytes
 
 _MARK = b"\xef\xbb\xbf"
-_TOKEN = re.compile(rb'"(?:[^"\\]+|\\.)*"|[\[\]{},]', re.DOTALL)
+# Possessive: of a quote that is never closed nothing is tried twice.
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{},]', re.DOTALL)
 
 
 class JsonRows:

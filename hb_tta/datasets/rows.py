@@ -22,7 +22,7 @@ USUAL = {
         *("image", "image_path", "image_file", "img", "img_path", "picture", "photo"),
         *("file_name", "filename", "file", "filepath", "file_path", "path"),
     ),
-    "question": ("question", "query", "prompt", "instruction", "guidance", "text"),
+    "question": ("question", "query", "prompt", "instruction", "guidance"),
     "answer": ("answer", "ground_truth", "multiple_choice_answer"),
     "task": ("task",),
     "description": ("description",),

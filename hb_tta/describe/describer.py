@@ -12,15 +12,17 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from hb_tta.context import DescribedContext, evaluation_contexts
 from hb_tta.describe.drafts import TEMPERATURE
 from hb_tta.describe.templates import TEMPLATE_VERSION, evaluation_prompt, printable
-from hb_tta.device import check_dtype, default_device
+from hb_tta.device import check_dtype, check_memory, default_device, default_dtype
 from hb_tta.errors import UserError
+from hb_tta.processors import complete
 from hb_tta.progress import without_bars_of_libraries
-from hb_tta.weights import Weights
+from hb_tta.weights import Weights, as_weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -91,8 +93,7 @@ class Describer:
     def __init__(self, spec: DescriberSpec, *, device: str | None = None) -> None:
         self.spec = spec
         self.device = device or default_device()
-        self.processor = _load_processor(spec.mllm)
-        self.model = _load_model(spec.mllm, spec.dtype).to(self.device).eval()
+        self.model, self.processor = load_mllm(spec.mllm, device=self.device, dtype=spec.dtype)
 
     def describe(
         self, contexts: Sequence[Any], seeds: Sequence[int | None] | None = None
@@ -236,6 +237,30 @@ class Describer:
         return prompt
 
 
+def load_mllm(
+    source: str | PathLike[str] | Weights, *, device: str | None = None, dtype: str | None = None
+) -> tuple[Any, Any]:
+    """A chat MLLM and its processor, as ``hb_tta.answer`` takes them.
+
+    Args:
+        source: a folder or hub repository in transformers' layout, or a family's weights.
+        device: where it works; ``None``: a GPU if there is one.
+        dtype: "float32", "bfloat16" or "float16"; ``None``: float32 on a CPU, bfloat16 on a GPU.
+
+    Raises:
+        UserError: the weights are missing, no image-text-to-text model, or without a chat
+            template.
+    """
+    device = device or default_device()
+    dtype = dtype or default_dtype(device)
+    check_dtype(dtype)
+    weights = as_weights(source)
+    processor = _load_processor(weights)
+    model = _load_model(weights, dtype).to(device).eval()
+    complete(processor, model.config)
+    return model, processor
+
+
 def _load_processor(mllm: Weights) -> Any:
     from transformers import AutoProcessor
 
@@ -268,7 +293,8 @@ def _reading(mllm: Weights) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, MemoryError, SafetensorError) as error:
+        check_memory(error, f"the weights {mllm.location!r}")
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"{mllm.location!r} cannot be loaded as a describer (an image-text-to-text model in "

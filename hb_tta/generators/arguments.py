@@ -9,6 +9,8 @@ from hb_tta.context import DescribedContext, evaluation_contexts
 from hb_tta.errors import UserError
 from hb_tta.generators.protocol import ContextLike
 
+MOST_SIDE = 8192  # pixels; what larger views take is beyond any machine
+
 
 def described_contexts(
     contexts: Sequence[ContextLike], seeds: Sequence[Sequence[int]], *, needs_description: bool
@@ -55,5 +57,7 @@ def check_guidance_scale(scale: float) -> None:
 
 def check_side(name: str, side: int | None) -> None:
     """Raises UserError unless a view can have that height or width (None: the base's own)."""
-    if side is not None and (side <= 0 or side % 8):
-        raise UserError(f"{name}={side} is no size of a view: use a multiple of 8")
+    if side is not None and (not 0 < side <= MOST_SIDE or side % 8):
+        raise UserError(
+            f"{name}={side} is no size of a view: use a multiple of 8, at most {MOST_SIDE}"
+        )

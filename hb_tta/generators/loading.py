@@ -18,7 +18,6 @@ from diffusers import (
     DiffusionPipeline,
     StableDiffusionXLPipeline,
 )
-from diffusers.utils import logging as diffusers_logging
 from transformers import (
     AutoConfig,
     CLIPConfig,
@@ -31,6 +30,7 @@ from transformers.utils import logging as transformers_logging
 from hb_tta.errors import UserError
 from hb_tta.generators.description import check_vocabulary, tokenizers_of
 from hb_tta.generators.reading import located, read_index, reading
+from hb_tta.progress import without_bars_of_libraries
 from hb_tta.weights import Weights
 
 SDXL = "a Stable Diffusion XL pipeline"
@@ -60,7 +60,7 @@ def load_sdxl(
     parts: dict[str, Any] = {"add_watermarker": False}
     if not embeds_images:
         parts |= {"image_encoder": None, "feature_extractor": None}
-    with _no_progress_bars():
+    with without_bars_of_libraries():
         if embeds_images and image_encoder is not None:
             parts |= _load_image_encoder(image_encoder, getattr(torch, dtype))
         pipe = _load(base, StableDiffusionXLPipeline, dtype, parts, unet_dtype=unet_dtype or dtype)
@@ -102,7 +102,7 @@ def load_pipeline(
     Raises:
         UserError: the weights are missing or damaged, or no such pipeline.
     """
-    with _no_progress_bars():
+    with without_bars_of_libraries():
         return _load(base, loader, dtype, parts)
 
 
@@ -130,42 +130,52 @@ def _load(
     # diffusers before 0.40 does not know the name
     assert {model.dtype for model in models} <= set(by_part.values())
     check_vocabulary(tokenizers_of(pipe), base)
+    _check_scheduler(pipe.scheduler, base)
     pipe.scheduler = ddim_like(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
+# What says which noise a model was trained on. Where a file is silent on it, its own class's
+# defaults were meant, and DDIM's are others.
+_NOISE = (
+    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas",
+    "prediction_type", "rescale_betas_zero_snr",
+)  # fmt: skip
+_PREDICTIONS = ("epsilon", "sample", "v_prediction")  # that DDIM knows
+
+
 def ddim_like(config: Mapping[str, Any]) -> DDIMScheduler:
     """A DDIM scheduler for latents on the noise schedule of another scheduler's configuration.
 
-    What the file itself says counts. Where it is silent, as files of Euler's or DPM-Solver++'s
-    are, DDIM's own defaults for pixels would cut latents off at 1 and end the schedule at an alpha
-    of 1; SDXL's own file switches both off.
+    What the file itself says counts. Where it is silent, the noise is that of the file's own class.
+    Files of Euler or DPM-Solver++ are silent on what is DDIM's alone: its own defaults for pixels
+    would cut latents off at 1 and end the schedule at an alpha of 1; SDXL's own file switches both
+    off.
+
+    Args:
+        config: of a scheduler as diffusers loaded it, its class's defaults filled in.
     """
     unwritten = config.get("_use_default_values", ())
     written = {name: value for name, value in config.items() if name not in unwritten}
+    noise = {name: config[name] for name in _NOISE if name in config}
     return DDIMScheduler.from_config(
         config,
+        **noise,
         clip_sample=written.get("clip_sample", False),
         set_alpha_to_one=written.get("set_alpha_to_one", False),
     )
 
 
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Loading takes seconds; the libraries' bars would drown our caller's own."""
-    shown = [
-        library
-        for library in (diffusers_logging, transformers_logging)
-        if library.is_progress_bar_enabled()
-    ]
-    for library in shown:
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library in shown:
-            library.enable_progress_bar()
+def _check_scheduler(scheduler: Any, base: Weights) -> None:
+    """Flow matching, consistency and the like: DDIM's steps would make noise of them."""
+    known = any(kind is DDIMScheduler for kind in scheduler.compatibles)
+    prediction = scheduler.config.get("prediction_type", "epsilon")
+    if not known or prediction not in _PREDICTIONS:
+        raise UserError(
+            f"{base.location!r} was made for {type(scheduler).__name__} with prediction_type "
+            f"{prediction!r}, and DDIM cannot sample it: give a base of the kind that DDPM trains"
+        )
 
 
 def load_image_encoder(weights: Weights, dtype: str) -> dict[str, Any]:
@@ -174,7 +184,7 @@ def load_image_encoder(weights: Weights, dtype: str) -> dict[str, Any]:
     Raises:
         UserError: the weights are missing or damaged, or no such tower.
     """
-    with _no_progress_bars():
+    with without_bars_of_libraries():
         return _load_image_encoder(weights, getattr(torch, dtype))
 
 

@@ -1,42 +1,44 @@
-"""Loading a PEFT LoRA folder into a UNet exactly, or not at all.
+"""Loading a LoRA into a UNet exactly, or not at all.
 
-The usual ways of bringing a PEFT save into diffusers fail in silence: a key prefix that does not
-match loads nothing, a lost configuration loads with scale 1 in place of alpha/r. Here every
-tensor of the file must land in a layer of the UNet, every layer that the configuration names must
-get its tensors, and every layer's scale must be alpha/r.
+The usual ways of bringing a LoRA into diffusers fail in silence: a key prefix that does not match
+loads nothing, a lost configuration loads with scale 1 in place of alpha/r. Here every tensor of
+the file must land in a layer of the UNet, every layer that the configuration names must get its
+tensors, and every layer's scale must be alpha/r.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
-from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from peft.utils import set_peft_model_state_dict
+from torch import Tensor, nn
 
-from hb_tta.errors import UserError
+from hb_tta.errors import UserError, shown
+from hb_tta.lora import Lora, read_lora
+from hb_tta.lora.parts import DTYPES, Part
+from hb_tta.lora.plain import DOWN, UP, named_by
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
 
 ADAPTER = "default"
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
-PEFT_PREFIX = "base_model.model."  # what PeftModel.save_pretrained puts before every key
+_ADVICE = "it was made for another model; give a LoRA for this base"
 
 
 def load_lora(unet: UNet2DConditionModel, folder: str, *, scale: float = 1.0) -> int:
-    """Adds the LoRA that lies in a folder as ``PeftModel.save_pretrained`` writes it.
+    """Adds the LoRA that lies in a folder.
 
     Args:
         unet: gets the adapter in place, frozen and without dropout, in the UNet's dtype and on
-            its device. After an error it is of no more use.
-        folder: holds adapter_config.json and adapter_model.safetensors.
+            its device. After an error it is as it was.
+        folder: see ``read_lora``: as ``PeftModel.save_pretrained`` writes it, or of one file in
+            diffusers' or kohya's format.
         scale: multiplies alpha/r; 1 is as trained.
 
     Returns:
@@ -44,16 +46,18 @@ def load_lora(unet: UNet2DConditionModel, folder: str, *, scale: float = 1.0) ->
 
     Raises:
         UserError: a file is missing or damaged, it is no plain LoRA, or it was made for another
-            model (its keys or shapes do not fit).
+            model (its layers or shapes do not fit).
     """
-    config = _read_config(folder)
-    tensors = _read_tensors(folder)
-    _inject(unet, config, folder)
-    _check_fit(tensors, get_peft_model_state_dict(unet, adapter_name=ADAPTER), folder)
-    set_peft_model_state_dict(unet, tensors, adapter_name=ADAPTER)
-    _set_scale(unet, config, scale, folder)
+    lora, _ = read_lora(Path(folder))
+    _check_fit(lora, unet, folder)
+    unet.add_adapter(_peft_config(lora), ADAPTER)
+    for layer in _lora_layers(unet):
+        for part in (layer.lora_A, layer.lora_B):
+            part.to(device=unet.device, dtype=unet.dtype)
+    set_peft_model_state_dict(unet, tensors_of(lora.parts), adapter_name=ADAPTER)
+    _set_scale(unet, lora, scale)
     unet.requires_grad_(False).eval()
-    return sum(tensor.numel() for tensor in tensors.values())
+    return lora.parameters
 
 
 def merge_lora(
@@ -77,99 +81,88 @@ def merge_lora(
     torch.nn.Module.to(unet, getattr(torch, dtype))  # diffusers' own prints a warning of nothing
 
 
-def _read_config(folder: str) -> LoraConfig:
-    path = os.path.join(folder, CONFIG_FILE)
-    try:
-        with open(path, encoding="utf-8") as file:
-            written = json.load(file)
-    except FileNotFoundError:
-        raise UserError(
-            f"{folder} is no LoRA folder: it has no {CONFIG_FILE}; "
-            "give the folder that PEFT's save_pretrained wrote"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): fetch the LoRA again") from error
-    kind = written.get("peft_type") if isinstance(written, dict) else None
-    if kind != "LORA":
-        raise UserError(f"{path} describes peft_type {kind!r}: only LORA can be loaded")
-    for variant in ("use_rslora", "use_dora"):
-        if written.get(variant):
-            raise UserError(
-                f"{path} sets {variant}: only a plain LoRA, whose scale is alpha/r, can be loaded"
-            )
-    try:
-        return LoraConfig.from_pretrained(folder)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{path} is no PEFT LoRA configuration ({error})") from error
+def tensors_of(parts: Mapping[str, Part]) -> dict[str, Tensor]:
+    """A LoRA's parts as torch's tensors."""
+    return {
+        key: torch.frombuffer(bytearray(part.data), dtype=getattr(torch, DTYPES[part.dtype]))
+        .reshape(part.shape)
+        for key, part in parts.items()
+    }  # fmt: skip
 
 
-def _read_tensors(folder: str) -> dict[str, torch.Tensor]:
-    """The LoRA's tensors by module path, without PEFT's prefix."""
-    path = os.path.join(folder, WEIGHTS_FILE)
-    if not os.path.isfile(path):
-        raise UserError(
-            f"{folder} has no {WEIGHTS_FILE}: pickled weights are never read, "
-            "save the LoRA again with safe_serialization=True"
+def parts_of(tensors: Mapping[str, Tensor]) -> dict[str, Part]:
+    """Torch's tensors as a LoRA's parts."""
+    names = {getattr(torch, name): short for short, name in DTYPES.items()}
+    return {
+        key: Part(
+            names[tensor.dtype],
+            tuple(tensor.shape),
+            tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes(),
         )
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged ({error}): fetch the LoRA again") from error
-    if not tensors:
-        raise UserError(f"{path} holds no tensors: fetch the LoRA again")
-    return {key.removeprefix(PEFT_PREFIX): tensor for key, tensor in tensors.items()}
+        for key, tensor in tensors.items()
+    }
 
 
-def _inject(unet: UNet2DConditionModel, config: LoraConfig, folder: str) -> None:
-    """Adds the configuration's layers, still empty, in the UNet's own dtype."""
-    config.inference_mode = True
-    try:
-        unet.add_adapter(config, ADAPTER)
-    except ValueError as error:  # PEFT found none of the target modules
-        raise UserError(f"{folder} is a LoRA for another kind of model: {error}") from error
-    for layer in _lora_layers(unet):
-        for part in (layer.lora_A, layer.lora_B):
-            part.to(device=unet.device, dtype=unet.dtype)
-
-
-def _check_fit(
-    tensors: dict[str, torch.Tensor], layers: dict[str, torch.Tensor], folder: str
-) -> None:
-    """Raises UserError unless the file's tensors and the UNet's layers are the same set."""
-    advice = "it was made for another model; give a LoRA for this base"
-    fitting = tensors.keys() & layers.keys()
-    if not fitting:
+def _check_fit(lora: Lora, unet: UNet2DConditionModel, folder: str) -> None:
+    """Raises UserError unless the file's layers are the UNet's that are meant, in their shapes."""
+    layers = {
+        path: layer
+        for path, layer in unet.named_modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d)
+    }
+    modules = set(lora.modules)
+    wanted = {path for path in layers if named_by(path, lora.target_modules)}
+    if not modules & layers.keys():
         raise UserError(
-            f"{folder}: none of its {len(tensors)} tensors fits a layer of the UNet "
-            f"(its first is {min(tensors)!r}): {advice}, saved by PEFT"
+            f"{folder}: none of its {len(modules)} layers is one of the UNet (its first is "
+            f"{shown(min(modules))}): {_ADVICE}"
         )
-    for what, keys in (
-        ("has no place in the UNet", tensors.keys() - layers.keys()),
-        ("is named by its configuration but missing", layers.keys() - tensors.keys()),
+    for what, paths in (
+        ("has no place in the UNet", modules - layers.keys()),
+        ("is named by its configuration but missing", wanted - modules),
     ):
-        if keys:
-            raise UserError(f"{folder}: {min(keys)!r} ({len(keys)} in all) {what}: {advice}")
-    for key in sorted(fitting):
-        has, wants = tuple(tensors[key].shape), tuple(layers[key].shape)
-        if has != wants:
+        if paths:
             raise UserError(
-                f"{folder}: {key!r} has the shape {has}, the UNet's is {wants}: {advice}"
+                f"{folder}: {shown(min(paths))} ({len(paths)} in all) {what}: {_ADVICE}"
             )
+    for module in lora.modules:
+        _check_shape(module, lora, layers[module], folder)
 
 
-def _set_scale(unet: UNet2DConditionModel, config: LoraConfig, scale: float, folder: str) -> None:
+def _check_shape(module: str, lora: Lora, layer: nn.Linear | nn.Conv2d, folder: str) -> None:
+    down, up = lora.parts[module + DOWN].shape, lora.parts[module + UP].shape
+    has, wants = (up[0], *down[1:]), tuple(layer.weight.shape)
+    if has != wants:
+        raise UserError(
+            f"{folder}: {shown(module)} changes a weight of the shape {has}, the UNet's is "
+            f"{wants}: {_ADVICE}"
+        )
+
+
+def _peft_config(lora: Lora) -> LoraConfig:
+    """A configuration that names exactly the LoRA's layers, each with its own rank and alpha."""
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # PEFT divides it, a float too
+        target_modules="|".join(map(re.escape, lora.modules)),
+        rank_pattern=_odd(lora.ranks, lora.rank),
+        alpha_pattern=_odd(lora.alphas, lora.alpha),
+        inference_mode=True,
+    )
+
+
+def _odd(values: Mapping[str, Any], most: float) -> dict[str, Any]:
+    return {re.escape(module): value for module, value in values.items() if value != most}
+
+
+def _set_scale(unet: UNet2DConditionModel, lora: Lora, scale: float) -> None:
     """Checks that every layer works at alpha/r, then multiplies by ``scale``."""
-    uniform = not (config.alpha_pattern or config.rank_pattern)
-    for layer in _lora_layers(unet):
-        alpha_over_r = layer.lora_alpha[ADAPTER] / layer.r[ADAPTER]
-        if uniform:
-            assert alpha_over_r == config.lora_alpha / config.r
-        if layer.scaling[ADAPTER] != alpha_over_r:
-            raise UserError(
-                f"{folder} would be used with scale {layer.scaling[ADAPTER]}, "
-                f"not with alpha/r = {alpha_over_r}: only a plain LoRA can be loaded"
-            )
-        layer.set_scale(ADAPTER, scale)
+    scales = lora.scales()
+    for path, layer in unet.named_modules():
+        if isinstance(layer, LoraLayer):
+            assert layer.scaling[ADAPTER] == scales.pop(path)
+            layer.set_scale(ADAPTER, scale)
+    assert not scales
 
 
 def _lora_layers(unet: UNet2DConditionModel) -> list[LoraLayer]:

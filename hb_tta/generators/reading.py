@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +9,10 @@ from typing import Any
 from huggingface_hub import constants
 from safetensors import SafetensorError
 
+from hb_tta.device import check_memory
 from hb_tta.errors import UserError
+from hb_tta.network import hub_answers
+from hb_tta.reading import parse_json, read_bytes
 from hb_tta.weights import Weights
 
 INDEX = "model_index.json"
@@ -23,7 +25,7 @@ def read_index(base: Weights, what: str = "a diffusers pipeline") -> dict[str, A
         UserError: there is none, or it cannot be read.
     """
     with reading(base, what):
-        index = json.loads(base.file(INDEX).read_text("utf-8"))
+        index = parse_json(read_bytes(base.file(INDEX)))
         if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
             raise ValueError(f"{INDEX} names no pipeline")
     parts = {name: part for name, part in index.items() if isinstance(part, list)}
@@ -40,7 +42,8 @@ def located(weights: Weights) -> tuple[str, dict[str, Any]]:
         return weights.local_folder(), {}
     return weights.location, {
         "revision": weights.commit(),
-        "local_files_only": constants.HF_HUB_OFFLINE,  # else diffusers asks first and complains
+        # Else diffusers asks first, and complains.
+        "local_files_only": constants.HF_HUB_OFFLINE or not hub_answers(),
     }
 
 
@@ -49,7 +52,8 @@ def reading(weights: Weights, what: str) -> Iterator[None]:
     """Turns the libraries' many complaints about files into one sentence."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, MemoryError, SafetensorError) as error:
+        check_memory(error, f"the weights {weights.location!r}")
         reason = " ".join(str(error).split())
         fetched = (
             "" if weights.is_folder() else f" (`hb-tta download {weights.location}` fetches it)"

@@ -22,6 +22,7 @@ from torch import nn
 
 from hb_tta.disk import write_aside
 from hb_tta.errors import UserError
+from hb_tta.reading import read_json
 from hb_tta.weights import Weights
 
 from .edition import FILLINGS, PLAIN
@@ -83,7 +84,7 @@ class Reader(nn.Module):
         weights = source if isinstance(source, Weights) else Weights(fspath(source))
         folder = Path(weights.local_folder())
         try:
-            reader = cls(**json.loads((folder / "config.json").read_text()))
+            reader = cls(**read_json(folder / "config.json"))
             reader.load_state_dict(load_file(folder / "model.safetensors"))
         except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
             raise UserError(f"{str(folder)!r} holds no reader: {error}") from error

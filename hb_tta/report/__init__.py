@@ -8,6 +8,7 @@
     gallery.py        which questions the page shows, and what was seen and said of each
     album.py          the page's images, each embedded once
     contact_sheet.py  references and their views as HTML
+    story.py          one question after the other, from the picture to the answer, as HTML
 
     cells.py          any table: its figures, how they are written, its JSON
     renderers.py      any table in a terminal, in Markdown, in HTML

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from hb_tta.errors import UserError
 from hb_tta.images import load_image
+from hb_tta.reading import read_bytes
 from hb_tta.report.records import Picture
 from hb_tta.store import Store
 
@@ -68,7 +69,7 @@ class Album:
 
     def _bytes(self, picture: Picture) -> bytes | None:
         if picture.file is not None:
-            return picture.file.read_bytes() if picture.file.is_file() else None
+            return read_bytes(picture.file) if picture.file.is_file() else None
         found = None if picture.key is None else self._store.read("views", picture.key)
         return None if found is None else found[0]
 

@@ -9,13 +9,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from hb_tta.report import cells
-from hb_tta.report.cells import Cell, Table, columns_of, spelled_out, written
+from hb_tta.report.cells import Cell, Column, Table, columns_of, spelled_out, written
 from hb_tta.report.document import visible
 
 WIDTH = 100
 """Characters a line where the terminal's width is not known, as in a pipe."""
 
+PAGE, PHONE = 1216, 334
+"""Pixels that a table may take of a page in a window of 1,300, and of one on a phone."""
+
 _GAP = "  "
+_LETTER, _SMALL_LETTER, _PADDING = 7.8, 5.9, 14  # pixels, by page.css
 
 Row = Sequence[str]
 
@@ -136,10 +140,31 @@ def html(table: Table) -> str:
     rows = "\n".join(_html_row(row, table) for row in table.rows)
     notes = "".join(f"<p>{visible(note)}</p>" for note in table.notes)
     return (
-        f'{title}<div class="wide"><table><thead>{_html_head(table)}</thead>\n'
+        f'{title}<div class="{_fit(table)}"><table><thead>{_html_head(table)}</thead>\n'
         f"<tbody>{rows}</tbody></table></div>\n"
         + (f'<div class="notes">{notes}</div>\n' if notes else "")
     )
+
+
+def _fit(table: Table) -> str:
+    """The classes of a table's frame: how narrow a window has its rows as blocks."""
+    needed = _pixels(table)
+    return "wide" + " roomy" * (needed > PHONE) + " stacked" * (needed > PAGE)
+
+
+def _pixels(table: Table) -> float:
+    """About how wide the table is with its columns side by side."""
+    columns = zip(columns_of(table), *table.rows, strict=True)
+    return sum(_PADDING + max(map(_breadth, column)) for column in columns)
+
+
+def _breadth(value: Cell | Column | str) -> float:
+    """About how wide a cell is, in pixels: of its longest line, or of a name's longest word."""
+    if isinstance(value, Column | str):
+        text = value.name if isinstance(value, Column) else value
+        return _LETTER * max(map(_length, text.split()), default=0)
+    lines = (cells.figure(value.estimate, value.kind), cells.interval(value), value.note)
+    return _SMALL_LETTER * max(map(_length, lines))
 
 
 def _html_head(table: Table) -> str:
@@ -170,7 +195,8 @@ def _html_row(row: Sequence[Cell | str], table: Table) -> str:
             continue
         begins = column.group and column.group != columns[place - 1].group
         shown.append(
-            f"<td{' class=first' if begins else ''}{_hint(value)}>{_html_cell(value)}</td>"
+            f"<td{' class=first' if begins else ''}{_hint(value)} "
+            f'data-column="{visible(column.label)}">{_html_cell(value)}</td>'
         )
     return f"<tr>{''.join(shown)}</tr>"
 

@@ -5,7 +5,6 @@ Shape suffixes: B images, C channels, H height, W width.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -14,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hb_tta.reading import read_json
 from hb_tta.rewards.defaults import default_weights
+from hb_tta.rewards.expected import picture_values
 from hb_tta.rewards.pixels import Normalize, resized
 from hb_tta.rewards.protocol import Targets
 from hb_tta.rewards.reading import reading
@@ -57,14 +58,14 @@ class Aesthetic(nn.Module):
         with reading(weights, "aesthetic predictor"):
             folder = Path(weights.local_folder())
             written = folder / "config.json"
-            named = json.loads(written.read_text())["clip"] if written.exists() else None
+            named = read_json(written)["clip"] if written.exists() else None
             source = Weights(named).local_folder() if named else str(folder / "clip")
             tower = CLIPVisionModelWithProjection.from_pretrained(
                 source, dtype=dtype, use_safetensors=True
             )
             pictures = CLIPImageProcessor.from_pretrained(source)
             head = _head(load_file(folder / "head.safetensors"))
-        return cls(tower, head, pictures.image_mean, pictures.image_std)
+        return cls(tower, head, *picture_values(pictures, tower.config.image_size, weights))
 
     def targets(self, images: Sequence[Image], descriptions: Sequence[str]) -> Targets:
         """Nothing: beauty alone counts."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.rewards.defaults import default_weights
+from hb_tta.rewards.expected import check_bert, picture_values
 from hb_tta.rewards.pixels import Normalize, resized
 from hb_tta.rewards.protocol import Targets
 from hb_tta.rewards.reading import reading
@@ -97,9 +98,12 @@ class MultimodalContextEvaluator(nn.Module):
                 f"({len(info['missing_keys'])} weights in all): give a whole BLIP-2 for "
                 "image-text retrieval, such as Salesforce/blip2-itm-vit-g"
             )
+        tokenizer = getattr(processor, "tokenizer", None)
+        check_bert(tokenizer, model.config.qformer_config.vocab_size, weights)
+        pictures = getattr(processor, "image_processor", None)
+        values = picture_values(pictures, model.config.vision_config.image_size, weights)
         model.vision_model.to(dtype)
-        pictures = processor.image_processor
-        return cls(model, processor.tokenizer, pictures.image_mean, pictures.image_std)
+        return cls(model, tokenizer, *values)
 
     @torch.no_grad()
     def targets(self, images: Sequence[Image], descriptions: Sequence[str]) -> Targets:
@@ -123,6 +127,7 @@ class MultimodalContextEvaluator(nn.Module):
             padding="max_length",
             truncation=True,
             max_length=self.text_tokens,
+            return_attention_mask=True,  # also of one whose model_input_names leave it out
             return_tensors="pt",
         )
         ids_BT, mask_BT = batch["input_ids"], batch["attention_mask"]
@@ -199,4 +204,9 @@ def _check_architecture(config: Any, weights: Weights) -> None:
             f"the evaluator {weights.location!r} is a {config.model_type} "
             f"({', '.join(named) or 'no architecture named'}), not a {right}: give one, such as "
             "Salesforce/blip2-itm-vit-g"
+        )
+    if not config.qformer_config.use_qformer_text_input:
+        raise UserError(
+            f"the evaluator {weights.location!r} has use_qformer_text_input=false, and reads no "
+            "text: give one that does, such as Salesforce/blip2-itm-vit-g"
         )

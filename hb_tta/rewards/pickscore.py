@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hb_tta.rewards.defaults import default_weights
+from hb_tta.rewards.expected import check_clip, picture_values
 from hb_tta.rewards.pixels import Normalize, resized
 from hb_tta.rewards.protocol import Targets
 from hb_tta.rewards.reading import reading
@@ -32,13 +33,14 @@ class PickScore(nn.Module):
 
     names: ClassVar[tuple[str, ...]] = ("pickscore",)
 
-    def __init__(self, model: Any, processor: Any) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
         super().__init__()
         self.model = model.requires_grad_(False).eval()
-        self.tokenizer = processor.tokenizer
+        self.tokenizer = tokenizer
         self.size = model.config.vision_config.image_size
-        pictures = processor.image_processor
-        self.normalize = Normalize(pictures.image_mean, pictures.image_std)
+        self.normalize = Normalize(mean, std)
 
     @classmethod
     def default_weights(cls, family: Family) -> Weights:
@@ -54,8 +56,12 @@ class PickScore(nn.Module):
             folder = weights.local_folder()
             model = CLIPModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
             processor = AutoProcessor.from_pretrained(folder)
+        tokenizer = getattr(processor, "tokenizer", None)
+        check_clip(tokenizer, model.config.text_config.vocab_size, weights)
+        pictures = getattr(processor, "image_processor", None)
+        values = picture_values(pictures, model.config.vision_config.image_size, weights)
         model.vision_model.to(dtype)
-        return cls(model, processor)
+        return cls(model, tokenizer, *values)
 
     @torch.no_grad()
     def targets(self, images: Sequence[Image], descriptions: Sequence[str]) -> Targets:

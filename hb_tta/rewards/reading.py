@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from hb_tta.device import check_memory
 from hb_tta.errors import UserError
+from hb_tta.progress import without_bars_of_libraries
 from hb_tta.weights import Weights
 
 
@@ -13,17 +15,13 @@ from hb_tta.weights import Weights
 def reading(weights: Weights, what: str = "evaluator") -> Iterator[None]:
     """Turns the libraries' many complaints about files into one sentence."""
     from safetensors import SafetensorError
-    from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # loading takes seconds; its bar would drown a training's own
     try:
-        yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        with without_bars_of_libraries():
+            yield
+    except (OSError, ValueError, KeyError, RuntimeError, MemoryError, SafetensorError) as error:
+        check_memory(error, f"the weights {weights.location!r}")
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"{weights.location!r} cannot be loaded as a reward's {what}: {reason}"
         ) from error
-    finally:
-        if shown:
-            logging.enable_progress_bar()

@@ -24,7 +24,7 @@ EXTENSIONS = {
 }
 
 MARK = ".hb-tta-store"
-"""The file that makes a folder a store: others, too, keep files of 64 hex digits (restic, Bazel)."""
+"""The file that makes a folder a store: others, too, keep files of 64 hex digits."""
 
 _LOCKS, _SET_ASIDE = ".locks", ".damaged"
 _NAMESPACE = re.compile(r"[a-z][a-z0-9_-]*")
@@ -134,9 +134,8 @@ class Layout:
 
     def _check(self) -> None:
         """Raises UserError for a folder that holds something and is no store of ours."""
-        if _is(self.mark, stat.S_ISREG) or all(
-            name.startswith(".") for name in self._names(self.root)
-        ):
+        seen = [name for name in self._names(self.root) if not name.startswith(".")]
+        if not seen or _is(self.mark, stat.S_ISREG):
             return
         raise UserError(
             f"{str(self.root)!r} is no store of hb-tta, it has no file {MARK}: name the store's "

@@ -18,6 +18,12 @@ from transformers import CLIPModel, PreTrainedTokenizerBase, SiglipModel
 
 from hb_tta.errors import UserError
 
+_OPEN_CLIP_TOKENIZERS = (
+    open_clip.tokenizer.SimpleTokenizer,
+    open_clip.tokenizer.HFTokenizer,
+    open_clip.tokenizer.SigLipTokenizer,
+)
+
 
 @dataclass(frozen=True)
 class CausalTower:
@@ -86,18 +92,33 @@ class DualEncoder:
         return torch.zeros((), device=self.device) if bias is None else bias.squeeze().float()
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Ids (C, L), padded to the window, on the model's device."""
+        """Ids (C, L), padded to the window and cut where they are longer, on the model's device."""
         if isinstance(self._tokenizer, PreTrainedTokenizerBase):
-            ids = self._tokenizer(
-                list(texts),
-                padding="max_length",
-                max_length=self.context_length,
-                truncation=True,
-                return_tensors="pt",
-            ).input_ids
+            ids = self._padded(texts, self.context_length)
         else:
             ids = self._tokenizer(list(texts))
         return ids.to(self.device)
+
+    def too_long(self, texts: Sequence[str]) -> list[str]:
+        """Those of the texts whose ends the window cuts off, of a tokenizer that can tell."""
+        length = self.context_length
+        if isinstance(self._tokenizer, PreTrainedTokenizerBase):
+            whole = self._padded(texts, 4 * length)
+        elif isinstance(self._tokenizer, _OPEN_CLIP_TOKENIZERS):
+            whole = self._tokenizer(list(texts), context_length=4 * length)
+        else:
+            return []
+        differ = (self.tokenize(texts).cpu() != whole[:, :length]).any(1).tolist()
+        return [text for text, is_cut in zip(texts, differ, strict=True) if is_cut]
+
+    def _padded(self, texts: Sequence[str], length: int) -> Tensor:
+        return self._tokenizer(
+            list(texts),
+            padding="max_length",
+            max_length=length,
+            truncation=True,
+            return_tensors="pt",
+        ).input_ids
 
     def encode_text(self, ids: Tensor) -> Tensor:
         """Normalised features (C, D), float32, of ids (C, L)."""

@@ -21,8 +21,10 @@ from hb_tta.metrics import bootstrap_interval, expected_calibration_error, paire
 from hb_tta.progress import progress as told
 from hb_tta.store.features import cached_tensors
 from hb_tta.tpt.few_shot import STEPS, FewShotTuner
+from hb_tta.tpt.filters import check_shares, get_filter
 from hb_tta.tpt.gated import classified, few_shot
-from hb_tta.tpt.tuner import LEARNING_RATE, PROMPT, PromptTuner
+from hb_tta.tpt.prompt_learners import check_prompt
+from hb_tta.tpt.tuner import LEARNING_RATE, PROMPT, PromptTuner, check_optimisation
 from hb_tta.tpt.views import ViewFeatures, ViewRequest
 from hb_tta.tta.combine import rules_for
 from hb_tta.tta.rule import CLASSES
@@ -42,6 +44,9 @@ class TptSettings:
     """Settings of ``PromptTuner`` and ``FewShotTuner``; ``steps`` None is each one's own.
 
     ``gate``: see ``hb_tta.tpt.gated``.
+
+    Raises:
+        UserError: one is out of range.
     """
 
     prompt: str = PROMPT
@@ -56,6 +61,12 @@ class TptSettings:
     query_views: bool = True
     gate: float | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_prompt(self.prompt)
+        get_filter(self.filter)
+        check_shares(self.selection, self.generated_selection)
+        check_optimisation(1 if self.steps is None else self.steps, self.lr)
 
     def deciding(self, *names: str) -> dict[str, Any]:
         """Those settings as plain JSON, for a key."""
@@ -180,14 +191,19 @@ def gate_of(views: ViewFeatures, settings: TptSettings) -> dict[str, Any]:
 
 def support_request(image: HoiImage) -> ViewRequest:
     """A support and its annotation, which is an input of the task."""
-    return ViewRequest(image.image, f"{image.agent} | {image.action} | {image.object}", "hoi")
+    return ViewRequest(image.image, _interaction(image.agent, image.action, image.object), "hoi")
 
 
 def query_requests(task: HoiTask) -> list[ViewRequest]:
     """The queries, with what the positive supports tell of agent and object."""
     told = Counter((image.agent, image.object) for image in task.supports if image.label == 0)
     agent, thing = told.most_common(1)[0][0]
-    return [ViewRequest(query.image, f"{agent} | {thing}", "hoi") for query in task.queries]
+    return [ViewRequest(query.image, _interaction(agent, thing), "hoi") for query in task.queries]
+
+
+def _interaction(*parts: str) -> str:
+    """What the annotation has of it; an image of no action has none to tell."""
+    return " | ".join(part for part in parts if part)
 
 
 def _few_shot_answers(

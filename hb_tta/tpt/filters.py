@@ -82,9 +82,7 @@ def select_views(
     view_filter = get_filter(name)
     share = view_filter.selection if selection is None else selection
     views = logits_BVC.shape[1]
-    for number in (share, generated_selection):
-        if number is not None and not 0 < number <= 1:
-            raise UserError(f"a selection of {number} is out of range: use more than 0, at most 1")
+    check_shares(share, generated_selection)
     if not 0 <= generated < views:
         raise UserError(f"{generated} generated views of {views} leave no real one: use fewer")
     pools = [(0, views, share)]
@@ -99,6 +97,13 @@ def select_views(
         order = entropy.gather(1, kept).argsort(dim=1, stable=True)
         chosen.append(kept.gather(1, order[:, : _count(its_share, kept.shape[1])]))
     return torch.cat(chosen, 1)
+
+
+def check_shares(*shares: float | None) -> None:
+    """Raises UserError for a share of views that is not in (0, 1]; None is nobody's."""
+    for share in shares:
+        if share is not None and not 0 < share <= 1:
+            raise UserError(f"a selection of {share} is out of range: use more than 0, at most 1")
 
 
 def view_entropy(logits: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from hb_tta.errors import UserError
+from hb_tta.network import at_once, hub_answers
+from hb_tta.progress import without_bars_of_libraries
 from hb_tta.tpt.encoders import DualEncoder
 from hb_tta.weights import Weights
 
@@ -76,16 +78,31 @@ def _named(name: str, device: str) -> Clip:
             f"open_clip has no model {architecture!r} with weights {tag!r}: take a pair of "
             "open_clip.list_pretrained(), or name a folder or a hub id"
         )
+    _check_activation(architecture, tag)
     try:
-        model, _, preprocess = open_clip.create_model_and_transforms(
-            architecture, pretrained=tag, device=device
-        )
+        with at_once():
+            model, _, preprocess = open_clip.create_model_and_transforms(
+                architecture, pretrained=tag, device=device
+            )
     except (OSError, RuntimeError) as error:
+        told = "" if hub_answers() else "the hub cannot be reached, and "
+        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"the weights of {name!r} cannot be loaded: {str(error).splitlines()[0]}"
+            f"the weights of {name!r} cannot be loaded: {told}{reason}: connect, or name a folder"
         ) from error
     encoder = DualEncoder(model, open_clip.get_tokenizer(architecture))
     return _clip(encoder, preprocess, _side(model), _state_digest(model))
+
+
+def _check_activation(architecture: str, tag: str) -> None:
+    """OpenAI's and others' weights were trained with QuickGELU; with GELU they score lower."""
+    meant = open_clip.get_pretrained_cfg(architecture, tag).get("quick_gelu", False)
+    has = (open_clip.get_model_config(architecture) or {}).get("quick_gelu", False)
+    if meant and not has:
+        raise UserError(
+            f"the weights {tag!r} of {architecture!r} were trained with QuickGELU, which "
+            f"it has not: take {architecture}-quickgelu:{tag}"
+        )
 
 
 def _open_clip_folder(folder: Path, device: str) -> tuple[DualEncoder, Any, int]:
@@ -117,7 +134,8 @@ class _Processor:
 
 def _transformers_folder(folder: Path, device: str) -> tuple[DualEncoder, Any, int]:
     try:
-        model = AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+        with without_bars_of_libraries():
+            model = AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         processor = _Processor(AutoImageProcessor.from_pretrained(folder))
     except (OSError, ValueError, KeyError, RuntimeError) as error:

@@ -21,11 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hb_tta.errors import HbTtaWarning, UserError, choose_from
+from hb_tta.errors import HbTtaWarning, UserError, choose_from, shown
 from hb_tta.tpt.encoders import CausalTower, DualEncoder
 
 BACKENDS = ("auto", "packed", "universal")
 PLACEHOLDER = "X"  # stands where a learned class vector goes, as in the authors' code
+_OTHER_PLACEHOLDER = "Z"  # another word, which shows where it stands
+_MOST_LEARNED = 4  # tokens that a word of one letter can be
 # Tokens of classes in one packed sequence: far more than the shared beginning (5 tokens), and few
 # enough that attention, which grows with the square, stays a small part.
 _SEQUENCE = 96
@@ -67,18 +69,62 @@ class PromptLayout:
             raise UserError(
                 f"{len(spoken)} class names, {spoken[:3]}…: give two or more, none empty"
             )
-        ids = encoder.tokenize([f"{prompt} {name}." for name in spoken])
+        texts = [f"{prompt} {name}." for name in spoken]
+        ids = encoder.tokenize(texts)
         start, end = _context_span(encoder, prompt, ids)
         _check_distinct(spoken, ids)
+        _warn_of_cut(encoder, texts)
         return cls(ids, start, end - start)
 
     @classmethod
     def of_vectors(cls, encoder: DualEncoder, prompt: str, classes: int) -> PromptLayout:
         """The layout for ``classes`` classes without names, of one learned vector each."""
-        ids = encoder.tokenize([f"{prompt} {PLACEHOLDER}."])
+        words = (PLACEHOLDER, _OTHER_PLACEHOLDER)
+        ids = encoder.tokenize([f"{prompt} {word}." for word in words])
         start, end = _context_span(encoder, prompt, ids)
-        behind = _common(encoder.tokenize([f"{prompt} {PLACEHOLDER}"])[0], ids[0])
-        return cls(ids.repeat(classes, 1), start, end - start, behind - end)
+        learned = _placeholder_span(ids, end)
+        return cls(ids[:1].repeat(classes, 1), start, end - start, learned)
+
+
+def _placeholder_span(ids_2L: Tensor, end: int) -> int:
+    """How many tokens the placeholder has, which stands behind the context.
+
+    Two prompts that differ in it alone tell: no mark behind it is needed, which some tokenizers
+    (SigLIP's) take for punctuation and drop.
+
+    Raises:
+        UserError: they differ in more than a word.
+    """
+    differ = (ids_2L[0] != ids_2L[1]).nonzero().flatten().tolist()
+    learned = differ[-1] + 1 - end if differ else 0
+    if not 1 <= learned <= _MOST_LEARNED or differ[0] < end:
+        raise UserError(
+            f"the tokenizer makes {learned} tokens of the word {PLACEHOLDER!r}, where a learned "
+            f"vector is to stand for 1 to {_MOST_LEARNED}: give a CLIP with another tokenizer"
+        )
+    return learned
+
+
+def _warn_of_cut(encoder: DualEncoder, texts: Sequence[str]) -> None:
+    cut = encoder.too_long(texts)
+    if cut:
+        warnings.warn(
+            f"{len(cut)} class names do not fit the text encoder's {encoder.context_length} "
+            f"tokens, such as {shown(cut[0])}: their ends do not count",
+            HbTtaWarning,
+            stacklevel=4,
+        )
+
+
+def check_prompt(prompt: str) -> None:
+    """Raises UserError for a prompt that class names cannot stand behind."""
+    if not prompt.strip():
+        raise UserError("the prompt is empty: give at least one word to tune, as in 'a photo of a'")
+    if "{" in prompt or "}" in prompt:
+        raise UserError(
+            f"the prompt {shown(prompt)} would be read as it stands, with its braces: class names "
+            "come behind it by themselves, write 'a photo of a'"
+        )
 
 
 def _check_distinct(names: Sequence[str], ids_CL: Tensor) -> None:
@@ -102,8 +148,7 @@ def _check_distinct(names: Sequence[str], ids_CL: Tensor) -> None:
 
 def _context_span(encoder: DualEncoder, prompt: str, ids_CL: Tensor) -> tuple[int, int]:
     """Begin and end of the prompt's own tokens, which all classes share."""
-    if not prompt.strip():
-        raise UserError("the prompt is empty: give at least one word to tune, as in 'a photo of a'")
+    check_prompt(prompt)
     empty, alone = encoder.tokenize(["", prompt])
     start = _common(empty, alone)
     end = min(_common(alone, row) for row in ids_CL)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hb_tta.device import enough_memory
 from hb_tta.errors import UserError
 from hb_tta.tpt.encoders import DualEncoder
-from hb_tta.tpt.filters import get_filter, select_views
+from hb_tta.tpt.filters import check_shares, get_filter, select_views
 from hb_tta.tpt.prompt_learners import PromptLayout, initial_context, make_text_encoder
 from hb_tta.tta.combine import combine_classes
 from hb_tta.tta.gate import check_gate
@@ -93,6 +93,7 @@ class PromptTuner:
         check_optimisation(steps, lr)
         check_gate(gate)
         get_filter(filter)
+        check_shares(selection, generated_selection)
         self.encoder = model if isinstance(model, DualEncoder) else DualEncoder(model, tokenizer)
         layout = PromptLayout.of_names(self.encoder, prompt, class_names)
         self._encode_prompts = make_text_encoder(self.encoder, layout, backend)
@@ -237,5 +238,7 @@ def check_optimisation(steps: int, lr: float) -> None:
     """Raises UserError for settings that cannot be."""
     if steps < 1:
         raise UserError(f"steps={steps} tune nothing: use 1 or more")
-    if not lr > 0:
-        raise UserError(f"lr={lr} is out of range: use more than 0, TPT's is {LEARNING_RATE}")
+    if not 0 < lr <= 1:
+        raise UserError(
+            f"lr={lr} is out of range: use more than 0, at most 1; TPT's is {LEARNING_RATE}"
+        )

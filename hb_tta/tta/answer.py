@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hb_tta.errors import UserError
 from hb_tta.images import load_image
+from hb_tta.processors import complete
 from hb_tta.tta.combine import Combiner
 from hb_tta.tta.gate import Gated, check_gate, gated, sureness
 
@@ -83,7 +84,8 @@ def answer(
 
     Args:
         model: of ``AutoModelForImageTextToText``, on any device.
-        processor: its ``AutoProcessor``, with a chat template.
+        processor: its ``AutoProcessor``, with a chat template. What it leaves to the model is put
+            into it: see ``hb_tta.processors``.
         image: a Pillow image, a path or the bytes of an image file.
         question: the whole prompt, with an instruction on how to answer if there is to be one.
         views: images in the same forms, as an ``Augmenter`` gives them, or a function that makes
@@ -150,6 +152,7 @@ def _decoded(
     from hb_tta.tta.decoding import decode_jointly
 
     inputs = [_inputs(model, processor, *row) for row in rows]
+    complete(processor, model.config)
     with torch.inference_mode():
         calls = [partial(model.generate, **own, **settings) for own in inputs]
         decoded = decode_jointly(calls, combiner, mode=mode)

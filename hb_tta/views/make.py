@@ -68,8 +68,11 @@ class ViewMaker:
     ) -> None:
         self._models = models
         self._store = store
-        self._batch_size = batch_size or VIEWS_PER_BATCH
         self._drafting = drafting
+        # A batch's shape moves the last bit of its rows: equal bytes need one shape, of one row.
+        alone = models.deterministic
+        self._batch_size = 1 if alone else batch_size or VIEWS_PER_BATCH
+        self._descriptions_size = 1 if alone else DESCRIPTIONS_PER_BATCH
         self._progress = progress
         self.refused: dict[str, UserError] = {}
         self._notes: dict[str, str | None] = {}  # of images by digest: what the models are not for
@@ -86,7 +89,7 @@ class ViewMaker:
             if not missing:
                 return texts
             _warn_of({context: None for context, _ in map(wanted.__getitem__, missing)})
-            size = DESCRIPTIONS_PER_BATCH
+            size = self._descriptions_size
             with bar("describing", "image", len(missing), size, self._progress) as shown:
                 fill(
                     self._store,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -41,6 +42,7 @@ class Models:
         device: "cpu", "cuda", "cuda:1", …; ``None``: a GPU if there is one.
         batch_size, cpu_offload: see ``GeneratorSpec.load``.
         keep_loaded: whether all stay on the device together; ``None``: where it has room.
+        deterministic: work as ``same_bytes`` says; what is made so has keys of its own.
 
     Attributes:
         generator_json: the generator's part of every key.
@@ -60,9 +62,11 @@ class Models:
         batch_size: int | None = None,
         cpu_offload: bool = False,
         keep_loaded: bool | None = None,
+        deterministic: bool = False,
     ) -> None:
         self.device = device or default_device()
-        self.generator_json = generator.to_json()
+        self.deterministic = deterministic
+        self.generator_json = self._json(generator)
         self._generator_spec, self._describer_spec = generator, describer
         self._judge_spec = judge
         self._load_options: dict[str, Any] = {"batch_size": batch_size, "cpu_offload": cpu_offload}
@@ -77,12 +81,12 @@ class Models:
         Raises:
             UserError: they are missing.
         """
-        return None if self._describer_spec is None else self._describer_spec.to_json()
+        return None if self._describer_spec is None else self._json(self._describer_spec)
 
     @cached_property
     def judge_json(self) -> dict[str, Any] | None:
         """The judge's part of a score's key, as of ``describer_json``."""
-        return None if self._judge_spec is None else self._judge_spec.to_json()
+        return None if self._judge_spec is None else self._json(self._judge_spec)
 
     @cached_property
     def familiar(self) -> Familiar | None:
@@ -100,7 +104,7 @@ class Models:
         """See ``Describer.describe``."""
         assert self._describer_spec is not None
         describer = self._turn("describer", self._describer_spec, self.describer_json)
-        with _enough_memory(self.device):
+        with _enough_memory(self.device), self._arithmetic():
             return describer.describe(contexts, seeds)
 
     def generate(self, contexts: Sequence[Any], seeds: Sequence[Sequence[int]]) -> list[list[Any]]:
@@ -108,7 +112,7 @@ class Models:
         generator = self._turn(
             "generator", self._generator_spec, self.generator_json, **self._load_options
         )
-        with _enough_memory(self.device):
+        with _enough_memory(self.device), self._arithmetic():
             return generator.generate(contexts, seeds)
 
     def score(
@@ -117,7 +121,7 @@ class Models:
         """See ``ViewJudge.score``."""
         assert self._judge_spec is not None
         judge = self._asked_describer() or self._turn("judge", self._judge_spec, self.judge_json)
-        with _enough_memory(self.device):
+        with _enough_memory(self.device), self._arithmetic():
             return judge.score(images, references, texts)
 
     @property
@@ -150,7 +154,7 @@ class Models:
             if not self.together:
                 self.unload()
             model = spec.load(self.device, **options)
-            _check_same(spec, json)
+            self._check_same(spec, json)
             self._on_device[role] = model
         return self._on_device[role]
 
@@ -166,14 +170,47 @@ class Models:
 
         return VqaYes(self._turn("describer", describer, self.describer_json))
 
+    def _json(self, spec: Named) -> dict[str, Any]:
+        """A model's part of a key; without the setting it is what it always was."""
+        return {**spec.to_json(), **({"deterministic": True} if self.deterministic else {})}
 
-def _check_same(spec: Named, json: dict[str, Any] | None) -> None:
-    """What is made with new weights must not be kept under the old ones' name."""
-    if spec.to_json() != json:
-        raise UserError(
-            "the weights on disk changed after the augmenter was made: make it again "
-            "(Augmenter.from_pretrained)"
-        )
+    def _check_same(self, spec: Named, json: dict[str, Any] | None) -> None:
+        """What is made with new weights must not be kept under the old ones' name."""
+        if self._json(spec) != json:
+            raise UserError(
+                "the weights on disk changed after the augmenter was made: make it again "
+                "(Augmenter.from_pretrained)"
+            )
+
+    def _arithmetic(self) -> AbstractContextManager[None]:
+        return same_bytes(self.device) if self.deterministic else nullcontext()
+
+
+@contextmanager
+def same_bytes(device: str) -> Iterator[None]:
+    """Arithmetic whose last bit does not depend on the day: one thread, kernels that do not race.
+
+    Sums are rounded by the order of their parts, which follows from the shape of the batch (the
+    caller's: one row at a time), from the number of threads and from the kernel. It holds for one
+    kind of processor or GPU and one version of torch.
+    """
+    import torch
+
+    threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
+    algorithms = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    tuning, kernels = cudnn.benchmark, cudnn.deterministic
+    if device.startswith("cuda"):  # read when the library starts
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    try:
+        torch.set_num_threads(1)
+        cudnn.benchmark, cudnn.deterministic = False, True
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        cudnn.benchmark, cudnn.deterministic = tuning, kernels
+        torch.use_deterministic_algorithms(algorithms, warn_only=warn_only)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module, metadata
 from itertools import chain, islice
 from pathlib import Path
@@ -35,6 +35,7 @@ from hb_tta.integrations.lmms_eval.view_counts import IDENTITY, ViewCounts, side
 from hb_tta.integrations.parking import Parking
 from hb_tta.integrations.settings import DESCRIBE, VOTE, AugmentSettings
 from hb_tta.integrations.sidecar import Sidecar
+from hb_tta.locks import owned
 from hb_tta.progress import progress
 from hb_tta.tta.combine import Combiner
 from hb_tta.tta.gate import Gated, decide, sureness, sureness_of_choice
@@ -176,13 +177,19 @@ class AugmentedBackend:
         model.hb_settings = settings
         model.hb_sidecar = None
         if _flags.output_path is not None:
-            folder = _flags.output_path / PLUGIN_FOLDER / run_name(arg_string)
-            model.hb_folder = folder
-            if model.rank == 0:
-                told = json.dumps(settings.to_json(), indent=1, ensure_ascii=False)
-                write_aside(folder / SETTINGS_FILE, told.encode())
+            with _stopping():
+                model._hb_open(_flags.output_path / PLUGIN_FOLDER / run_name(arg_string))
         _let_warnings_through()
         return model
+
+    def _hb_open(self, folder: Path) -> None:
+        """The run's folder, which is this run's alone as long as the model lives."""
+        self.hb_sidecar = Sidecar(folder, self.rank, IDENTITY)
+        if self.rank == 0:
+            self.hb_held = ExitStack()
+            self.hb_held.enter_context(owned(folder))
+            told = json.dumps(self.hb_settings.to_json(), indent=1)
+            write_aside(folder / SETTINGS_FILE, told.encode("ascii"))
 
     def generate_until(self, requests: list[Any]) -> list[Any]:
         """Answers over all views, each with a record of what the views said."""
@@ -212,6 +219,8 @@ class AugmentedBackend:
 
     def _hb_answers(self, requests: list[Any], answer: Answering, own: Callable) -> list[Any]:
         answers: list[Any] = [None] * len(requests)
+        for task in {request.task_name for request in requests} if self.hb_sidecar else ():
+            self.hb_sidecar.begin(task)
         with quiet(type(self)):
             told = self._hb_gate(requests, answers, answer, own)
             rest = [place for place, its in enumerate(told) if its is None or its.passed]
@@ -219,9 +228,19 @@ class AugmentedBackend:
             name = f"Answering from 1 + {self.hb_settings.n} views"
             for place, its in self._hb_shown(name, rest, evidence):
                 answers[place] = self._hb_answer(its, told[place], answer, own)
-        if self.hb_sidecar is not None:
-            self.hb_sidecar.write()
+        self._hb_write()
         return answers
+
+    def _hb_write(self) -> None:
+        """Write the sidecar; a disk that is full now must not cost the answers."""
+        try:
+            if self.hb_sidecar is not None:
+                self.hb_sidecar.write()
+        except OSError as error:
+            logger.warning(
+                f"hb-tta: what each view said could not be written ({error.strerror or error}); "
+                "the answers are complete"
+            )
 
     def _hb_gate(
         self, requests: list[Any], answers: list[Any], answer: Answering, own: Callable
@@ -297,7 +316,7 @@ class AugmentedBackend:
         questions = [Question.read(r, self.is_simple, self.task_dict) for r in requests]
         return questions, [context for question in questions for context in question.contexts]
 
-    def _hb_number(self) -> dict[str, int]:
+    def _hb_number(self) -> dict[str, Any]:
         return {"n": self.hb_settings.views.n, "seed": self.hb_settings.views.seed}
 
     def _hb_shown(self, name: str, places: Sequence[int], items: Iterable[T]) -> Iterator:
@@ -326,7 +345,7 @@ class AugmentedBackend:
         self, question: Question, requests: list[Any], answer: Answering, own: Callable
     ) -> Said:
         """Ask the rows of a question."""
-        whole, self.task_dict = self.task_dict, question.task_dict
+        whole, self.task_dict = self.task_dict, question.task_dict(self.task_dict)
         try:
             with no_pictures():
                 return answer(requests, own)
@@ -390,23 +409,20 @@ class AugmentedBackend:
 
     def _hb_keep(self, request: Any, value: Any, record: dict[str, Any]) -> Any:
         """Puts a question's record where it belongs, and gives what is returned for it."""
-        sidecar = self._hb_open_sidecar(request)
+        sidecar = self._hb_sidecar_of(request)
         if sidecar is not None:
             sidecar.add(request.task_name, sidecar_line(request, record), {})
         return value(record) if callable(value) else value
 
     def _hb_show(self, question: Question, record: dict[str, Any]) -> None:
-        sidecar = self._hb_open_sidecar(question.request)
+        sidecar = self._hb_sidecar_of(question.request)
         if sidecar is not None:
             digests = (about["pixels"] for about in record["images"])
             sidecar.show(dict(zip(digests, question.shown, strict=True)))
 
-    def _hb_open_sidecar(self, request: Any) -> Sidecar | None:
-        if not hasattr(self, "hb_folder") or request.metadata.get("__padding_only__"):
-            return None
-        if self.hb_sidecar is None:
-            self.hb_sidecar = Sidecar(self.hb_folder, self.rank, IDENTITY)
-        return self.hb_sidecar
+    def _hb_sidecar_of(self, request: Any) -> Sidecar | None:
+        """Where a request's record goes; nowhere, where it only fills up a batch."""
+        return None if request.metadata.get("__padding_only__") else self.hb_sidecar
 
 
 def _sure(said: Mapping[int, Said], keys: Mapping[int, Any]) -> dict[int, float]:

@@ -12,6 +12,7 @@ from hb_tta.errors import UserError
 from hb_tta.generators import list_methods
 from hb_tta.integrations.lmms_eval.model_args import model_args
 from hb_tta.integrations.settings import AugmentSettings, combinations
+from hb_tta.reading import read_bytes
 from hb_tta.settings import settings_table
 
 SUPPORTED = ((0, 7, 3), (0, 8))  # from … to before …
@@ -172,8 +173,7 @@ def _read_configs(path: str | None) -> list[dict[str, Any]]:
         return []  # lmms-eval says it
     import yaml
 
-    with open(path, encoding="utf-8") as file:
-        read = yaml.safe_load(file)
+    read = yaml.safe_load(read_bytes(path))
     configs = read if isinstance(read, list) else [read]
     return [config for config in configs if isinstance(config, dict)]
 

@@ -7,7 +7,7 @@ images for "simple" backends, chat messages for "chat" ones.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,11 +66,11 @@ class Question:
         """What is to be augmented: one context an image."""
         return [MultimodalContext(image, self.guidance) for image in self.shown]
 
-    @property
-    def task_dict(self) -> dict[str, Any]:
-        """The part of the model's ``task_dict`` that the request needs, without decoding again."""
+    def task_dict(self, whole: Mapping[str, Any]) -> dict[str, Any]:
+        """The model's ``task_dict``, in which this document is not decoded again."""
         *_, doc_id, task, split = self.request.args
-        return {task: {split: {doc_id: self.document}}}
+        documents = _Documents(whole[task][split], doc_id, self.document)
+        return {**whole, task: {**whole[task], split: documents}}
 
     @property
     def key(self) -> tuple[str, Any]:
@@ -117,6 +117,31 @@ class Question:
     @property
     def _place(self) -> int:
         return _VISUALS[self.request.request_type, self.simple]
+
+
+class _Documents:
+    """A split one of whose documents has been read already; all else is the split's own.
+
+    Backends look at more than their document: mistral3_vl at how many there are.
+    """
+
+    def __init__(self, split: Any, doc_id: Any, document: Any) -> None:
+        self._split, self._doc_id, self._document = split, doc_id, document
+
+    def __getitem__(self, place: Any) -> Any:
+        is_read = not isinstance(place, str | slice) and place == self._doc_id
+        return self._document if is_read else self._split[place]
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._split)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # of a copy that is not filled yet
+            raise AttributeError(name)
+        return getattr(self._split, name)
 
 
 def _showing(
