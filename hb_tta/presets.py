@@ -28,7 +28,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "judge": "fine_grained",
             "min_score": "real",
             "seeds": "by_context",
-            "gate": {WORDS: 0.9, CLASSES: 0.5},
+            "gate": {WORDS: 0.9, CLASSES: 0.7},
         },
     }
 )

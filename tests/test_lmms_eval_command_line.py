@@ -149,7 +149,7 @@ def test_two_configurations_with_different_models(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "part"),
     [
-        (["--augment", "sdedit"], "--augment sdedit: there is no such method, choose from humm"),
+        (["--augment", "sdedit"], "--augment sdedit: there is no such method: choose from humm"),
         (["--augment"], "--augment needs a value"),
         (["--augment", "same", "--augment", "i2t2i"], "--augment stands twice"),
         (["--augment_args", "views=2"], "--augment_args without --augment"),
