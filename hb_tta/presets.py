@@ -64,7 +64,7 @@ def at_harness(method: str, said: Mapping[str, Any], asked: str = WORDS) -> dict
         asked: ``WORDS`` or ``CLASSES``.
     """
     preset = str(said.get("preset", _AT_HARNESSES.get(method, UNSAID)))
-    filled = {} if "preset" in said else {"seeds": "by_context"}
+    filled: dict[str, Any] = {} if "preset" in said else {"seeds": "by_context"}
     values = preset_values(preset, asked)
     if "gate" in values:
         filled["gate"] = None if said.get("gate_share") is not None else values["gate"]

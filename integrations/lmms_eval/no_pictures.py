@@ -23,8 +23,8 @@ def no_pictures() -> Iterator[None]:
         none = isinstance(images, list) and not images
         return original(self, None if none else images, *args, **kwargs)
 
-    ProcessorMixin.__call__ = call  # type: ignore[method-assign]
+    ProcessorMixin.__call__ = call
     try:
         yield
     finally:
-        ProcessorMixin.__call__ = original  # type: ignore[method-assign]
+        ProcessorMixin.__call__ = original
