@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from hb_tta.errors import UserError, choose_from
+from hb_tta.errors import UserError, choose_from, shown
 from hb_tta.weights import Weights, as_weights
 
 ROLES = (
@@ -163,6 +163,6 @@ def get_family(name: str | Family) -> Family:
     """
     if isinstance(name, Family):
         return name
-    if name not in _FAMILIES:
-        raise UserError(f"there is no family {name!r}{choose_from(name, list_families())}")
+    if not isinstance(name, str) or name not in _FAMILIES:
+        raise UserError(f"there is no family {shown(name)}{choose_from(name, list_families())}")
     return _FAMILIES[name]()

@@ -7,7 +7,6 @@ byte where it stopped; the hub's own client begins the file anew.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 
 from hb_tta.errors import UserError
 from hb_tta.file_index import file_digest
+from hb_tta.reading import read_json
 
 KEPT = (".safetensors", ".json", ".txt", ".model", ".jinja")
 OTHER_RUNTIMES = re.compile(r"openvino|onnx|flax|\.fp16\.safetensors")
@@ -109,7 +109,7 @@ class Repository:
         files = self.files()
         index = None
         if subfolder is None and any(file.name == INDEX for file in files):
-            found = json.loads(self.fetch(HubFile(INDEX, 0)).read_text("utf-8"))
+            found = read_json(self.fetch(HubFile(INDEX, 0)))
             index = found if isinstance(found, dict) else None
         return needed(files, subfolder=subfolder, role=role, index=index)
 

@@ -27,7 +27,7 @@ from hb_tta.augment import OFFERED, Augmenter
 from hb_tta.describe import DescriberSpec
 from hb_tta.describe.drafts import Drafting
 from hb_tta.device import DTYPES
-from hb_tta.errors import UserError, meant
+from hb_tta.errors import UserError, meant, shown
 from hb_tta.families import Family, get_family, list_families
 from hb_tta.generators import DEFAULT, Default, get_method, list_methods
 from hb_tta.generators.fields import ALIASES, Setting, method_settings
@@ -247,7 +247,7 @@ class ViewSettings:
         check_candidates(self.candidates, self.n, judged=self.judge != NONE)
         if not 0 <= self.seed <= 2**63 - (self.candidates or self.n):
             raise UserError(f"seed={self.seed} is out of range: use 0 to 2**63 - n")
-        own = {name: _of_json(value) for name, value in self.settings.items()}
+        own = {name: _of_json(name, value) for name, value in self.settings.items()}
         read = full_settings(get_method(self.method), own)
         object.__setattr__(self, "settings", MappingProxyType(read))
         get_family(self.family)
@@ -486,7 +486,7 @@ def read_option(name: str, value: Any) -> Any:
     try:
         return option.read(value)
     except Unfit as error:
-        raise UserError(f"{name}={value!r} {error}") from None
+        raise UserError(f"{name}={shown(value)} {error}") from None
 
 
 def _unknown(key: str, method: str, choices: list[str]) -> str:
@@ -513,16 +513,30 @@ def _json(value: Any) -> Any:
     return fspath(value) if isinstance(value, PathLike) else value
 
 
-def _of_json(value: Any) -> Any:
+def _of_json(name: str, value: Any) -> Any:
     """A value of a method's own setting: of what is no plain value, weights alone can be told."""
-    return _weights(value) if isinstance(value, Mapping) else value
+    try:
+        return _weights(value) if isinstance(value, Mapping) else value
+    except Unfit as error:
+        raise UserError(f"{name}={shown(value)} {error}") from None
 
 
 def _weights(value: Any) -> Weights:
-    return Weights(**value) if isinstance(value, Mapping) else Weights(fspath(value))
+    if not isinstance(value, Mapping):
+        return Weights(fspath(value))
+    known = value.keys() <= _WEIGHTS and "location" in value
+    if not known or not all(it is None or isinstance(it, str) for it in value.values()):
+        raise Unfit(f"names no weights: write an object of {', '.join(_WEIGHTS)}, all texts")
+    return Weights(**value)
+
+
+_WEIGHTS = {field.name: None for field in fields(Weights)}.keys()
 
 
 # ── What was asked for: proper names → values ────────────────────────────────────────────────────
+
+
+_LONGEST_NAME = 100  # characters
 
 
 def by_name(given: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -533,6 +547,8 @@ def by_name(given: str | Mapping[str, Any]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for key, value in given.items() if isinstance(given, Mapping) else spelling.pairs(given):
+        if len(key) > _LONGEST_NAME:
+            raise UserError(f"{shown(key)} in {ARGS} is no name of a setting")
         name = SYNONYMS.get(key, key)
         if name in found:
             raise UserError(f"{key}= stands twice in {ARGS}: leave one out")

@@ -68,6 +68,9 @@ def yes_or_no(value: Any) -> bool:
     return words[str(value).lower()]
 
 
+_NAMELESS = (int, float, list, tuple, dict)  # what JSON can hold beside texts
+
+
 def probability(value: Any) -> float | None:
     """A number from 0 to 1, or none."""
     if value is None or value == "none":
@@ -83,7 +86,7 @@ def probability(value: Any) -> float | None:
 
 def named(value: Any) -> Any:
     """A folder, a hub id, a name; in Python the thing itself, too."""
-    if value == "":
+    if value == "" or (isinstance(value, _NAMELESS) and not isinstance(value, bool)):
         raise Unfit("names nothing")
     return value
 

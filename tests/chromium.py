@@ -2,20 +2,27 @@
 
 Documented at https://chromedevtools.github.io/devtools-protocol/ ; with --remote-debugging-pipe
 the browser reads messages from file descriptor 3 and writes them to 4, each ended by a zero byte.
+
+To look at a page as it is at 1,300 pixels and on a phone, its first three questions opened:
+
+    python tests/chromium.py page.html shots --open 3
 """
 
 from __future__ import annotations
 
+import argparse
 import base64
 import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+PHONE = 500  # pixels; what is narrower is one
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MISSING = "no Chromium to show the page in: apt-get install chromium"
 _FLAGS = (
@@ -70,10 +77,14 @@ class Tab:
         assert "exceptionDetails" not in done, done["exceptionDetails"]
         return done["result"].get("value")
 
+    def resize(self, width: int, height: int) -> None:
+        """Show the page in a window of that size: a narrow one is a phone's."""
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
+                  deviceScaleFactor=1, mobile=width < PHONE)  # fmt: skip
+
     def screenshot(self, path: Path, width: int = 1280, height: int = 900) -> None:
         """Write what a window of that size shows."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
-                  deviceScaleFactor=1, mobile=False)  # fmt: skip
+        self.resize(width, height)
         shot = self.call("Page.captureScreenshot", format="png")
         path.write_bytes(base64.b64decode(shot["data"]))
 
@@ -150,3 +161,30 @@ class _Pipe:
     def close(self) -> None:
         self._writing.close()
         self._reading.close()
+
+
+SIZES = {"wide": (1300, 1000), "phone": (390, 1600)}
+
+
+def main() -> None:
+    """Screenshots of pages, each in windows of ``SIZES``."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("pages", nargs="+", type=Path)
+    parser.add_argument("out", type=Path, help="a folder")
+    parser.add_argument("--open", type=int, default=0, help="how many questions are opened")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    opening = f"[...document.querySelectorAll('summary')].slice(0, {arguments.open})"
+    with tempfile.TemporaryDirectory() as profile, open_tab(Path(profile)) as tab:
+        for page in arguments.pages:
+            for name, size in SIZES.items():
+                tab.resize(*size)
+                tab.open(page.resolve().as_uri())
+                tab.run(f"{opening}.forEach(one => one.click())")
+                tab.run("new Promise(done => setTimeout(done, 300))")
+                tab.screenshot(arguments.out / f"{page.stem}-{name}.png", *size)
+        print(*tab.complaints, sep="\n")
+
+
+if __name__ == "__main__":
+    main()

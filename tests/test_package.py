@@ -40,6 +40,8 @@ LIGHT = (
     "hb_tta.describe.templates",
     "hb_tta.report.page",
     "hb_tta.integrations.lmms_eval.results",
+    "hb_tta.tpt.results",
+    "hb_tta.tpt.table",
     "hb_tta.store",
 )
 

@@ -70,3 +70,12 @@ def test_the_command_that_makes_views_again_is_the_runs(evaluated):
     assert f"--model llava_hf --tasks {TASK} --model_args pretrained={work / 'mllm'}" in command
     assert "--augment randaugment --augment_args" in command
     assert "family=pocket" in command and "n=2" in command and "combine=mean" in command
+
+
+def test_each_view_keeps_the_first_token_of_its_own_answer(evaluated):
+    work, _ = evaluated
+    for record in read(work)[1][1].records:
+        assert record.combined is not None
+        for seen in [*record.seen, record.combined]:
+            assert isinstance(seen.first, str)
+            assert seen.share is not None and 0 < seen.share <= 1

@@ -9,8 +9,10 @@ import json
 import math
 from pathlib import Path
 
+import chromium
 import pytest
 from lmms_eval_runs import evaluate_into
+from test_report_page import choose, shown
 
 pytest.importorskip("lmms_eval", reason="the extra lmms-eval is not installed")
 
@@ -284,3 +286,62 @@ def test_json_has_no_infinity(evaluated):
         told = table.to_json(*scored_of(evaluated, name))
         json.dumps(told, allow_nan=False)
         assert math.isfinite(told["confidence"])
+
+
+# ── In a browser ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory):
+    if chromium.executable() is None:
+        pytest.skip(chromium.MISSING)
+    with chromium.open_tab(tmp_path_factory.mktemp("profile")) as tab:
+        yield tab
+
+
+def opened(tab, evaluated, name: str, folder: Path, width: int = 1300):
+    work, _ = evaluated
+    task, scored = scored_of(evaluated, name)
+    path = folder / f"{name}.html"
+    path.write_text(page.render(task, scored, store=Store(work / "store")).html, "utf-8")
+    tab.resize(width, 900)
+    tab.open(path.as_uri())
+    return scored
+
+
+@pytest.mark.parametrize("width", [1300, 390])
+@pytest.mark.parametrize("name", METRICS)
+def test_the_page_fits_its_window(tab, evaluated, name, width, tmp_path):
+    opened(tab, evaluated, name, tmp_path, width)
+    tab.run("document.querySelectorAll('summary').forEach(one => one.click())")
+    assert tab.run("document.documentElement.scrollWidth") <= width
+    ends = "[...document.querySelectorAll('.parts th, .parts td, .options li')]"
+    assert tab.run(f"Math.max(...{ends}.map(one => one.getBoundingClientRect().right))") <= width
+    assert tab.complaints == []
+
+
+def test_better_and_worse_can_be_chosen(tab, evaluated, tmp_path):
+    scored = opened(tab, evaluated, "rated", tmp_path)
+    change = scored[1].total.change
+    for value, expected in (("better", change.fixed), ("worse", change.broken), ("", 24)):
+        choose(tab, "change", value)
+        assert len(shown(tab)) == expected > 0
+
+
+def test_categories_can_be_chosen(tab, evaluated, tmp_path):
+    opened(tab, evaluated, "letters", tmp_path)
+    choose(tab, "category", "left")
+    assert shown(tab) == list(range(0, 24, 2))
+
+
+def test_options_say_who_chose_what(tab, evaluated, tmp_path):
+    scored = opened(tab, evaluated, "letters", tmp_path)
+    tab.run("document.querySelector('.question summary').click()")
+    told = tab.run(
+        "[...document.querySelector('.question').querySelectorAll('li')].map(one => one.innerText)"
+    )
+    first = scored[0].run.records[0]
+    by_letter = {one[0]: one for one in told}
+    assert list(by_letter) == ["A", "B", "C"]
+    assert "plain" in by_letter[first.answer]
+    assert [letter for letter, one in by_letter.items() if "✓" in one] == [first.target]

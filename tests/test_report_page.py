@@ -7,6 +7,7 @@ import html
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from hb_tta.integrations.lmms_eval.results import read_runs
 from hb_tta.report import Picture, Record, Run, Seen, page, score
 from hb_tta.report.album import LARGEST, Album, data_uri
 from hb_tta.report.gallery import share_of_yes
+from hb_tta.report.options import options_of
+from hb_tta.report.records import Metric
 from hb_tta.store import Store
 
 
@@ -163,6 +166,71 @@ def test_missing_images_of_two_models_are_counted_apart(tmp_path):
     runs = [Run("hummingbird", records, model=model) for model in ("a", "b")]
     found = page.render("t", score(runs), store=Store(tmp_path / "empty"))
     assert found.missing == {"a: hummingbird": 2, "b: hummingbird": 2}
+
+
+OPEN = Metric("exact_match")
+
+
+def of_a_task(records: Sequence[Record], plain: bool = True, metric: Metric = OPEN) -> Run:
+    scored = [replace(r, scores={metric.name: r.score}) for r in records]
+    return Run("plain" if plain else "tuned", scored, plain=plain, metrics=(metric,))
+
+
+def test_of_an_open_answer_the_first_token_is_shown():
+    """How much a view says yes and no says nothing of "red"."""
+    views = [Seen("real", yes=-9.0, no=-0.1, first="red", share=0.625), Seen("seed 0", yes=-1.0)]
+    record = Record("0", "0", "", 1.0, answer="red", target="red", seen=views)
+    text = page.render("t", score([of_a_task([record])]), store=Store("/nowhere")).html
+    assert "red … 62 %" in text
+    assert 'class="bar"' not in text and "no 100" not in text
+    asked = replace(record, answer="no", target="No.")
+    text = page.render("t", score([of_a_task([asked])]), store=Store("/nowhere")).html
+    assert text.count('class="bar"') == 1 and "red …" not in text
+
+
+LETTERED = "What is it?\nA. a cat\n(B) a dog\nC: <b>ox</b>\nAnswer with the letter."
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"),
+    [("B", "B"), ("(B)", "B"), ("B.", "B"), ("B. a dog", "B"), ("b", ""), ("a dog", "B"),
+     ("A Dog.", "B"), ("The answer is (B).", "B"), ("Answer: C", "C"), ("Both", ""), ("", ""),
+     ("A cat", "A"), ("An ox", "")],
+)  # fmt: skip
+def test_which_option_an_answer_means(answer, letter):
+    record = Record("0", "0", "", 1.0, text=LETTERED, target="B", answer=answer)
+    found = [option for option in options_of(record) if option.is_meant(answer)]
+    assert [option.letter for option in found] == ([letter] if letter else [])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["no options", "A. alone", "B. first\nC. second", "A. x\nB. y\nA. x\nB. y", "A. x\nC. z"],
+)
+def test_letters_that_are_no_options(text):
+    assert options_of(Record("0", "0", "", 1.0, text=text)) == []
+
+
+def test_options_on_the_page():
+    plain = Record("0", "0", "", 1.0, text=LETTERED, target="B", answer="B")
+    tuned = replace(plain, score=0.0, answer="C")
+    runs = [of_a_task([plain]), of_a_task([tuned], plain=False)]
+    text = page.render("t", score(runs), store=Store("/nowhere")).html
+    assert "<li class=right><span dir=auto><b>B</b> a dog ✓</span><small>plain</small></li>" in text
+    assert "<b>C</b> &lt;b&gt;ox&lt;/b&gt;</span><small>tuned</small></li>" in text
+
+
+def test_of_less_that_is_better_a_fall_is_good():
+    error = Metric("error", kind="fine", lower_is_better=True)
+    plain = [Record(str(n), str(n), "", 4.0) for n in range(8)]
+    tuned = [replace(record, score=1.0 + int(record.question) / 8) for record in plain]
+    runs = [of_a_task(plain, metric=error), of_a_task(tuned, plain=False, metric=error)]
+    found = score(runs)
+    assert found[1].total.change is not None
+    assert (found[1].total.change.fixed, found[1].total.change.broken) == (8, 0)
+    text = page.render("t", found, store=Store("/nowhere")).html
+    assert '<small class="up sure">−2.56 <br>' in text
+    assert "8 better, 0 worse" in text and "tuned 1.00 ▲" in text
 
 
 @pytest.mark.parametrize(

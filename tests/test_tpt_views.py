@@ -332,11 +332,10 @@ def test_names_are_escaped_and_an_average_waits_for_all_tasks():
     assert "&lt;script&gt;" in page
     assert '<small class="down sure">−50.0 <br>p=0.010</small>' in page
     text = table.markdown([result("a", 0.25), result("b", 0.75)])
-    assert "| 25.0 [25.0, 25.0] ECE 10.0 | 75.0 [75.0, 75.0] ECE 10.0 |" in text
-    assert "| tpt + none | 50.0 [" in text
+    assert "| tpt + none | 25.0 [25.0, 25.0] ECE 10.0 | 75.0 [75.0, 75.0] ECE 10.0 | 50.0 [" in text
     other = result("a", 0.5) | {"augment": "randaugment"}
     halfway = table.markdown([result("a", 0.25), result("b", 0.75), other])
-    assert halfway.splitlines()[3].startswith("| tpt + randaugment |  |  | 50.0 [")
+    assert halfway.splitlines()[3].endswith("ECE 10.0 |  |  |  |")
 
 
 def test_the_average_weighs_tasks_alike_and_its_gain_is_over_the_same_samples():
@@ -354,8 +353,8 @@ def test_the_average_weighs_tasks_alike_and_its_gain_is_over_the_same_samples():
         result("many", "i2t2i", [1] * 6 + [0] * 2, 4),
     ]
     head, _, base, other, *_ = table.markdown(results).splitlines()
-    assert head == "|  | average | gain over tpt + none | few | many |"
-    assert base.startswith("| tpt + none | 50.0 [") and base.split(" | ")[2] == ""
+    assert head.endswith("| average | gain over tpt + none |")
+    assert "| 50.0 [" in base and base.endswith("|  |")
     assert "| 87.5 [" in other and "| +37.5 [" in other
 
 

@@ -89,12 +89,15 @@ def test_changes_have_the_types_of_their_settings():
         ("gradient_at=start", "gradient_at='start' is not known: choose from end, anywhere"),
         ("drift_weight=-1", "use 0 or more"),
         ("decay_steps=7", "leaves nothing to learn until max_steps=250"),
-        ("max_sample_gradient=0", "max_sample_gradient=0.0 is out of range"),
+        (
+            "max_sample_gradient=0",
+            "max_sample_gradient=0.0 is out of range: use more than 0, or none",
+        ),
         ("learning_rate=nan", "learning_rate=nan"),
         ("rewards=global:0", "weight 0"),
-        ("lora_dropout=1", "lora_dropout=1.0 is out of range"),
+        ("lora_dropout=1", "use 0 or more, less than 1"),
         ("seed.x=1", "no setting 'seed.x'"),
-        ("held_out=0", "held_out=0 is out of range"),
+        ("held_out=0", "held_out=0 is out of range: use 1 or more"),
         ("dtype=int8", "choose from float32"),
     ],
 )

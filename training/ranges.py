@@ -56,9 +56,11 @@ class OneOf:
 
     Attributes:
         names: the list, or what gives it when it is asked for.
+        more: gives a longer list, asked where a name is not in the first.
     """
 
     names: Sequence[str] | Callable[[], Sequence[str]]
+    more: Callable[[], Sequence[str]] | None = None
 
 
 def check(name: str, hint: Any, value: Any) -> None:
@@ -69,11 +71,11 @@ def check(name: str, hint: Any, value: Any) -> None:
         hint: its type, with what it is annotated with.
         value: as Python or JSON has it.
     """
-    kind, rules = typing.get_origin(hint), ()
-    if kind is typing.Annotated:
+    rules: list[Within | OneOf] = []
+    if typing.get_origin(hint) is typing.Annotated:
         hint, *rules = typing.get_args(hint)
     kind, optional = _without_none(hint)
-    if value is None and optional:
+    if optional and value in (None, ()):
         return
     if not _is_of(kind, value):
         raise UserError(f"{name}={shown(value)} is no value of it: use {said(kind, optional)}")
@@ -83,8 +85,7 @@ def check(name: str, hint: Any, value: Any) -> None:
 
 def _check_rule(name: str, rule: Within | OneOf, value: Any, optional: bool) -> None:
     if isinstance(rule, OneOf):
-        known = rule.names() if callable(rule.names) else rule.names
-        _check_names(name, known, value)
+        _check_names(name, rule, value)
         return
     items = value.items() if isinstance(value, Mapping) else [("", value)]
     for part, number in items:
@@ -94,8 +95,11 @@ def _check_rule(name: str, rule: Within | OneOf, value: Any, optional: bool) -> 
             raise UserError(f"{called}={shown(number)} is out of range: use {rule}{none}")
 
 
-def _check_names(name: str, known: Sequence[str], value: Any) -> None:
+def _check_names(name: str, rule: OneOf, value: Any) -> None:
+    known = rule.names() if callable(rule.names) else rule.names
     given = [value] if isinstance(value, str) else list(value)
+    if rule.more is not None and not set(given) <= set(known):
+        known = rule.more()
     for one in given:
         if one not in known:
             raise UserError(f"{name}={shown(one)} is not known{choose_from(one, known)}")

@@ -25,14 +25,20 @@ TRACKERS = (  # that accelerate has
 )  # fmt: skip
 
 
-def _rewards() -> list[str]:
+def _own_rewards() -> list[str]:
+    from hb_tta.rewards.registry import REWARDS
+
+    return list(REWARDS.built_in)
+
+
+def _all_rewards() -> list[str]:
     from hb_tta.rewards import list_rewards
 
     return list_rewards()
 
 
 _FROM_1 = Within(least=1, most=10**9)
-_REWARDS = OneOf(_rewards)
+_REWARDS = OneOf(_own_rewards, more=_all_rewards)  # of other packages too, a slow look
 
 
 @dataclass(frozen=True)

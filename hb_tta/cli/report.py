@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         from hb_tta.report import cells
         from hb_tta.tpt import table
 
-        texts.append(table.text(tuning))
+        texts.append(table.text(tuning, shown=True))
         figures["prompt_tuning"] = cells.to_json(table.page_table(tuning))
         html = html or table.html(tuning)
     if arguments.json is not None:
@@ -105,7 +105,7 @@ def _evaluation(
         scored,
         store=Store(arguments.store),
         gallery=arguments.gallery or page.GALLERY,
-        more=[tuning_table.page_table(tuning)] if tuning else [],
+        more=[tuning_table.page_table(tuning, title=tuning_table.TITLE)] if tuning else [],
     )
     for name, count in made.missing.items():
         print(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from hb_tta.disk import holds, write_aside
 from hb_tta.errors import UserError
 from hb_tta.images import load_image
+from hb_tta.reading import read_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -102,7 +103,7 @@ class Sheet:
         """
         if not self._panels:
             with suppress(OSError):
-                if MARK in self._path.read_text("utf-8"):
+                if MARK in read_text(self._path):
                     self._path.unlink()
             return
         from hb_tta.report.contact_sheet import render

@@ -143,7 +143,7 @@ def _peft_config(lora: Lora) -> LoraConfig:
     """A configuration that names exactly the LoRA's layers, each with its own rank and alpha."""
     return LoraConfig(
         r=lora.rank,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # PEFT divides it, a float too
+        lora_alpha=lora.alpha,  # PEFT divides it, a float too
         target_modules="|".join(map(re.escape, lora.modules)),
         rank_pattern=_odd(lora.ranks, lora.rank),
         alpha_pattern=_odd(lora.alphas, lora.alpha),

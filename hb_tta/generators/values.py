@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hb_tta.errors import UserError
+from hb_tta.errors import UserError, shown
 from hb_tta.generators.fields import Setting
 from hb_tta.weights import Weights, as_weights
 
@@ -71,7 +71,7 @@ def _one_of(setting: Setting, value: Any) -> Any:
 
 
 def _wrong(setting: Setting, value: Any) -> UserError:
-    return UserError(f"{setting.name}={value!r} is no value of it: give {kind_of(setting)}")
+    return UserError(f"{setting.name}={shown(value)} is no value of it: give {kind_of(setting)}")
 
 
 def kind_of(setting: Setting) -> str:

@@ -6,10 +6,12 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from hb_tta.errors import UserError, shown
 from hb_tta.lora.parts import Part
 
+Number = TypeVar("Number", int, float)
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 
 
@@ -63,7 +65,7 @@ class Lora:
         return replace(self, alphas={name: alpha * factor for name, alpha in self.alphas.items()})
 
 
-def most_common(values: Mapping[str, float]) -> float:
+def most_common(values: Mapping[str, Number]) -> Number:
     """The value that most modules have; of several the smallest."""
     counts = Counter(values.values())
     return min(counts, key=lambda value: (-counts[value], value))

@@ -12,7 +12,7 @@ from hb_tta.report.records import Record
 # "A. red", "(B) blue", "C: green" in lines of their own.
 _LINE = re.compile(r"^[ \t]*\(?([A-Z])[.):][ \t]*(\S.*)$", re.MULTILINE)
 # "B", "(B)", "B.", "B. red", "Answer: B", "the answer is (B)"
-_CHOSEN = re.compile(r"(?:.*\banswer\b[^A-Z]*?)?\(?([A-Z])\)?(?:[.):\s].*)?", re.DOTALL)
+_CHOSEN = re.compile(r"(?:.*\b[Aa]nswer\b[^A-Z]*?)?\(?([A-Z])\)?(?:[.):].*)?", re.DOTALL)
 
 
 @dataclass(frozen=True)

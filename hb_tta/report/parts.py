@@ -81,7 +81,7 @@ def to_json(one: Scored) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for score in one.scores.values():
         if score.category == ALL:
-            about = {"own": one.run.own.get(score.metric.name), "categories": {}}
+            about: dict[str, Any] = {"own": one.run.own.get(score.metric.name), "categories": {}}
             lower = {"lower_is_better": score.metric.lower_is_better}
             found[score.metric.name] = {**_score_json(score), **lower, **about}
         else:

@@ -104,20 +104,23 @@ def _entry_fault(name: str, entry: Any) -> str:
     if not all(_is_share(score) for score in entry["scores"]):
         return f"{name!r:.60} has a score that is none"
     accuracy, gain = entry.get("accuracy"), entry.get("gain over zero-shot")
-    shares = [accuracy.get(key) for key in ("estimate", "low", "high")] if _is(accuracy) else [None]
+    told = accuracy if isinstance(accuracy, dict) else {}
+    shares = [told.get(key) for key in ("estimate", "low", "high")]
     if not all(map(_is_share, [*shares, entry.get("ece")])):
         return f"{name!r:.60} has no accuracy"
-    if gain is not None and not (
-        _is(gain) and _is_share(gain.get("p_value")) and _is_number(gain.get("difference"))
-    ):
-        return f"{name!r:.60} has a damaged gain"
-    if accuracy.get("n") is not None and not _is_count(accuracy["n"]):
+    if told.get("n") is not None and not _is_count(told["n"]):
         return f"{name!r:.60} has a damaged accuracy"
+    if gain is not None and not _is_gain(gain):
+        return f"{name!r:.60} has a damaged gain"
     return ""
 
 
-def _is(value: Any) -> bool:
-    return isinstance(value, dict)
+def _is_gain(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and _is_share(value.get("p_value"))
+        and _is_number(value.get("difference"))
+    )
 
 
 def _is_count(value: Any) -> bool:

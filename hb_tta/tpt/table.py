@@ -31,9 +31,9 @@ def markdown(results: Results) -> str:
     return renderers.markdown(table(results))
 
 
-def text(results: Results) -> str:
-    """The same for a terminal."""
-    return renderers.text(table(results))
+def text(results: Results, *, shown: bool = False) -> str:
+    """The same for a terminal; ``shown``: also the gain that the sample could have shown."""
+    return renderers.text(table(results, shown=shown))
 
 
 def html(results: Results) -> str:
@@ -47,22 +47,24 @@ def lead(results: Results) -> str:
     return f"Test-time prompt tuning, {tasks} {'task' if tasks == 1 else 'tasks'}"
 
 
-def table(results: Results) -> Table:
+def table(results: Results, *, shown: bool = False) -> Table:
     """A row a method and its views, a column a task, the average over tasks and its gain."""
     tasks, rows, base = _rows(results)
-    columns = ["", *tasks, "average", *([f"gain over {base}"] if base else [])]
+    summary = ["average", *([f"gain over {base}", SHOWN] if base else [])]
+    kept = len(summary) if shown else 2
     lines = [
         [
             name,
             *(_cell(entries.get(task), gains=False) for task in tasks),
-            *_summary(name, rows, tasks, base)[: 2 if base else 1],
+            *_summary(name, rows, tasks, base)[:kept],
         ]
         for name, entries in rows.items()
     ]
-    return Table(columns, lines, notes=["; ".join(_counts(results))])
+    notes = ["; ".join(_counts(results)), *([SHOWN_NOTE] if shown and base else [])]
+    return Table(["", *tasks, *summary[:kept]], lines, notes=notes)
 
 
-def page_table(results: Results) -> Table:
+def page_table(results: Results, *, title: str = "") -> Table:
     """The same for a page: what matters most comes first, and each figure has its gain."""
     tasks, rows, base = _rows(results)
     summary = ["average", *([f"gain over {base}", SHOWN] if base else [])]
@@ -74,7 +76,8 @@ def page_table(results: Results) -> Table:
         ]
         for name, entries in rows.items()
     ]
-    return Table(["", *summary, *tasks], lines, notes=[_NOTE + "; ".join(_counts(results))])
+    notes = [_NOTE + "; ".join(_counts(results))]
+    return Table(["", *summary, *tasks], lines, title=title, notes=notes)
 
 
 def _rows(results: Results) -> tuple[list[str], dict[str, Entries], str | None]:

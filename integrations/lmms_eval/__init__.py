@@ -15,7 +15,12 @@ class (backend.py). The name itself stays, since prompts and folders depend on i
     outcome.py        status 1 for a run without results
     view_counts.py    each view's scores, for the samples file and beside it
     folders.py        where lmms-eval and we put a run's files
-    results.py        those files → runs of records, for ``hb-tta report``
+    results.py        those files → runs of records, for ``hb-tta report``:
+        lines.py          JSON lines of anybody's, and how deep they may be
+        records.py        a question's line → a record
+        numbers.py        the numbers of a task's metrics, and its categories
+        said.py           what the views said, its shape checked
+        clusters.py       which questions share an image
     again.py          the command line that a run was started with
 
 This package imports neither torch nor lmms-eval until the flag is given, and reads results without

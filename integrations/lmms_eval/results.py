@@ -118,8 +118,8 @@ def _runs(read: list[_Read], store: str | None) -> list[Run]:
     runs = []
     for one in read:
         records, metrics, numbers = records_of(one.file, one.lines, one.said, choices)
-        about = {"metrics": metrics, "own": numbers.own, "without": numbers.without}
-        runs.append(replace(_run(one, records, store), **about))
+        run = _run(one, records, store)
+        runs.append(replace(run, metrics=metrics, own=numbers.own, without=numbers.without))
     return clustered(runs, [clusters_of(one.file, one.lines, one.said) for one in read])
 
 

@@ -237,7 +237,7 @@ def _chosen(records: list[Line], options: Sequence[str]) -> list[dict[str, Any]]
     for of_view in zip(*losses, strict=False):
         if any(loss is None for loss in of_view) or len(of_view) != len(options):
             return []
-        found.append({"answer": options[min(range(len(of_view)), key=of_view.__getitem__)]})  # type: ignore[arg-type]
+        found.append({"answer": options[min(range(len(of_view)), key=of_view.__getitem__)]})
     return found
 
 

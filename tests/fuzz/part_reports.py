@@ -141,9 +141,10 @@ def _not_the_lines(figures: dict[str, Any], data: bytes, where: str) -> str | No
         for name, its in run.get("metrics", {}).items():
             if its["questions"] != len(asked):
                 continue  # a number is missing in one of the runs
-            values = [_number(one.get(name)) for one in lines]
-            mean = None if None in values else sum(values) / len(values)
-            found.append(mean is None or abs(mean - its["score"]) < 1e-9)
+            read = [_number(one.get(name)) for one in lines]
+            values = [value for value in read if value is not None]
+            mean = sum(values) / len(values) if values else 0.0
+            found.append(len(values) < len(read) or abs(mean - its["score"]) < 1e-9)
         if "categories" in run:
             rights = [_mme(one) for one in lines]
             kept = run["categories"]["all"]

@@ -35,7 +35,7 @@ class Split(list):
 
 def question_of(task_dict: dict[str, Any], doc_id: int) -> Any:
     requests = pytest.importorskip("hb_tta.integrations.lmms_eval.requests")
-    arguments = ("What?", {}, lambda document: [document["image"]], doc_id, "t", "test")
+    arguments: Any = ("What?", {}, lambda document: [document["image"]], doc_id, "t", "test")
     request = SimpleNamespace(args=arguments, request_type="generate_until")
     return requests.Question.read(request, True, task_dict)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 import warnings
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
@@ -28,7 +29,7 @@ SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
 def siglips_tokenizer(keeps_punctuation: bool = False) -> PreTrainedTokenizerFast:
     """Lower case, no punctuation, end and padding one token: as SigLIP's canonicalize leaves it."""
     made = Tokenizer(models.WordLevel({word: id for id, word in enumerate(WORDS)}, "[UNK]"))
-    steps = [normalizers.Lowercase()]
+    steps: list[Any] = [normalizers.Lowercase()]
     if not keeps_punctuation:
         steps += [normalizers.Replace(mark, "") for mark in string.punctuation]
     made.normalizer = normalizers.Sequence(steps)

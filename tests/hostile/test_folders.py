@@ -200,6 +200,18 @@ def test_a_tasks_name_leads_to_no_other_folder(tmp_path, task):
         Sidecar(tmp_path / "run", 0, IDENTITY).begin(task)
 
 
+def test_a_disk_that_is_full_at_the_end_costs_no_answer():
+    from hb_tta.integrations.lmms_eval.backend import AugmentedBackend
+
+    class Full:
+        def write(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    backend = AugmentedBackend()
+    backend.hb_sidecar = Full()  # type: ignore[assignment]
+    backend._hb_write()
+
+
 # ── Trainings ────────────────────────────────────────────────────────────────────────────────────
 
 

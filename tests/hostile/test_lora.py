@@ -31,7 +31,7 @@ DOWN, UP = torch.ones(2, 4), torch.ones(4, 2)
 
 def kohya(*names: str, alpha: float | None = 2.0) -> dict[str, torch.Tensor]:
     """A file's tensors, for ``lora_unet_<name>``."""
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for name in names:
         tensors |= {f"{name}.lora_down.weight": DOWN.clone(), f"{name}.lora_up.weight": UP.clone()}
         if alpha is not None:

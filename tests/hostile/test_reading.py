@@ -113,10 +113,9 @@ def reads_of(file: Path) -> list[str]:
 OWN = ("hb_tta/report/document.py", "hb_tta/datasets/imagenet.py", "hb_tta/experiments/")
 # They wait for nothing either: each looks at what its path is first.
 ELSEWHERE = (
-    "hb_tta/generators/lora.py",
+    "hb_tta/tpt/results.py",
     "integrations/lmms_eval/",
     "training/estimate.py",
-    "training/export.py",
     "training/run.py",
 )
 

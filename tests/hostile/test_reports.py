@@ -248,8 +248,11 @@ def test_results_of_prompt_tuning_of_another_shape(tmp_path, change):
         read_results(path)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"format": 2, "results": [{}]}', DEEP,
-                                  '{"format": 1, "results": []}', '{"format": 1, "results": [3]}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", DEEP, '{"format": 2, "results": [{}]}', '{"format": 1, "results": []}',
+     '{"format": 1, "results": [3]}'],
+)  # fmt: skip
 def test_files_that_are_no_results_of_prompt_tuning(tmp_path, text, capsys):
     path = tmp_path / "tpt.json"
     path.write_text(text)

@@ -17,7 +17,7 @@ from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.training.checkpoints import restore_checkpoint, save_checkpoint
 from hb_tta.training.estimate import _seconds_per_sample
 from hb_tta.training.lora import add_lora, lora_parameters
-from hb_tta.training.recipes import get_recipe
+from hb_tta.training.recipes import get_recipe, to_json
 from hb_tta.training.run import RunFolder
 
 DEEP = "[" * 5000 + "]" * 5000
@@ -28,9 +28,8 @@ SOUND = {"step": 2, "held_out": {"global": 0.5}, "diversity": 0.1, "images_per_s
 def folder(tmp_path) -> RunFolder:
     settings = get_recipe("pocket")
     run = RunFolder(tmp_path)
-    run.check_settings(settings, {"unet": "a" * 64})
-    if not (tmp_path / "run.json").exists():
-        run.claim(settings, {"unet": "a" * 64})
+    told = {"settings": to_json(settings), "models": {"unet": "a" * 64}}
+    (tmp_path / "run.json").write_text(json.dumps(told))
     (tmp_path / "checkpoint.safetensors").write_bytes(b"")  # a run that began
     return run
 

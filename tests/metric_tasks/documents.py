@@ -35,7 +35,7 @@ def _flag(place: int) -> tuple[bytes, list[str]]:
 
 
 def _rows(place: int, png: bytes, names: list[str]) -> list[dict[str, Any]]:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for side, name in zip(("left", "right"), names, strict=True):
         options = "\n".join(f"{LETTERS[i]}. {c}" for i, c in enumerate(COLOURS))
         rows.append(
