@@ -92,7 +92,7 @@ def _describer(value: Any) -> Any:
 
 
 def _preset(value: Any) -> str:
-    if value not in PRESETS:
+    if not isinstance(value, str) or value not in PRESETS:
         raise Unfit(f"is not known: choose from {', '.join(PRESETS)}")
     return value
 
