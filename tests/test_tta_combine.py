@@ -241,5 +241,5 @@ def test_a_wrong_rule_of_another_package_is_named(package, name, what, told):
 
 
 def test_a_rule_of_classes_is_no_choice_for_words():
-    with pytest.raises(UserError, match="choose from mean, confidence, selection, zero$"):
+    with pytest.raises(UserError, match="choose from mean, confidence, selection, contrast, zero$"):
         Combiner("mta")
