@@ -12,8 +12,9 @@ import json
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 DEEPEST = 100
 """Levels of lists and objects in JSON; Python's own limit differs with the depth of the call."""
@@ -24,7 +25,7 @@ _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _MARK = b"\xef\xbb\xbf"  # a byte-order mark is no part of a text
 
 
-def open_regular(path: Place) -> BinaryIO:
+def open_regular(path: Place) -> BufferedReader:
     """A regular file, opened to be read as bytes; of anything else nothing is waited for.
 
     Raises:

@@ -103,6 +103,17 @@ def test_every_setting_of_a_training_is_explained():
     assert all(f"| `{name}` |" in text for name in RECIPES)
 
 
+def test_every_setting_of_views_is_explained():
+    from hb_tta.integrations.settings import COMBINING, combinations
+    from hb_tta.settings import OPTIONS
+
+    text = (ROOT / "docs" / "evaluate.md").read_text(encoding="utf-8")
+    table = text.partition("## Which views")[2].partition("## ")[0]
+    firsts = " ".join(row.split("|")[1] for row in table.splitlines() if row.startswith("| `"))
+    assert set(re.findall(r"`(\w+)`", firsts)) == {*OPTIONS, *COMBINING}
+    assert all(f"`{name}`" in table for name in combinations())
+
+
 def test_every_table_and_figure_of_the_papers_has_its_place():
     text = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
     hummingbird, mumu = text.split("## MUMU")

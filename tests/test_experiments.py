@@ -83,8 +83,19 @@ def test_comparisons_of_the_arms_of_pocket_mme():
         ]
         return Run(name, records)
 
-    tests = pocket_mme.comparisons({name: run(name, name == "ceiling") for name in names})
+    runs = {name: run(name, name == "ceiling") for name in names}
+    one_part = ["ordinary"] * 8 * len(CATEGORIES)
+    tests = pocket_mme.comparisons(runs, one_part)
     assert len(tests) == len(pocket_mme.COMPARISONS) * (1 + len(CATEGORIES))
+    # The first question of each category is right in every run: one image of four is worn.
+    parts = ["worn", "worn", *["held-out"] * 6] * len(CATEGORIES)
+    by_part = {
+        about["of"]: test.difference
+        for about, test in pocket_mme.comparisons(runs, parts)
+        if (about["first"], about["second"]) == ("ceiling", "hummingbird")
+    }
+    assert list(by_part) == ["all", *CATEGORIES, "held-out", "worn"]
+    assert (by_part["worn"], by_part["held-out"]) == (0.5, 1.0)
     table = pocket_mme.comparison_table(tests)
     rows = {(row[0], row[1]): written(row[2]) for row in table.rows}
     assert rows["hummingbird − i2t2i", "all"] == "0.0 [0.0, 0.0], p=1.000"

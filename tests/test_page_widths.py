@@ -23,7 +23,9 @@ def cell(number: int) -> Cell:
 
 def tasks(count: int, name: str = "pocket_objects_sketch (sealed)") -> Table:
     names = [f"{name} {place}" for place in range(count)]
-    rows = [[f"tpt + {method}", *map(cell, range(10, 10 + count))] for method in ("none", "views")]
+    rows: list[list[Cell | str]] = [
+        [f"tpt + {method}", *map(cell, range(10, 10 + count))] for method in ("none", "views")
+    ]
     return Table(["", *names], rows)
 
 

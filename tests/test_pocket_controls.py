@@ -115,6 +115,8 @@ def test_what_each_control_shows():
     assert arms["plain here"](0).prompt == arms["text"](0).prompt == prompt
     assert arms["text"](1).prompt == f"Two red circles.\n{prompt_of(samples[1])}"
     assert not arms["text"](1).views
+    assert arms["words"](1).prompt == arms["text"](1).prompt
+    assert not arms["words"](1).pictured and arms["text"](1).pictured
     assert arms["other"](0).views == ["view of 2"]
     one, again = arms["ceiling"](0), arms["ceiling"](0)
     assert len(one.views) == 3

@@ -16,6 +16,7 @@ from transformers import (
 
 from hb_tta.describe import DescriberSpec
 from hb_tta.describe.templates import evaluation_prompt
+from hb_tta.families import get_family
 from hb_tta.pocket.captions import NUMBERS
 from hb_tta.pocket.edition import FILLINGS
 from hb_tta.pocket.reading import answer as read_answer
@@ -198,9 +199,21 @@ def test_a_category_is_asked_while_it_is_failed():
     assert curriculum.asked() == ["existence", "count"]
 
 
+def test_what_lags_is_asked_more_often():
+    curriculum, rng = mllm.Curriculum(), np.random.default_rng(0)
+    curriculum.pass_on([0.8] * (len(CATEGORIES) - 2) + [0.4, 0.9])
+    firsts = Counter(curriculum.order(rng)[0] for _ in range(1000))
+    assert CATEGORIES[-1] not in firsts  # passed
+    share = 0.6**2 / (0.6**2 + 0.2**2 * (len(CATEGORIES) - 2))
+    assert abs(firsts[CATEGORIES[-2]] / 1000 - share) < 0.06
+    assert curriculum.open_share(CATEGORIES[-2]) > curriculum.open_share(CATEGORIES[0])
+
+
 def test_with_nothing_to_ask_descriptions_are_practised():
     rng = np.random.default_rng(5)
-    lessons = [mllm._question_lessons(scene, [], rng)[0] for scene in SCENES[:50]]
+    passed = mllm.Curriculum()
+    passed.pass_on([1.0] * len(CATEGORIES))
+    lessons = [mllm._question_lessons(scene, passed, rng)[0] for scene in SCENES[:50]]
     assert sum("Describe" in lesson.text or "caption" in lesson.text for lesson in lessons) > 35
 
 
@@ -261,6 +274,28 @@ def test_a_harness_string_is_the_same_conversation(processor):
     assert listed == BEFORE + question + AFTER
     answered = [*harness, {"role": "assistant", "content": "Yes"}]
     assert processor.apply_chat_template(answered) == listed + "Yes</s>"
+
+
+def test_an_earlier_model_reads_the_worlds_new_words_as_tokens(processor):
+    """Words that both know keep their rows; a new one starts as the mean of its pieces."""
+    folder = get_family("pocket").weights("mllm").local_folder()
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+    before, now = AutoProcessor.from_pretrained(folder).tokenizer, processor.tokenizer
+    old = model.get_input_embeddings().weight.clone(), model.lm_head.weight.clone()
+    mllm.carry_words(model, before, now)
+    ids = {
+        text: [tokenizer.encode(text, add_special_tokens=False) for tokenizer in (before, now)]
+        for text in (" circles", "Yes", " striped")
+    }
+    assert len(ids[" striped"][1]) == 1
+    for table, rows in zip(
+        (model.get_input_embeddings().weight, model.lm_head.weight), old, strict=True
+    ):
+        assert len(table) == len(now)
+        for was, becomes in ids.values():
+            torch.testing.assert_close(table[becomes[0]], rows[was].mean(0))
+    assert model.config.image_token_id == now.convert_tokens_to_ids("<image>")
+    assert model.generation_config.eos_token_id == now.eos_token_id
 
 
 # Packing

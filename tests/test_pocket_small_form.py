@@ -21,8 +21,10 @@ def new_run(folder: Path) -> RecipeRun:
     return run
 
 
-def train(run: RecipeRun, steps: int, stop: int | None = None) -> tuple[nn.Linear, list[int]]:
-    """A tiny "unet" stage: the regression y = 2 x."""
+def train(
+    run: RecipeRun, steps: int, stop: int | None = None, stage: str = "unet"
+) -> tuple[nn.Linear, list[int]]:
+    """A tiny stage: the regression y = 2 x."""
     torch.manual_seed(0)
     line, seen = nn.Linear(1, 1), []
 
@@ -33,7 +35,7 @@ def train(run: RecipeRun, steps: int, stop: int | None = None) -> tuple[nn.Linea
         x = draws.normal(16, 1)
         return (line(x) - 2 * x).square().mean()
 
-    optimize(run, "unet", {"unet": line}, loss, steps=steps, lr=0.05, warmup=10, ema=0.9)
+    optimize(run, stage, {"unet": line}, loss, steps=steps, lr=0.05, warmup=10, ema=0.9)
     return line, seen
 
 
@@ -42,7 +44,7 @@ def test_a_training_goes_on_elsewhere_from_its_average(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(begun, 200, stop=120)
     written = save_stages(begun, tmp_path / "small")
-    assert written == {"unet": "at step 120"}
+    assert written == {"unet": "unet at step 120"}
     small = load_file(tmp_path / "small" / "unet" / "work" / "unet.safetensors")
     assert set(small) == {"module.unet.weight", "module.unet.bias"}
     assert {tensor.dtype for tensor in small.values()} == {torch.float16}
@@ -55,6 +57,18 @@ def test_a_training_goes_on_elsewhere_from_its_average(tmp_path: Path) -> None:
     line, seen = train(elsewhere, 200)
     assert seen == list(range(120, 200))
     assert line.weight.item() == pytest.approx(2, abs=0.05)
+
+
+def test_of_a_stage_with_two_trainings_both_go_on_elsewhere(tmp_path: Path) -> None:
+    begun = new_run(tmp_path / "begun")
+    train(begun, 40, stage="vae_encoder")
+    with pytest.raises(KeyboardInterrupt):
+        train(begun, 60, stop=50, stage="vae_longer")
+    assert save_stages(begun, tmp_path / "small") == {"vae_encoder": "vae_longer at step 50"}
+    elsewhere = new_run(tmp_path / "elsewhere")
+    restore_stages(tmp_path / "small", elsewhere)
+    assert train(elsewhere, 40, stage="vae_encoder")[1] == []
+    assert train(elsewhere, 60, stage="vae_longer")[1] == list(range(50, 60))
 
 
 def test_a_finished_stage_is_its_models_in_half_precision(tmp_path: Path) -> None:

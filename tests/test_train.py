@@ -41,6 +41,7 @@ from hb_tta.training.recipes import Settings, get_recipe
 from hb_tta.training.rollout import Rollout
 from hb_tta.training.schedule import gradient_steps, learning_rate
 from hb_tta.training.sheet import GAP, HEAD, TEXT
+from hb_tta.training.stopping import is_best
 from hb_tta.training.train import train
 
 # A server that has imported the trainer and computed nothing: what it forks starts at once.
@@ -131,8 +132,10 @@ def _check_sheets(folder: Path) -> None:
     """The reference, and beside each of the step's pictures the untuned one of the same noise."""
     first, last = (Image.open(folder / f"step_{step:06d}.png") for step in (0, 2))
     source = open_source("pocket", None)
+    assert source is not None
     for row in range(2):  # as many as are held out
         (example,) = source.read(row, row + 1)
+        assert isinstance(example, Example)
         real, *drawn = cells_of(last, row, 5)
         assert real == enlarged(example.context.image)
         assert drawn[0::2] == cells_of(first, row, 3)[1:], "untuned, as at the beginning"
@@ -153,6 +156,28 @@ def pocket_image():
     from hb_tta.pocket.tasks import pocket_mme
 
     return next(pocket_mme("dev")).image
+
+
+def test_a_manifest_of_augment_trains_as_it_is(tmp_path, monkeypatch, capsys):
+    """From ten pictures, their questions and answers in a table to a LoRA, by two commands."""
+    monkeypatch.chdir(tmp_path)
+    lines = ["file,query,answer,description"]
+    for number, row in enumerate(Rows(PocketExamples()).read(0, 10)):
+        assert isinstance(row, Example)
+        row.context.image.save(f"{number}.png")
+        said = row.context.guidance, row.context.ground_truth, row.description
+        lines.append(",".join([f"{number}.png", *(f'"{text}"' for text in said)]))
+    Path("rows.csv").write_text("\n".join(lines) + "\n")
+    quick = ["--method", "randaugment", "-n", "1", "--store", "store"]
+    assert main(["augment", "rows.csv", *quick, "--out", "deep/out"]) == 0
+    small = ["num_inference_steps=2", "gradient_steps=1", "max_steps=1", "batch_size=4"]
+    small += ["micro_batch_size=4", "trackers=tensorboard", "sample_contexts=1"]
+    capsys.readouterr()
+    command = ["train", "--recipe", "pocket", "--data", "deep/out/manifest.jsonl", "--json"]
+    assert main([*command, "--out", "run", "--set", *small]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["step"], result["bad_records"]) == (1, 0)
+    assert (tmp_path / "run" / "adapter_model.safetensors").exists()
 
 
 def test_dry_run_needs_neither_weights_nor_data(capsys):
@@ -392,6 +417,33 @@ def test_a_run_that_loses_its_diversity_stops(settings, tmp_path):
     strict = replace(settings, min_diversity=5.0, max_steps=3, evaluate_steps=1)
     result = train(strict, tmp_path / "run", quiet=True)
     assert result["step"] == 1 and "diversity fell" in result["ended"]
+
+
+def test_a_held_out_judge_says_which_is_best_and_when_to_stop(settings, tmp_path):
+    """Without a step that changes anything no later evaluation is better than the first."""
+    still = replace(
+        settings, judge="clip_text", learning_rate=1e-12, max_steps=6, evaluate_steps=1, patience=2
+    )
+    result = train(still, tmp_path / "run", quiet=True)
+    assert result["step"] == 2 and "patience" in result["ended"]
+    rows = metrics_of(tmp_path / "run")
+    assert all("clip_text" in row["held_out"] for row in rows if "held_out" in row)
+    assert not any("clip_text" in row for row in rows if "loss" in row)  # it is not followed
+    figures = {"global": 1.0, "fine_grained": 1.0, "clip_text": 0.1}
+    better = {"step": 9, "held_out": figures | {"global": -5.0, "clip_text": 0.2}}
+    assert is_best(better, [{"step": 0, "held_out": figures}], still)
+    assert not is_best(better, [{"step": 0, "held_out": figures}], replace(still, judge=None))
+    with pytest.raises(UserError, match="name another, or none"):
+        replace(settings, judge="global")
+
+
+@pytest.mark.parametrize("name", ["pocket-hoi", "pocket-object"])
+def test_the_other_pocket_recipes_train(name, tmp_path):
+    data = get_recipe(name).data
+    short = tiny(str(tmp_path / "cache"), data=data, judge="clip_text")
+    result = train(short, tmp_path / "run", quiet=True)
+    assert result["step"] == 2 and result["bad_records"] == 0
+    assert lora_of(tmp_path / "run").abs().max() > 0
 
 
 def test_steps_that_are_not_finite_are_skipped_and_counted(settings, tmp_path, monkeypatch):

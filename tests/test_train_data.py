@@ -16,10 +16,13 @@ from hb_tta.datasets.folders import FolderExamples
 from hb_tta.datasets.imagenet import imagenet_examples
 from hb_tta.datasets.own import OwnExamples, open_rows
 from hb_tta.datasets.pocket import PocketExamples
+from hb_tta.datasets.pocket_training import PocketHoiExamples, PocketObjectExamples
 from hb_tta.datasets.samples import Example
 from hb_tta.describe import DescriberSpec
 from hb_tta.errors import UserError
 from hb_tta.images import pixel_digest
+from hb_tta.pocket.objects import CLASSES
+from hb_tta.pocket.world import HELD_OUT_LOOKS, MIRROR_RELATIONS, UNSEEN_PAIRS
 from hb_tta.training.data import BadRecord, Interleaved, Rows, open_source
 from hb_tta.training.prepare import Order, Prepared, Share, describe_all, suited
 from hb_tta.training.recipes import RECIPES, get_recipe, to_json, with_changes
@@ -62,7 +65,7 @@ def test_changes_have_the_types_of_their_settings():
         [
             "learning_rate=1e-4", "max_steps=7", "samples=none", "random_gradient_steps=true",
             "rewards.global=0", "rewards.clip_text=0.5", "trackers=tensorboard,wandb",
-            "target_modules=to_q", "reward_weights.clip_text=/some/where",
+            "target_modules=to_q", "reward_weights.clip_text=/some/where", "judge=none",
         ],
     )  # fmt: skip
     assert (s.learning_rate, s.max_steps, s.samples) == (1e-4, 7, None)
@@ -85,6 +88,7 @@ def test_changes_have_the_types_of_their_settings():
         ("max_steps=many", "that is no int"),
         ("max_steps=0", "max_steps=0 is out of range"),
         ("memory=all", "choose from none, block"),
+        ("rewards.clip_text=1", "judge=clip_text is a reward that is followed"),
         ("gradient_steps=26", "more than the 12 steps"),
         ("gradient_at=start", "gradient_at='start' is not known: choose from end, anywhere"),
         ("drift_weight=-1", "use 0 or more"),
@@ -158,6 +162,26 @@ def test_pocket_rows_do_not_depend_on_how_they_are_read():
     truths = [r.context.ground_truth for r in rows]
     assert truths.count("yes") == truths.count("no") == 15
     assert Rows(PocketExamples(seed=1)).fingerprint() != whole.fingerprint()
+
+
+@pytest.mark.parametrize("kind", [PocketHoiExamples, PocketObjectExamples])
+def test_the_other_pocket_rows_are_what_trainings_may_see(kind):
+    rows, later = list(Rows(kind()).read(0, 24)), list(Rows(kind()).read(20, 24))
+    assert [r.description for r in later] == [r.description for r in rows[20:]]
+    for row in rows:
+        truth, guidance = row.context.ground_truth, row.context.guidance
+        if kind is PocketHoiExamples:
+            assert row.context.task == "hoi" and guidance.startswith("cross | ")
+            shape = guidance.removeprefix("cross | ")
+            assert (truth, shape) not in UNSEEN_PAIRS and truth in MIRROR_RELATIONS
+            assert truth in row.description and shape in row.description
+        else:
+            assert row.context.task == "object" and truth in CLASSES
+            assert truth in row.description
+            assert (*reversed(truth.split()), row.description.split()[-1]) not in HELD_OUT_LOOKS
+    assert Rows(kind(seed=1)).fingerprint() != Rows(kind()).fingerprint()
+    with pytest.raises(UserError, match="draws its own scenes"):
+        kind(Path("rows.jsonl"))
 
 
 @pytest.mark.parametrize("form", ["mark", "array", "mark and array", "windows"])

@@ -20,7 +20,7 @@ def plain(colour: tuple[int, int, int], side: int = CELL) -> np.ndarray:
 def colour_at(sheet: Image.Image, row: int, column: int, side: int = CELL) -> tuple[int, ...]:
     """Of the middle of a cell."""
     x = TEXT + column * (side + GAP) + side // 2
-    return sheet.getpixel((x, HEAD + row * (side + GAP) + side // 2))
+    return tuple(np.asarray(sheet)[HEAD + row * (side + GAP) + side // 2, x].tolist())
 
 
 class OneColour:

@@ -302,6 +302,20 @@ def test_answer_without_views_is_the_models_own(mllm):
     assert len(found.seen) == 1
 
 
+def test_answer_without_an_image_is_of_the_words_alone(llava):
+    found = answer(llava.model, llava.processor, None, QUESTION, max_new_tokens=6)
+    turns = [{"role": "user", "content": [{"type": "text", "text": QUESTION}]}]
+    given = llava.processor.apply_chat_template(
+        turns, add_generation_prompt=True, tokenize=True, return_dict=True,
+        processor_kwargs={"return_tensors": "pt"},
+    )  # fmt: skip
+    assert "pixel_values" not in given
+    ids = llava.model.generate(**given, max_new_tokens=6)[:, given["input_ids"].shape[1] :]
+    assert found.text == llava.processor.batch_decode(ids, skip_special_tokens=True)[0]
+    with pytest.raises(UserError, match="1 views of no image"):
+        answer(llava.model, llava.processor, None, QUESTION, [IMAGES[0]])
+
+
 def test_answer_needs_a_chat_template(llava):
     processor = SimpleNamespace(chat_template=None)
     with pytest.raises(UserError, match="no chat template"):

@@ -17,6 +17,7 @@ from hb_tta.datasets.hub import gqa, vqav2
 from hb_tta.datasets.imagenet import imagenet_examples
 from hb_tta.datasets.own import OwnExamples, is_hub_name, open_rows
 from hb_tta.datasets.pocket import PocketExamples
+from hb_tta.datasets.pocket_training import PocketHoiExamples, PocketObjectExamples
 from hb_tta.datasets.rows import Columns
 from hb_tta.datasets.samples import Example, Examples
 from hb_tta.errors import UserError, choose_from
@@ -26,6 +27,8 @@ from hb_tta.training.recipes import Settings
 
 LAYOUTS: dict[str, Callable[[Path | None], Examples]] = {
     "pocket": PocketExamples,
+    "pocket-hoi": PocketHoiExamples,
+    "pocket-object": PocketObjectExamples,
     "vqav2": vqav2,
     "gqa": gqa,
     "bongard-hoi": BongardExamples,

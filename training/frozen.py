@@ -31,7 +31,8 @@ class Frozen:
 
     Attributes:
         generator: without its encoders, which have had their say.
-        judges: on the device.
+        judges: whose rewards are followed, on the device.
+        watching: these and the held-out judge.
         prepared: the samples, as the encoders and the judges see them.
         source: where their pictures are.
         models: fingerprints of what the run trains on and with.
@@ -39,6 +40,7 @@ class Frozen:
 
     generator: HummingbirdGenerator
     judges: list[Judge]
+    watching: list[Judge]
     prepared: Prepared
     source: Source
     models: dict[str, Any]
@@ -61,10 +63,13 @@ def freeze(
         run.check_settings(settings, models)
     described = _describe(settings, family, source, run, accelerator, console)
     generator = load_generator(settings, family, accelerator.device)
-    judges = _judges(settings, family, accelerator.device)
-    prepared = _encode(settings, family, source, described, generator, judges, accelerator, console)
+    watching = _judges(settings, family, accelerator.device)
+    prepared = _encode(
+        settings, family, source, described, generator, watching, accelerator, console
+    )
     _drop_encoders(generator)
-    return Frozen(generator, judges, prepared, source, models)
+    followed = [judge for judge in watching if set(judge.names) & set(followed_names(settings))]
+    return Frozen(generator, followed, watching, prepared, source, models)
 
 
 def family_of(settings: Settings) -> Family:
@@ -98,11 +103,16 @@ def _upcast(vae: Any) -> None:
         vae.to(torch.float32)
 
 
-def reward_names(settings: Settings) -> list[str]:
-    """Those that are followed; of the control, the paper's two are watched."""
+def followed_names(settings: Settings) -> list[str]:
+    """The rewards that are followed; of the control, the paper's two are watched."""
     if settings.objective == "rewards":
         return list(settings.rewards)
     return ["global", "fine_grained"]
+
+
+def reward_names(settings: Settings) -> list[str]:
+    """Those that are followed, then the held-out judge's."""
+    return followed_names(settings) + ([] if settings.judge is None else [settings.judge])
 
 
 def _judges(settings: Settings, family: Family, device: torch.device) -> list[Judge]:

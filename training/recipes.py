@@ -78,6 +78,9 @@ class Settings:
     rewards: Annotated[Mapping[str, float], _REWARDS, Within(least=-1e6, most=1e6)] = field(
         default_factory=lambda: {"global": 1.0, "fine_grained": 0.1}
     )
+    # A reward that is not followed: it says which LoRA is best and when to stop; None: those that
+    # are followed
+    judge: Annotated[str | None, _REWARDS] = None
     # β of β·(squared distance to the untuned generator's predictions): holds what no reward asks
     # for, such as a background that the description does not name
     drift_weight: Annotated[float, Within(least=0, most=1e6)] = 0.0
@@ -164,6 +167,11 @@ def _check_together(s: Settings) -> None:
         raise UserError(
             f"samples={s.samples} leaves nothing to train on beside held_out={s.held_out}: use more"
         )
+    if s.judge in s.rewards:
+        raise UserError(
+            f"judge={s.judge} is a reward that is followed, which tells nothing of what it is "
+            "fooled by: name another, or none"
+        )
     if s.objective == "rewards" and not any(s.rewards.values()):
         raise UserError("all rewards have the weight 0: give one, as in --set rewards.global=1")
 
@@ -177,6 +185,8 @@ def pocket() -> Settings:
         family="pocket",
         data="pocket",
         samples=4096,
+        judge="clip_text",
+        patience=3,
         # All measured (docs/LOG.md). Single samples have a hundred times the usual gradient: a step
         # would follow them alone without max_sample_gradient. Things are placed in early steps, and
         # counting needs those. Sampling in 12 steps, judged in 25: twice the samples a minute.
@@ -195,6 +205,16 @@ def pocket() -> Settings:
         evaluate_steps=50,
         memory="none",
     )
+
+
+def pocket_hoi() -> Settings:
+    """As ``pocket``, for ``pocket_hoi``: relations of the agent to one thing."""
+    return replace(pocket(), data="pocket-hoi")
+
+
+def pocket_object() -> Settings:
+    """As ``pocket``, for ``pocket_objects``: one coloured shape."""
+    return replace(pocket(), data="pocket-object")
 
 
 def _paper(data: str, samples: int | None) -> Settings:
@@ -241,6 +261,8 @@ def released() -> Settings:
 
 RECIPES: dict[str, Callable[[], Settings]] = {
     "pocket": pocket,
+    "pocket-hoi": pocket_hoi,
+    "pocket-object": pocket_object,
     "paper-vqa": paper_vqa,
     "paper-hoi": paper_hoi,
     "paper-object": paper_object,

@@ -15,7 +15,9 @@ from hb_tta.training.recipes import Settings
 
 
 def total_reward(figures: dict[str, float], settings: Settings) -> float:
-    """Σ λ·reward of held-out figures; of the control, that of the paper's two as they stand."""
+    """The held-out judge's figure; without one Σ λ·reward, of the control the paper's two's."""
+    if settings.judge is not None:
+        return figures[settings.judge]
     weights = settings.rewards if settings.objective == "rewards" else {}
     return sum(weights.get(name, 0.0) * value for name, value in figures.items())
 

@@ -47,7 +47,7 @@ class Watch:
         """Samples the held-out contexts after a step, and keeps the LoRA if it is the best yet."""
         settings = self._settings
         held = evaluate(
-            self._tuned.rollout, self._frozen.judges, self._frozen.prepared, self._accelerator,
+            self._tuned.rollout, self._frozen.watching, self._frozen.prepared, self._accelerator,
             seeds=settings.evaluate_seeds, rows=settings.sample_contexts,
             batch_size=4 * settings.micro_batch_size, seed=settings.seed,
         )  # fmt: skip

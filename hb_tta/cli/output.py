@@ -91,7 +91,7 @@ class Output:
                 "image": image,
                 "question": request.question,
                 "task": request.task,
-                "description": augmentation.description,
+                "description": _either(augmentation.description, request.description),
                 **others(request.others),
                 "warnings": augmentation.warnings,
                 "spec_hash": self._kept(augmentation.spec),
@@ -177,6 +177,11 @@ def _scores(augmentation: Augmentation) -> list[dict[str, float]]:
     if augmentation.scores is None:
         return [{} for _ in augmentation.seeds]
     return [{"score": score} for score in augmentation.scores]
+
+
+def _either(made: str | None, given: str | None) -> str | None:
+    """The description that the views follow; of a method that needs none, the row's own stays."""
+    return given if made is None else made
 
 
 def others(columns: Mapping[str, Any]) -> dict[str, Any]:

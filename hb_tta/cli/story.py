@@ -72,7 +72,7 @@ def _asking(family: Family, device: str | None) -> Ask:
 
 def _attempt(method: str, given: Augmentation, sample: Sample, ask: Ask, reader: Any) -> Attempt:
     said = ask(sample, given.views)
-    seen = said.seen[1:] or [None] * len(given.views)
+    seen: Sequence[YesNo | None] = said.seen[1:] or [None] * len(given.views)
     kept = _kept(given.views, sample, reader)
     return Attempt(
         method=method,

@@ -40,9 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recipe",
         required=True,
         metavar="NAME",
-        help="pocket (the bundled family, on a CPU), paper-vqa, paper-hoi, paper-object (the "
-        "paper's settings; each tunes one LoRA for its benchmark) or released (the authors' "
-        "hyper-parameters)",
+        help="pocket, pocket-hoi, pocket-object (the bundled family, on a CPU), paper-vqa, "
+        "paper-hoi, paper-object (the paper's settings; each tunes one LoRA for its benchmark) "
+        "or released (the authors' hyper-parameters)",
     )
     parser.add_argument(
         "--data",

@@ -78,8 +78,8 @@ def asking(options: argparse.Namespace) -> Callable[[int, Sample, Shown], dict[s
 
     def ask(number: int, sample: Sample, shown: Shown) -> dict[str, Any]:
         said = answer(
-            model, processor, sample.image, shown.prompt, shown.views,
-            max_new_tokens=16, do_sample=False,
+            model, processor, sample.image if shown.pictured else None, shown.prompt,
+            shown.views, max_new_tokens=16, do_sample=False,
         )  # fmt: skip
         document = {"category": sample.category, "answer": sample.answer}
         document["question_id"] = sample.question_id
@@ -89,6 +89,7 @@ def asking(options: argparse.Namespace) -> Callable[[int, Sample, Shown], dict[s
             "right": scored["score"] == 1,
             "answer": said.text,
             "description": shown.description,
+            "pictured": shown.pictured,
             "prompt": shown.prompt,
             "real": keep_image(sample.image, options),
             "keys": list(shown.keys),
@@ -127,7 +128,8 @@ def control_record(sample: Sample, line: dict[str, Any], options: argparse.Names
     pictures = [Picture(images / line["real"])]
     pictures += [Picture(key=key) for key in line["keys"]]
     pictures += [Picture(images / name) for name in line["images"]]
-    labels = ["real", *(f"view {number}" for number in range(len(pictures) - 1))]
+    labels = ["real" if line["pictured"] else "words alone (the image was not shown)"]
+    labels += [f"view {number}" for number in range(len(pictures) - 1)]
     return Record(
         question=line["question"],
         group=sample.question_id,

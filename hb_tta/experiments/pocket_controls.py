@@ -1,6 +1,7 @@
 """The controls of pocket_mme.py: what a question is answered with in place of its own views.
 
     text           the description in the prompt before the question, and no views
+    words          as text, but without the image: describe, then answer
     other          the views that were made for another image's question
     jitter         the image itself, moved and zoomed a little: views without a generator
     box filter     the image, each pixel the mean of its neighbourhood
@@ -53,12 +54,14 @@ class Shown:
         views: images.
         keys: of the views in the store; none where they are not from there.
         description: what was said of the image; None where nothing was.
+        pictured: whether the real image is shown at all.
     """
 
     prompt: str
     views: Sequence[Image] = ()
     keys: Sequence[str] = ()
     description: str | None = None
+    pictured: bool = True
 
 
 def prompt_of(sample: Sample) -> str:
@@ -87,6 +90,9 @@ def controls(
         prompt = prompt_of(samples[number])
         told = f"{description.rstrip('.')}.\n{prompt}" if description else prompt
         return Shown(told, description=description)
+
+    def words(number: int) -> Shown:
+        return replace(text(number), pictured=False)
 
     def other(number: int) -> Shown:
         made = augmentations[others[number]]
@@ -129,6 +135,7 @@ def controls(
     return {
         "plain here": plain,
         "text": text,
+        "words": words,
         "other": other,
         "jitter": jitter,
         "box filter": filtered(ImageFilter.BoxBlur(1)),

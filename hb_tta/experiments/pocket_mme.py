@@ -32,6 +32,7 @@ from hb_tta.experiments.pocket_answers import (
     answer_controls,
     control_runs,
     keep_seconds,
+    questions,
     seconds_folder,
 )
 from hb_tta.experiments.pocket_controls import prompt_of
@@ -65,6 +66,7 @@ COMPARISONS = (
     (UNDER_TEST, "i2t2i"),
     (UNDER_TEST, "randaugment"),
     (UNDER_TEST, "text"),
+    (UNDER_TEST, "words"),
     (UNDER_TEST, "other"),
     (UNDER_TEST, "jitter"),
     (UNDER_TEST, "box filter"),
@@ -75,6 +77,7 @@ COMPARISONS = (
     ("safe", "describe"),
     ("perfect judge", UNDER_TEST),
     ("ceiling", UNDER_TEST),
+    ("ceiling", "words"),
     ("ceiling", "jitter"),
     ("ceiling", "box filter"),
 )
@@ -216,7 +219,9 @@ def results_of(options: argparse.Namespace) -> Results:
     here, *others = control_runs(options)
     agree = sum(a.answer == b.answer for a, b in zip(plain.records, here.records, strict=True))
     runs += [replace(run, model=plain.model) for run in others]
-    return Results(task, score(runs), comparisons({run.name: run for run in runs}), agree)
+    parts = [sample.part for sample in questions(options)]
+    tests = comparisons({run.name: run for run in runs}, parts)
+    return Results(task, score(runs), tests, agree)
 
 
 def tables(results: Results) -> list[Table]:
@@ -253,36 +258,47 @@ def write_report(options: argparse.Namespace) -> None:
     print(text)
 
 
-def comparisons(runs: dict[str, Run]) -> list[tuple[dict[str, str], PairedTest]]:
-    """Paired tests over images between arms, for all questions and each category."""
+def comparisons(
+    runs: dict[str, Run], parts: Sequence[str]
+) -> list[tuple[dict[str, str], PairedTest]]:
+    """Paired tests over images between arms: of all questions, each category and each part.
+
+    Args:
+        parts: of the questions, in their order: a row each where there is more than one.
+    """
     found = []
+    several = sorted(set(parts)) if len(set(parts)) > 1 else []
     for first, second in COMPARISONS:
-        for category in (ALL, *CATEGORIES):
+        for those in (ALL, *CATEGORIES, *several):
             a, b = (
-                [r for r in runs[name].records if category in (ALL, r.category)]
+                [
+                    record
+                    for record, part in zip(runs[name].records, parts, strict=True)
+                    if those in (ALL, record.category, part)
+                ]
                 for name in (first, second)
             )
-            about = {"first": first, "second": second, "category": category}
+            about = {"first": first, "second": second, "of": those}
             rights = [[record.score for record in records] for records in (a, b)]
             found.append((about, paired_test(*rights, groups=[record.group for record in a])))
     return found
 
 
 def comparison_table(tests: list[tuple[dict[str, str], PairedTest]]) -> Table:
-    """A row a pair of arms and a category, with the difference that the sample could have shown.
+    """A row a pair of arms and a category or part, with what the sample could have shown.
 
-    That is in points, at power 0.8.
+    That is a difference in points, at power 0.8.
     """
     rows: list[list[Cell | str]] = [
         [
             f"{about['first']} − {about['second']}",
-            about["category"],
+            about["of"],
             Cell.difference(test, about["second"]),
             could_have_shown(test),
         ]
         for about, test in tests
     ]
-    return Table(["first − second", "category", "difference", "could have shown"], rows, heads=2)
+    return Table(["first − second", "of", "difference", "could have shown"], rows, heads=2)
 
 
 def _options() -> argparse.Namespace:

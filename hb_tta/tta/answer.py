@@ -86,7 +86,8 @@ def answer(
         model: of ``AutoModelForImageTextToText``, on any device.
         processor: its ``AutoProcessor``, with a chat template. What it leaves to the model is put
             into it: see ``hb_tta.processors``.
-        image: a Pillow image, a path or the bytes of an image file.
+        image: a Pillow image, a path or the bytes of an image file; None asks the question alone,
+            without a picture, and then there can be no views.
         question: the whole prompt, with an instruction on how to answer if there is to be one.
         views: images in the same forms, as an ``Augmenter`` gives them, or a function that makes
             them; none is a plain answer.
@@ -101,15 +102,18 @@ def answer(
         **generate: settings of ``model.generate``: ``max_new_tokens`` (128 by default), …
 
     Raises:
-        UserError: an image cannot be read, the processor has no chat template, or a setting
-            cannot be used with several views.
+        UserError: an image cannot be read, the processor has no chat template, a setting cannot
+            be used with several views, or there are views of no image.
     """
     if not getattr(processor, "chat_template", None):
         raise UserError("the processor has no chat template: set processor.chat_template")
     check_gate(gate)
     combiner = combine if isinstance(combine, Combiner) else Combiner(combine, real_weight)
     settings = {"max_new_tokens": 128, **generate}
-    real = load_image(image)
+    if image is None and (callable(views) or len(views)):
+        told_of = "" if callable(views) else f"{len(views)} "
+        raise UserError(f"{told_of}views of no image: give the image that they are views of")
+    real = None if image is None else load_image(image)
     told: Gated | None = None
     if gate is not None:
         text, decoded = _decoded(model, processor, [(real, question)], Combiner(), mode, settings)
@@ -151,8 +155,8 @@ def _decoded(
 
     from hb_tta.tta.decoding import decode_jointly
 
-    inputs = [_inputs(model, processor, *row) for row in rows]
     complete(processor, model.config)
+    inputs = [_inputs(model, processor, *row) for row in rows]
     with torch.inference_mode():
         calls = [partial(model.generate, **own, **settings) for own in inputs]
         decoded = decode_jointly(calls, combiner, mode=mode)
@@ -174,9 +178,8 @@ def _answer(processor: Any, text: str, decoded: Any, told: Gated | None) -> Answ
 
 
 def _inputs(model: Any, processor: Any, image: Any, question: str) -> Any:
-    content = [{"type": "text", "text": question}]
-    if image is not None:
-        content.insert(0, {"type": "image", "image": image})
+    pictures = [] if image is None else [{"type": "image", "image": image}]
+    content = [*pictures, {"type": "text", "text": question}]
     inputs = processor.apply_chat_template(
         [{"role": "user", "content": content}],
         add_generation_prompt=True,

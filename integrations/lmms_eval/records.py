@@ -42,8 +42,8 @@ def check_lines(file: SamplesFile, lines: Lines) -> None:
 
 
 def is_mme(lines: Lines) -> bool:
-    """Whether a task scores as MME does."""
-    return _mme_score(lines[0]) is not None
+    """Whether a task scores as MME does: then every line has to."""
+    return any(_mme_score(line) is not None for line in lines)
 
 
 def mme_records(file: SamplesFile, lines: Lines, said: Said) -> list[Record]:

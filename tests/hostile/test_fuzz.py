@@ -27,7 +27,7 @@ def reader(value: int) -> Any:
         case 2:
             raise ValueError("a bug")
         case 3:
-            raise UserError("the name \x1b[31m is no good")
+            raise UserError("")
         case 4:
             raise SystemExit(3)
     return value // 6
@@ -72,18 +72,21 @@ def test_a_few_inputs_of_every_part(name):
 
 
 SLEEPY = """
-import os, sys, time
+import os, pathlib, sys, time
 import fuzz.__main__ as command
 from fuzz import Part, Trial
 from hypothesis import strategies as st
 
 def act(value):
-    if value == 3:
+    tried = pathlib.Path(__file__).with_suffix(".tried")
+    before = tried.read_text() if tried.exists() else ""
+    tried.write_text(before + ".")
+    if len(before) == 1:
         time.sleep(60)
-    if value == 5:
+    if len(before) == 3:
         os.kill(os.getpid(), 9)
 
-part = Part("sleepy", 8, st.integers(0, 5), lambda v, folder: Trial(lambda: act(v)), seconds=0.5)
+part = Part("sleepy", 8, st.integers(0, 99), lambda v, folder: Trial(lambda: act(v)), seconds=1.5)
 command.parts = lambda: {"sleepy": part}
 command.LINE = [sys.executable, __file__]
 sys.exit(command.main())
@@ -103,5 +106,4 @@ def test_what_hangs_or_dies_is_counted_and_the_others_go_on(tmp_path):
     row = next(line for line in told.stdout.splitlines() if line.startswith("sleepy  "))
     inputs, fine, refused, tracebacks, hangs, *_ = (int(word) for word in row.split()[1:])
     assert (inputs, refused) == (8, 0)
-    assert fine + tracebacks + hangs == 8
-    assert hangs >= 1 and tracebacks >= 1
+    assert (fine, tracebacks, hangs) == (6, 1, 1)

@@ -167,6 +167,8 @@ def test_scores_of_mme_of_another_shape(tmp_path, score):
     path = write_plain(tmp_path)
     edit(path, 3, lambda one: one.update(mme_perception_score=score))
     assert "line 4 has no score of MME" in refused(tmp_path)
+    edit(path, 0, lambda one: one.update(mme_perception_score=score))
+    assert "line 1 has no score of MME" in refused(tmp_path)
 
 
 @pytest.mark.parametrize(

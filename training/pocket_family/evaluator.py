@@ -135,11 +135,6 @@ def start_tower(tower: Blip2VisionModel, run: RecipeRun) -> None:
             getattr(mine, name).load_state_dict(getattr(theirs, name).state_dict())
 
 
-def low_precision(run: RecipeRun) -> torch.autocast:
-    """bfloat16 products, float32 weights: what a step of so small a model costs is halved."""
-    return torch.autocast(torch.device(run.device).type, torch.bfloat16)
-
-
 def label(records: list[Scene]) -> Labels:
     """The labels that the image encoder learns, with the places of the shapes."""
     labels = sight_labels(records)
@@ -157,7 +152,7 @@ def _train_sight(run: RecipeRun, model: Blip2ForImageTextRetrieval, whole: Heads
         tokens = model.vision_model(pixels).last_hidden_state
         return whole(query_states(model, tokens).flatten(1)), dense(tokens[:, 1:])
 
-    @low_precision(run)
+    @run.low_precision()
     def loss(draws: Draws, step: int) -> torch.Tensor:
         rows = draws.rows(len(scenes), 64)
         pixels = scenes.pixels(rows, run.device, worn=WORN, rng=draws.numpy)
@@ -190,7 +185,7 @@ def _train_matching(
     fault_head = nn.Linear(WIDTH, len(FAULTS)).to(run.device)
     word_head = nn.Linear(WIDTH, 2).to(run.device)
 
-    @low_precision(run)
+    @run.low_precision()
     def loss(draws: Draws, step: int) -> torch.Tensor:
         # Only two groups have a relation, the attribute that takes longest to learn.
         rows = np.concatenate([draws.rows(len(scenes), 16), related[draws.rows(len(related), 16)]])

@@ -124,7 +124,7 @@ def head_loss(logits: dict, labels: dict[str, torch.Tensor], rows=slice(None)) -
     """The mean cross-entropy over heads."""
     losses = [
         F.cross_entropy(
-            v.flatten(0, -2), labels[k][rows].to(v.device).flatten(), ignore_index=IGNORED
+            v.float().flatten(0, -2), labels[k][rows].to(v.device).flatten(), ignore_index=IGNORED
         )
         for k, v in logits.items()
     ]

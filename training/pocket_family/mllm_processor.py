@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -48,18 +47,14 @@ CHAT_TEMPLATE = (
 )
 
 
-def make_processor(before: Path | None = None) -> LlavaProcessor:
+def make_processor() -> LlavaProcessor:
     """The processor; its vocabulary comes from the lessons and the templates, the same each time.
 
     Any text tokenises: what is not in the lessons falls back to bytes.
-
-    Args:
-        before: the folder of an earlier model, to read and write as it does.
     """
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(before) if before else make_tokenizer()
     return LlavaProcessor(
         image_processor=image_processor(),
-        tokenizer=tokenizer,
+        tokenizer=make_tokenizer(),
         patch_size=PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,

@@ -72,7 +72,9 @@ def optimize(
         if parameter.requires_grad
     }
     parameters = list(named.values())
-    optimizer = torch.optim.AdamW(parameters, lr=lr, betas=betas, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(
+        parameters, lr=lr, betas=betas, weight_decay=weight_decay, fused=True
+    )
     averages = [p.detach().clone() for p in parameters] if ema else None
     checkpoint = _Checkpoint(
         run.work / f"{stage}.safetensors", modules, optimizer, averages, list(named)

@@ -48,7 +48,8 @@ LEFT = {
 }
 # Trainings of a stage, in their order, where they have other names than the stage.
 TRAININGS = {
-    "vae_encoder": ("vae_encoder", "vae_pressure"),
+    "vae_encoder": ("vae_encoder", "vae_longer", "vae_pressure"),
+    "image_encoder": ("image_encoder", "image_longer"),
     "mllm_two": ("mllm_two_sight", "mllm_two"),
     "evaluator": ("evaluator_sight", "evaluator"),
 }
@@ -72,9 +73,9 @@ def save_stages(run: RecipeRun, folder: Path) -> dict[str, str]:
             if log.exists():
                 _copy(log, folder / stage / "work" / log.name)
             checkpoint = run.work / f"{training}.safetensors"
-            if stage not in written and checkpoint.exists():
+            if written.get(stage) != "finished" and checkpoint.exists():
                 step = _small(checkpoint, folder / stage / "work" / checkpoint.name)
-                written[stage] = f"at step {step}"
+                written[stage] = f"{training} at step {step}"
     if {"vae_encoder", "vae_decoder"} <= written.keys() and written["vae_decoder"] == "finished":
         # The finished autoencoder holds the frozen encoder.
         shutil.rmtree(folder / "vae_encoder" / LEFT["vae_encoder"][0], ignore_errors=True)

@@ -23,7 +23,7 @@ from hb_tta.training.pocket_family.run import RecipeRun, dev_scenes, training_sc
 
 LATENT_NOISE = 0.1  # what the denoiser leaves; the latents' deviation is 1
 WORN = 0.2  # the share of worn pictures: a view's reference may be encoded too
-GO_ON_STEPS, DECODER_STEPS = 1800, 1600
+GO_ON_STEPS, LONGER_STEPS, DECODER_STEPS = 1800, 3500, 1600
 HELD_WEIGHT = 0.05
 
 
@@ -76,6 +76,11 @@ def _go_on(run: RecipeRun) -> AutoencoderKL:
     _train_both(
         run, "vae_encoder", vae, steps=run.steps(GO_ON_STEPS), lr=1e-3, pressure=0.02, held=before
     )
+    before.load_state_dict(vae.state_dict())
+    _train_both(
+        run, "vae_longer", vae, steps=run.steps(LONGER_STEPS), lr=1e-3, pressure=0.005,
+        held=before, ema=0.998, mixed=True,
+    )  # fmt: skip
     return vae
 
 
@@ -88,6 +93,8 @@ def _train_both(
     lr: float,
     pressure: float,
     held: AutoencoderKL | None = None,
+    ema: float | None = None,
+    mixed: bool = False,
 ) -> None:
     """Encoder and decoder, on crops, then (the last 15 %) on full images.
 
@@ -99,25 +106,27 @@ def _train_both(
     plain = np.array([_is_plain(scene) for scene in scenes.records])
 
     def loss(draws: Draws, step: int) -> torch.Tensor:
-        full = step >= 0.85 * steps
+        full = step >= 0.85 * steps or (mixed and step % 4 == 0)
         rows = draws.rows(len(scenes), 16 if full else 48)
         pixels = scenes.pixels(rows, run.device, worn=WORN, rng=draws.numpy)
         if not full:
             top, left = draws.numpy.integers(0, 33, 2)
             pixels = pixels[:, :, top : top + 32, left : left + 32]
-        posterior = vae.encode(pixels).latent_dist
-        noise = draws.normal(*posterior.mean.shape, device=run.device)
-        decoded = vae.decode(posterior.mean + posterior.std * noise).sample
-        kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
-        total = _reconstruction(decoded, pixels) + pressure * kl
+        with run.low_precision():
+            mean, logvar = vae.encode(pixels).latent_dist.parameters.float().chunk(2, dim=1)
+            logvar = logvar.clamp(-30, 20)
+            noise = draws.normal(*mean.shape, device=run.device)
+            decoded = vae.decode(mean + (0.5 * logvar).exp() * noise).sample.float()
+        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+        total = _reconstruction(decoded, pixels, by_contrast=mixed) + pressure * kl
         if held is not None and plain[rows].any():
             same = torch.from_numpy(plain[rows])
-            drift = F.mse_loss(posterior.mean[same], encode(held, pixels[same]))
+            drift = F.mse_loss(mean[same], encode(held, pixels[same]))
             total = total + HELD_WEIGHT * drift
         return total
 
     optimize(
-        run, stage, {"vae": vae}, loss, steps=steps, lr=lr,
+        run, stage, {"vae": vae}, loss, steps=steps, lr=lr, ema=ema,
         evaluate=lambda: {"psnr": psnr(vae, dev.pixels(slice(None), run.device))},
     )  # fmt: skip
 
@@ -183,7 +192,9 @@ def train_decoder(run: RecipeRun) -> AutoencoderKL:
         with torch.no_grad():
             latents = encode(vae, pixels)
         noise = draws.normal(*latents.shape, device=run.device)
-        return _reconstruction(vae.decode(latents + LATENT_NOISE * noise).sample, pixels)
+        with run.low_precision():
+            decoded = vae.decode(latents + LATENT_NOISE * noise).sample
+        return _reconstruction(decoded.float(), pixels, by_contrast=True)
 
     optimize(
         run, "vae_decoder", {"vae": vae}, loss, steps=run.steps(DECODER_STEPS), lr=1e-3, ema=0.995,
@@ -209,5 +220,13 @@ def psnr(vae: AutoencoderKL, pixels: torch.Tensor) -> float:
     return float((-10 * torch.cat(errors).log10()).mean())
 
 
-def _reconstruction(decoded: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
-    return F.l1_loss(decoded, pixels) + 2 * F.mse_loss(decoded, pixels)
+def _reconstruction(
+    decoded: torch.Tensor, pixels: torch.Tensor, *, by_contrast: bool = False
+) -> torch.Tensor:
+    """Mean error; ``by_contrast``: up to five times as heavy where the picture has edges."""
+    if not by_contrast:
+        return F.l1_loss(decoded, pixels) + 2 * F.mse_loss(decoded, pixels)
+    spread = F.max_pool2d(pixels, 3, 1, 1) + F.max_pool2d(-pixels, 3, 1, 1)
+    weight = 1 + 2 * spread.amax(1, keepdim=True)
+    error = (decoded - pixels).abs()
+    return (weight * (error + 2 * error.square())).mean() / weight.mean()
