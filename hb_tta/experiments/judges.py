@@ -64,9 +64,11 @@ def _kept(judge: str, measure: Callable[..., Any], options: argparse.Namespace) 
     augmenter = Augmenter.from_pretrained(
         "hummingbird", family=FAMILY, store=options.out / "store", judge=judge
     )
+    of_tasks = options.what == "supports"
     decided_by = {
         "images": options.images,
         "views": options.views,
+        **({"every": options.every, "variants": options.variants} if of_tasks else {}),
         "spec": augmenter.spec,
         "reader": get_family(FAMILY).weights("reader").fingerprint(),
     }
@@ -166,7 +168,7 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> float:
 def of_supports(augmenter: Augmenter, options: argparse.Namespace) -> dict[str, Rows]:
     """Variant → scores of every support's candidates, and whether each shows its relation."""
     found = {}
-    for variant in hoi.VARIANTS:
+    for variant in options.variants:
         tasks = hoi.pocket_hoi(variant, options.split, options.images)
         supports = [(one, task.object) for task in tasks for one in task.supports[:: options.every]]
         contexts = [_support(one, shape) for one, shape in supports]
@@ -224,6 +226,9 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=20, help="a category; tasks a variant")
     parser.add_argument("--views", type=int, default=4, help="candidates")
     parser.add_argument("--every", type=int, default=1, help="of a task's supports, each such one")
+    parser.add_argument(
+        "--variants", nargs="+", choices=hoi.VARIANTS, default=list(hoi.VARIANTS), help="of tasks"
+    )
     parser.add_argument("--judges", nargs="+", default=JUDGES)
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args(argv)
