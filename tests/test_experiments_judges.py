@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from hb_tta.experiments.fidelity import TEMPLATES, Asked, share, table
-from hb_tta.experiments.judges import _figures, questions_table
+from hb_tta.experiments.judges import _figures, bars_table, questions_table
 from hb_tta.metrics import roc_auc
 from hb_tta.pocket.tasks import SPLITS, question_pairs
 from hb_tta.report.cells import Cell
@@ -65,6 +65,19 @@ def test_a_judges_figures() -> None:
     assert values == pytest.approx([4 / 8, 11 / 16, 3 / 4, 3 / 4, 2 / 4])
     only_right = {**ROWS, "faithful": [[1.0, 1.0]] * 4}
     assert _figures(only_right)[1] == "–"
+
+
+def test_what_a_bar_keeps() -> None:
+    found = bars_table({"fine_grained": {"color": ROWS}, "vqa_yes": {"color": ROWS}})
+    kept = {
+        row[1]: [cell.estimate for cell in row[2:] if isinstance(cell, Cell)] for row in found.rows
+    }
+    assert kept["real"] == pytest.approx([4 / 8, 3 / 4, 3 / 4])
+    assert kept["real-1"] == pytest.approx([1, 4 / 8, 1]) and kept["2"] == [
+        0,
+        0,
+    ]  # of none no share
+    assert {row[0] for row in found.rows} == {"fine_grained"}
 
 
 def test_tables_have_a_row_a_judge_and_category() -> None:

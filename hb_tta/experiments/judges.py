@@ -10,7 +10,8 @@ each question's candidates. Everything is kept in DIR; the same command again do
 
     python -m hb_tta.experiments.judges supports --out DIR
 
-measures on few-shot tasks how often a support's view shows the support's relation.
+measures on few-shot tasks how often a support's view shows the support's relation. A second table
+says what other values of ``min_score`` keep; there each question or support is a unit.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ from hb_tta.pocket.edition import BUNDLED
 from hb_tta.pocket.tasks import SPLITS
 from hb_tta.report.cells import NOTHING, Cell, Table
 from hb_tta.tpt.evaluate import support_request
+from hb_tta.views.select import threshold
 
 JUDGES = ("fine_grained", "global", "clip_text", "vqa_yes")
 ALL = "all"
-RESAMPLES = 2000
+RESAMPLES = 1000
 Rows = dict[str, list[list[float]]]
 """By "score", "real" and "faithful": a question's candidates each; "real" the same for all."""
 
@@ -48,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     text = ""
     for results in carry_out(plan(options)):
-        tables = [TABLES[options.what](results, options)]
+        tables = [TABLES[options.what](results, options), bars_table(results)]
         text = write_tables(options.out / f"{options.what}.{options.split}.md", tables)
     print(text)
 
@@ -212,6 +214,34 @@ def supports_table(results: dict[str, dict[str, Rows]], options: argparse.Namesp
         title,
         heads=2,
     )
+
+
+# ── Bars ─────────────────────────────────────────────────────────────────────────────────────────
+
+BARS: dict[str, tuple[float | str, ...]] = {"fine_grained": ("real", "real-1", "real-2", 0, 2, 4)}
+"""Judge → values of ``min_score`` that are compared, on its own scale."""
+
+
+def bars_table(results: dict[str, dict[str, Rows]]) -> Table:
+    """What each ``min_score`` keeps, of all questions or supports."""
+    rows: list[list[Cell | str]] = [
+        [judge, str(bar), *_kept_by(_joined(found.values()), bar)]
+        for judge, found in results.items()
+        for bar in BARS.get(judge, ())
+    ]
+    return Table(["judge", "min_score", "kept, %", "precision, %", "recall, %"], rows, heads=2)
+
+
+def _kept_by(rows: Rows, bar: float | str) -> list[Cell | str]:
+    score, real, right = (np.array(rows[name]) for name in ("score", "real", "faithful"))
+    units = np.repeat(np.arange(len(score)), score.shape[1])
+    least = np.array([threshold(bar, one) for one in real.ravel()])
+    kept, t = score.ravel() >= least, right.ravel()
+    return [
+        _share(kept.astype(float), units),
+        _cell(lambda i: _ratio(t[i] * kept[i], kept[i]), units),
+        _cell(lambda i: _ratio(t[i] * kept[i], t[i]), units),
+    ]
 
 
 MEASURES = {"questions": of_questions, "supports": of_supports}
