@@ -99,7 +99,7 @@ def _preset(value: Any) -> str:
 
 def _count(value: Any) -> int | None:
     """A number of candidates; none stands for as many as are shown."""
-    return None if value is None or value == "none" else spelling.positive(value)
+    return None if value is None or value == "none" else spelling.views(value)
 
 
 def _seeds(value: Any) -> str:

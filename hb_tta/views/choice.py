@@ -83,6 +83,8 @@ class Chooser:
         self._models, self._store, self._maker = models, store, maker
         self._selection, self._n, self._progress = selection, n, progress
         self._judged = selection.judge is not None
+        # As of views: equal bytes need batches of one shape, of one row.
+        self._size = 1 if models.deterministic else SCORES_PER_BATCH
         self._refused: dict[str, UserError] = {}  # keys of scores
 
     def make(self, plans: Sequence[PlannedViews]) -> list[Refused]:
@@ -190,13 +192,13 @@ class Chooser:
             missing = self._read(left, scores)
             if not missing:
                 return scores
-            with bar("judging", "image", len(missing), SCORES_PER_BATCH, self._progress) as shown:
+            with bar("judging", "image", len(missing), self._size, self._progress) as shown:
                 fill(
                     self._store,
                     "scores",
                     missing,
                     lambda keys: self._judge([wanted[key] for key in keys]),
-                    batch_size=SCORES_PER_BATCH,
+                    batch_size=self._size,
                     on_progress=shown.update,
                 )
         raise UserError(VANISHED)

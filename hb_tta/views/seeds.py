@@ -16,11 +16,11 @@ def check_seeds(seeds: str) -> None:
         raise UserError(f"seeds={seeds!r} is not known: choose from {', '.join(SEEDS)}")
 
 
-def whole(name: str, value: SupportsIndex, least: int | None = None) -> int:
+def whole(name: str, value: SupportsIndex) -> int:
     """A number as an int.
 
     Raises:
-        UserError: it is none, or below ``least``.
+        UserError: it is none.
     """
     try:
         number = None if isinstance(value, bool) else operator.index(value)
@@ -28,8 +28,6 @@ def whole(name: str, value: SupportsIndex, least: int | None = None) -> int:
         number = None
     if number is None:
         raise UserError(f"{name}={value!r} is no whole number: give an int")
-    if least is not None and number < least:
-        raise UserError(f"{name}={number} views are none: use {least} or more")
     return number
 
 

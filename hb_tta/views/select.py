@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hb_tta.context import MOST_VIEWS
 from hb_tta.errors import UserError
 from hb_tta.spelling import Unfit
 from hb_tta.views.judges import JudgeSpec
@@ -70,6 +71,8 @@ class Selection:
 
 def check_candidates(candidates: int | None, n: int, *, judged: bool) -> None:
     """Raises UserError unless so many candidates give n views."""
+    if candidates is not None and candidates > MOST_VIEWS:
+        raise UserError(f"candidates={candidates} are too many: use up to {MOST_VIEWS}")
     if candidates is not None and candidates < n:
         raise UserError(
             f"candidates={candidates} are fewer than the {n} views to be shown: use {n} or more, "
