@@ -63,7 +63,7 @@ def tiny(cache: str, **changes: Any) -> Settings:
     small = {
         "samples": 16, "held_out": 2, "num_inference_steps": 2, "gradient_steps": 1,
         "batch_size": 4, "micro_batch_size": 4, "max_steps": 2, "save_steps": 1,
-        "evaluate_steps": 100, "sample_contexts": 1, "warmup_steps": 0, "trackers": (),
+        "evaluate_steps": 100, "sample_contexts": 1, "warmup_steps": 0, "trackers": None,
         "cache": cache, "dtype": "float32",
     }  # fmt: skip
     return replace(get_recipe("pocket"), **{**small, **changes})
@@ -199,7 +199,7 @@ def test_dry_run_tells_devices_in_hours_or_days(capsys):
     told = capsys.readouterr().out
     for name in ("A100 80 GB", "H100 SXM", "H200", "this machine"):
         (line,) = [line for line in told.splitlines() if line.startswith(f"  {name}")]
-        assert " days" in line
+        assert " days" in line or " years" in line
     assert main(["train", "--recipe", "pocket", "--dry-run"]) == 0
     told = capsys.readouterr().out
     (line,) = [line for line in told.splitlines() if line.startswith("  H200")]
@@ -479,9 +479,14 @@ def test_another_runs_folder_is_refused(settings, tmp_path):
 
 
 def test_a_run_that_never_began_claims_no_folder(settings, tmp_path, monkeypatch):
-    too_many = replace(settings, held_out=16)
-    with pytest.raises(UserError, match="no sample is left to train on"):
-        train(too_many, tmp_path, quiet=True)
+    pocket_image().save(tmp_path / "a.png")
+    row = {"image": "a.png", "question": "Is it red?", "description": "A red circle."}
+    (tmp_path / "rows.jsonl").write_text(f"{json.dumps(row)}\n" * 3)
+    one_image = replace(
+        settings, data=str(tmp_path / "rows.jsonl"), data_format=None, samples=None, held_out=None
+    )
+    with pytest.raises(UserError, match="no sample is left.* 1 of them held out and 2 with an im"):
+        train(one_image, tmp_path, quiet=True)
     assert not (tmp_path / "run.json").exists()
 
     def stopped(*given: Any) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hb_tta.errors import UserError
+from hb_tta.reading import open_regular, read_json
 
 FORMAT = 1
 """Counts the changes of what the file means."""
@@ -24,7 +25,7 @@ def is_results(path: Path) -> bool:
     if path.suffix != ".json" or not path.is_file():
         return False
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             beginning = file.read(64)
     except OSError:
         return False
@@ -38,10 +39,10 @@ def read_results(path: Path) -> Results:
         UserError: the file cannot be read, is damaged, or of another version.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError):
+    except ValueError:
         raise _damaged(path, "it is no JSON") from None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise _damaged(path, f"its format is not {FORMAT}")

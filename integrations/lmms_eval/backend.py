@@ -219,8 +219,9 @@ class AugmentedBackend:
 
     def _hb_answers(self, requests: list[Any], answer: Answering, own: Callable) -> list[Any]:
         answers: list[Any] = [None] * len(requests)
-        for task in {request.task_name for request in requests} if self.hb_sidecar else ():
-            self.hb_sidecar.begin(task)
+        if self.hb_sidecar is not None:
+            for task in {request.task_name for request in requests}:
+                self.hb_sidecar.begin(task)
         with quiet(type(self)):
             told = self._hb_gate(requests, answers, answer, own)
             rest = [place for place, its in enumerate(told) if its is None or its.passed]

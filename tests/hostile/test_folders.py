@@ -122,7 +122,8 @@ def test_a_run_that_stops_leaves_no_picture_under_anothers_name(tmp_path, pictur
 def stopping_after(count: int):
     from hb_tta.cli.output import Output
 
-    add, added = Output.add, []
+    add = Output.add
+    added: list[object] = []
 
     def stop(self, request, augmentation):
         if len(added) == count:
@@ -208,7 +209,7 @@ def test_a_disk_that_is_full_at_the_end_costs_no_answer():
             raise OSError(28, "No space left on device")
 
     backend = AugmentedBackend()
-    backend.hb_sidecar = Full()  # type: ignore[assignment]
+    backend.hb_sidecar = Full()
     backend._hb_write()
 
 

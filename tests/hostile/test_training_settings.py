@@ -31,7 +31,7 @@ WRONG = [
     "guidance_scale=-1", "seed=-1", "seed=1" + "0" * 40, "seed=1" + "0" * 5000, "warmup_steps=-1",
     "weight_decay=-1", "weight_decay=nan", "beta_2=1", "beta_2=-0.1", "lora_rank=0",
     "lora_rank=100000", "lora_alpha=inf", "lora_alpha=-1", "lora_dropout=nan", "min_diversity=nan",
-    "min_diversity=2", "patience=0", "samples=0", "samples=-5", "samples=64", "held_out=0",
+    "min_diversity=2", "patience=0", "samples=0", "samples=-5", "held_out=0",
     "decay_steps=0", "drift_weight=nan", "loss_scale=1e30", "max_sample_gradient=inf",
     "max_gradient_norm=inf", "max_steps=1000000000000", "batch_size=0", "micro_batch_size=0",
     "max_new_tokens=0", "max_new_tokens=100000", "num_inference_steps=1001", "evaluate_seeds=0",
@@ -48,6 +48,11 @@ def test_a_wrong_value_is_a_sentence(change):
     said = str(raised.value)
     assert said.isprintable() and len(said) < 400
     assert change.partition("=")[0].split(".")[0] in said
+
+
+def test_rows_that_are_all_held_out_leave_none_to_train_on():
+    with pytest.raises(UserError, match="samples=5 leaves nothing to train on"):
+        with_changes(get_recipe("pocket"), ["samples=5", "held_out=5"])
 
 
 @pytest.mark.parametrize("change", WRONG[:3])
@@ -79,7 +84,7 @@ def tuples(settings: Settings) -> dict:
     ("name", "value"),
     [("seed", 1.5), ("seed", True), ("learning_rate", "1"), ("random_gradient_steps", 1),
      ("rewards", [1]), ("rewards", {"global": None}), ("target_modules", ["to_q"]),
-     ("cache", 3), ("held_out", None), ("trackers", "tensorboard")],
+     ("cache", 3), ("batch_size", None), ("trackers", "tensorboard")],
 )  # fmt: skip
 def test_python_values_have_their_types(name, value):
     with pytest.raises(UserError, match=f"{name}.* is no value of it: use "):
