@@ -304,7 +304,9 @@ class AugmentedBackend:
     def _hb_views(self, requests: list[Any]) -> Iterator[Evidence]:
         """Questions, and what the store has for each image that they show, in order."""
         questions, contexts = self._hb_questions(requests)
-        settings, made, told = self.hb_settings, iter(()), iter(())
+        settings = self.hb_settings
+        made: Iterator[Any] = iter(())
+        told: Iterator[Any] = iter(())
         if settings.n:
             made = settings.augmenter.iter_augment(contexts, **self._hb_number(), progress=False)
         if settings.combining.combine == DESCRIBE:
