@@ -1,21 +1,19 @@
 """The augmenter: an image and a question in, faithful and different images out. Read this first.
 
-    image x, question g ── describe ──► context description C ── generate ──► views x̂₁ … x̂ₙ
-                           (describe/)                            (generators/)
+    image x, question g ── describe ──► C ── generate ──► candidates ── judge ──► views x̂₁ … x̂ₙ
+                           (describe/)       (generators/)              (views/choice.py)
 
-Every description and every view is looked up in the store first (store/). Their keys are known
-before a model is loaded (views/plan.py), so a call that was made before imports no torch. What is
-missing is made in batches (views/make.py), each kept as soon as it is made (store/fill.py), and a
-context is handed out as soon as its views are there.
+Every description, candidate and score is looked up in the store first (store/). Their keys are
+known before a model is loaded (views/plan.py), so a call that was made before imports no torch.
+What is missing is made in batches (views/make.py), each kept as soon as it is made (store/fill.py),
+and a context is handed out as soon as its views are there. Without a judge all are shown.
 """
 
 from __future__ import annotations
 
-import operator
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
 from os import PathLike
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -27,56 +25,39 @@ from hb_tta.context import (
     evaluation_context,
 )
 from hb_tta.describe import DescriberSpec
+from hb_tta.describe.drafts import SCORE, Drafting
 from hb_tta.device import default_device, default_dtype
 from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.families import Family, get_family
 from hb_tta.generators import ALIASES, DEFAULT, Default, build_spec, get_method, used_settings
-from hb_tta.images import PixelDigests, load_image
 from hb_tta.store import MemoryStore, Store
+from hb_tta.views.augmentation import Augmentation, augmentation_of
+from hb_tta.views.choice import Refused
 from hb_tta.views.familiar import FamiliarSpec
-from hb_tta.views.make import SHORTENED, WORDLESS, Stored, ViewMaker, bar, numbered
+from hb_tta.views.judges import NONE, JudgeSpec
+from hb_tta.views.make import numbered
 from hb_tta.views.models import Models
-from hb_tta.views.plan import FIRST_WINDOW, PlannedContext, PlannedViews, Planner, windows
-from hb_tta.weights import Weights, as_weights
+from hb_tta.views.roles import (
+    Source,
+    describer_spec,
+    drafting_of,
+    familiar_spec,
+    judge_spec,
+)
+from hb_tta.views.seeds import BY_CONTEXT, FIXED, check_seeds, first_seeds, whole
+from hb_tta.views.select import Selection
+from hb_tta.views.work import Asked, OnFailure, Work
+from hb_tta.weights import Weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from hb_tta.generators import GeneratorSpec
 
-Source = str | PathLike[str] | Weights
-OnFailure = Callable[[int, UserError], object]
+__all__ = ["OFFERED", "Augmentation", "Augmenter"]
 
 OFFERED = ("base", "image_encoder", "lora", "num_inference_steps", "guidance_scale")
 """Settings that many methods have: of one that has no use for them a warning says so."""
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """What one context gives.
-
-    Attributes:
-        pngs: the generated images as PNG files; exactly the bytes that the store keeps.
-        seeds: one a view.
-        description: the context description that the generator was given, shortened to its text
-            encoders' window where it had to be; ``None`` for a method that needs none.
-        spec: ``{"generator": …, "describer": …}``, plain JSON that names everything that decided
-            the views; the describer is ``None`` where it had no part.
-        keys: the views' keys in the store's namespace "views".
-        warnings: what was shortened or is missing, a sentence each.
-    """
-
-    pngs: list[bytes] = field(repr=False)
-    seeds: list[int]
-    description: str | None
-    spec: dict[str, Any]
-    keys: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    @cached_property
-    def views(self) -> list[Image]:
-        """The generated images, RGB, decoded when they are first asked for."""
-        return [load_image(png) for png in self.pngs]
 
 
 class Augmenter:
@@ -91,6 +72,10 @@ class Augmenter:
     Args:
         generator: the spec of the method, from ``get_method(name)``.
         describer: who writes the descriptions; ``None``: every context must come with one.
+        selection: how the shown views are chosen among candidates; by default all are shown.
+        drafting: how many drafts of a description there are, and what is made of them.
+        seeds: "fixed": view ``i`` of every context has the same; "by_context": each context its
+            own (``hb_tta.views.plan.seeds_of``).
         familiar: by which an image is known that these models are not for; ``None``: nobody warns.
         store: a ``Store`` or its folder; ``None``: the default one; ``False``: keep nothing
             after the call.
@@ -98,8 +83,9 @@ class Augmenter:
         device: "cpu", "cuda", "cuda:1", …; ``None``: a GPU if there is one.
         batch_size: views a call of the generator, and kept at once; ``None``: what suits it.
         cpu_offload: keep each part of the pipeline on the GPU only while it works.
-        keep_loaded: whether describer and generator stay on the device together; ``None``: on a
-            CPU and on a GPU of 40 GiB or more (LLaVA 7B and SDXL in bf16 with room to work).
+        keep_loaded: whether all models stay on the device together; ``None``: on a CPU and on a
+            GPU of 40 GiB or more (LLaVA 7B, SDXL and BLIP-2 with room to work). Else describer,
+            generator and judge take turns.
         deterministic: make each view by itself, on one thread, so that its bytes depend on nothing
             else (on one kind of device, with one version of torch). Slower; such views are kept
             apart from the others. Otherwise views made together with others, or on another
@@ -111,6 +97,9 @@ class Augmenter:
         generator: GeneratorSpec,
         describer: DescriberSpec | None = None,
         *,
+        selection: Selection = Selection(),  # noqa: B008  frozen
+        drafting: Drafting = Drafting(),  # noqa: B008  frozen
+        seeds: str = FIXED,
         familiar: FamiliarSpec | None = None,
         store: Store | str | PathLike[str] | bool | None = None,
         task: str = "vqa",
@@ -121,16 +110,24 @@ class Augmenter:
         deterministic: bool = False,
     ) -> None:
         check_task(task)
+        check_seeds(seeds)
+        if drafting.count > 1 and drafting.by == SCORE and selection.judge is None:
+            raise UserError(f"drafts={drafting} needs a judge: name one, as in judge=fine_grained")
         if batch_size is not None and batch_size < 1:
             raise UserError(f"batch_size={batch_size} is out of range: use 1 or more")
         self.task = task
         self.store = _open(store)
         self.generator_spec = generator
         self.describer_spec = describer if generator.needs_description else None
+        # Without a description there is nothing to judge by.
+        self.selection = selection if generator.needs_description else Selection()
+        self.drafting = drafting
+        self.seeds = seeds
         self._batch_size = batch_size
         self._models = Models(
             generator,
             self.describer_spec,
+            self.selection.judge,
             familiar=familiar,
             device=device,
             batch_size=1 if deterministic else batch_size,
@@ -146,6 +143,11 @@ class Augmenter:
         *,
         family: str | Family = "sdxl",
         describer: Source | DescriberSpec | Default | None = DEFAULT,
+        candidates: int | None = None,
+        judge: str | JudgeSpec | None = None,
+        min_score: float | str | None = None,
+        seeds: str = FIXED,
+        drafts: int | str | Drafting = 1,
         device: str | None = None,
         dtype: str | None = None,
         store: Store | str | PathLike[str] | bool | None = None,
@@ -159,10 +161,19 @@ class Augmenter:
         """An augmenter from a method's name and a family of models. Loads no model yet.
 
         Args:
-            method: "hummingbird", "i2t2i", "randaugment" or another of ``list_methods()``.
+            method: "hummingbird", "i2t2i", "jitter" or another of ``list_methods()``.
             family: "sdxl" (hub weights, the paper's scale) or "pocket" (bundled, CPU).
             describer: a folder or hub id in place of the family's. ``None``: every context must
                 come with its description; a ``DescriberSpec`` sets the description's length too.
+            candidates: images that are generated, of which the judge's best n are shown; at least
+                n; ``None``: n.
+            judge: who scores them against their description: a reward by name ("fine_grained" or
+                "itm", "global" or "itc", "clip_text", "pickscore", …), or "vqa_yes", the family's
+                MLLM; weights may stand behind it ("vqa_yes:FOLDER"). "none", ``None``: nobody.
+            min_score: a view below it is not shown: a number, or "real", "real-0.1" (the real
+                image's own score, with something added or taken off).
+            seeds: "fixed" or "by_context", see the class.
+            drafts: of each description: 5, "5+sampled", … (``Drafting``).
             dtype: "float32", "bfloat16" or "float16"; ``None``: float32 on a CPU, bfloat16 on a
                 GPU.
             device, store, task, batch_size, cpu_offload, keep_loaded, deterministic: see the class.
@@ -181,17 +192,19 @@ class Augmenter:
         own = {name: value for name, value in settings.items() if name not in offered}
         own |= used_settings(get_method(method), offered)
         spec = build_spec(method, models, own, dtype=dtype)
-        if not spec.needs_description and not isinstance(describer, Default | None):
-            warnings.warn(
-                f"{method} needs no description: the describer is ignored",
-                HbTtaWarning,
-                stacklevel=2,
-            )
-        written_by = _describer_spec(describer, models, dtype) if spec.needs_description else None
+        if not spec.needs_description:
+            said = {"describer": not isinstance(describer, Default | None)}
+            said |= {"judge": judge not in (None, NONE), "drafts": drafts not in (1, Drafting())}
+            _warn_ignored(method, [name for name, is_said in said.items() if is_said])
+            describer, judge, candidates, min_score, drafts = None, None, None, None, 1
+        written_by = describer_spec(describer, models, dtype)
         return cls(
             spec,
             written_by,
-            familiar=_familiar(models, spec, written_by),
+            selection=Selection(judge_spec(judge, models, dtype), candidates, min_score),
+            drafting=drafting_of(drafts),
+            seeds=seeds,
+            familiar=familiar_spec(models, spec, written_by),
             store=store,
             task=task,
             device=device,
@@ -214,15 +227,14 @@ class Augmenter:
         """Plain JSON that names everything that decides the views: ``Augmentation.spec``.
 
         Raises:
-            UserError: the describer's weights are missing.
+            UserError: the describer's or the judge's weights are missing.
         """
-        return {
-            "generator": self._models.generator_json,
-            "describer": self._models.describer_json,
-        }
+        return self._spec(described=self.describer_spec is not None)
 
     def __call__(self, image: Any, question: str = "", n: int = 4, seed: int = 0) -> list[Image]:
         """``n`` generated views of an image; view ``i`` uses ``seed + i``.
+
+        Fewer where the augmenter has a ``min_score``, or the method makes no more.
 
         Args:
             image: a Pillow image, a path, or the bytes of an image file.
@@ -264,7 +276,8 @@ class Augmenter:
                 told. Images as in ``__call__``; of paths only those in work are in memory. A
                 sequence is checked before anything is made, another iterable as it is read.
             n: views a context, at least 1.
-            seed: view ``i`` of every context uses ``seed + i``; at least 0.
+            seed: candidate ``i`` of every context uses ``seed + i``, or that and its own number
+                where ``seeds`` is "by_context"; at least 0.
             progress: tell how far it is, in a terminal by bars, elsewhere by a line every half
                 minute; ``None``: where there is much to do.
             on_failure: told the number of a context that alone is at fault, and why: its image
@@ -278,7 +291,7 @@ class Augmenter:
                 be loaded, the store cannot be written.
         """
         fail = on_failure or _raise
-        return self._handed_out(_checked(contexts), _seeds(n, seed), progress, fail)
+        return self._handed_out(_checked(contexts), self._asked(n, seed), progress, fail)
 
     def make(
         self, contexts: Sequence[Any], n: int = 4, seed: int = 0, *, progress: bool | None = None
@@ -289,29 +302,44 @@ class Augmenter:
         """
         if self.store is None:
             raise UserError("an augmenter with store=False keeps nothing: give it a store")
-        maker = self._maker(self.store, progress)
-        for plans in self._planned(_checked(contexts), _seeds(n, seed), maker, progress, _raise):
-            maker.make(plans)
+        work = self._work(self.store, self._asked(n, seed), progress)
+        for plans in work.planned(_checked(contexts), _raise):
+            for refused in work.chooser.make(plans):
+                _raise(refused.plan.context.number, refused.why)
 
     def view_keys(
         self, contexts: Sequence[Any], n: int = 4, seed: int = 0
     ) -> list[list[str] | None]:
-        """The keys under which the store keeps, or will keep, the views of ``augment``.
+        """The keys under which the store keeps, or will keep, the candidates of ``augment``.
 
-        None for a context whose description is still to be written: its views' keys follow from
-        it. Nothing is made and no model is loaded. See ``iter_augment`` for the arguments.
+        Without a judge these are the views. None for a context whose description is still to be
+        written: its views' keys follow from it. Nothing is made and no model is loaded. See
+        ``iter_augment`` for the arguments.
         """
-        planner, seeds = self._planner(PixelDigests()), _seeds(n, seed)
-        planned = [planner.context(context, i) for i, context in enumerate(_checked(contexts))]
-        texts: dict[str, str] = {}
-        keys = {context.description_key: None for context in planned if context.description_key}
-        self._maker(self._store(), False).read_descriptions(keys, texts)
-        return [
-            None
-            if context.description_key and context.description_key not in texts
-            else list(planner.views(context, _told(context, texts), seeds).keys)
-            for context in planned
-        ]
+        work = self._work(self._store(), self._asked(n, seed), False)
+        plans = work.planned_so_far(_checked(contexts))
+        return [None if plan is None else list(plan.keys) for plan in plans]
+
+    def lacks(self, contexts: Sequence[Any], n: int = 4, seed: int = 0) -> bool:
+        """Whether ``augment`` would need a model: something is not in the store.
+
+        Nothing is made and no model is loaded. See ``iter_augment`` for the arguments.
+        """
+        work = self._work(self._store(), self._asked(n, seed), False)
+        plans = work.planned_so_far(_checked(contexts))
+        known = [plan for plan in plans if plan is not None]
+        return len(known) < len(plans) or work.chooser.lacks(known)
+
+    def descriptions(
+        self, contexts: Iterable[Any], *, progress: bool | None = None
+    ) -> list[str | None]:
+        """What the generator would be told of contexts; no view is made.
+
+        None for each where the method needs none. See ``iter_augment`` for the arguments.
+        """
+        work = self._work(self._store(), self._asked(self.selection.candidates or 1, 0), progress)
+        windows = work.planned(_checked(contexts), _raise)
+        return [plan.description for plans in windows for plan in plans]
 
     def unload(self) -> None:
         """Frees the device; the next call that needs a model loads it again."""
@@ -320,85 +348,60 @@ class Augmenter:
     def _handed_out(
         self,
         contexts: Iterable[DescribedContext],
-        seeds: range,
+        asked: Asked,
         progress: bool | None,
         fail: OnFailure,
     ) -> Iterator[Augmentation]:
-        maker = self._maker(self._store(), progress)
-        for plans in self._planned(contexts, seeds, maker, progress, fail):
-            for plan, stored in maker.views(plans):
-                if isinstance(stored, UserError):
-                    fail(plan.context.number, stored)
-                else:
-                    yield self._augmentation(plan, stored)
+        work = self._work(self._store(), asked, progress)
+        for plans in work.planned(contexts, fail):
+            for chosen in work.chooser.chosen(plans):
+                context = chosen.plan.context
+                if isinstance(chosen, Refused):
+                    fail(context.number, chosen.why)
+                    continue
+                spec = self._spec(described=bool(context.description_keys))
+                yield augmentation_of(chosen, spec, asked.notes)
 
-    def _planned(
-        self,
-        contexts: Iterable[DescribedContext],
-        seeds: range,
-        maker: ViewMaker,
-        progress: bool | None,
-        fail: OnFailure,
-    ) -> Iterator[list[PlannedViews]]:
-        """A window after the other, its descriptions written."""
-        digests = PixelDigests()
-        planner = self._planner(digests)
-        total = operator.length_hint(contexts) or None
-        try:
-            with bar("planning", "image", total, FIRST_WINDOW, progress) as shown:
-                for window in windows(enumerate(contexts)):
-                    planned = []
-                    for number, context in window:
-                        try:
-                            digest = digests.of(context.image)
-                        except UserError as error:
-                            fail(number, error)
-                        else:
-                            planned.append(planner.context(context, number, digest))
-                        shown.update()
-                    texts = maker.descriptions(planned)
-                    plans = []
-                    for each in planned:
-                        refused = maker.refused.get(each.description_key or "")
-                        if refused is None:
-                            plans.append(planner.views(each, _told(each, texts), seeds))
-                        else:
-                            fail(each.number, refused)
-                    yield plans
-        finally:
-            digests.save()
-
-    def _planner(self, digests: PixelDigests) -> Planner:
-        needs = self.generator_spec.needs_description
-        return Planner(self._models, needs_description=needs, digests=digests)
-
-    def _maker(self, store: Store | MemoryStore, progress: bool | None) -> ViewMaker:
-        return ViewMaker(self._models, store, batch_size=self._batch_size, progress=progress)
+    def _work(self, store: Store | MemoryStore, asked: Asked, progress: bool | None) -> Work:
+        return Work(
+            self._models,
+            store,
+            asked,
+            needs_description=self.generator_spec.needs_description,
+            selection=self.selection,
+            drafting=self.drafting,
+            by_context=self.seeds == BY_CONTEXT,
+            batch_size=self._batch_size,
+            progress=progress,
+        )
 
     def _store(self) -> Store | MemoryStore:
         return MemoryStore() if self.store is None else self.store
 
-    def _augmentation(self, plan: PlannedViews, stored: Sequence[Stored]) -> Augmentation:
-        meta = stored[0][1]
-        written = plan.context.description_key is not None
-        notes = list(plan.context.warnings)
-        if "unlike" in meta:
-            notes.append(meta["unlike"])
-        if meta.get("shortened"):
-            notes.append(SHORTENED)
-        if written and not plan.description:
-            notes.append(WORDLESS)
-        return Augmentation(
-            pngs=[payload for payload, _ in stored],
-            seeds=list(plan.seeds),
-            description=meta.get("description"),
-            spec={
-                "generator": self._models.generator_json,
-                "describer": self._models.describer_json if written else None,
-            },
-            keys=list(plan.keys),
-            warnings=notes,
-        )
+    def _asked(self, n: SupportsIndex, seed: SupportsIndex) -> Asked:
+        """The numbers of a call, checked."""
+        shown, most = whole("n", n), self.generator_spec.outputs
+        if not 1 <= shown <= MOST_VIEWS:
+            raise UserError(f"n={shown} is no number of views: use 1 to {MOST_VIEWS}")
+        number, notes = self.selection.number(shown), []
+        if most is not None and number > most:
+            notes.append(
+                f"{self.generator_spec.method} makes {most} view of an image, whatever the seed: "
+                f"n={shown} gives {most}"
+            )
+            warnings.warn(notes[0], HbTtaWarning, stacklevel=4)
+            number = shown = most
+        return Asked(shown, first_seeds(seed, number), notes)
+
+    def _spec(self, *, described: bool) -> dict[str, Any]:
+        models, drafting = self._models, self.drafting
+        describer = models.describer_json if described else None
+        if describer is not None and drafting.count > 1:
+            describer = {**describer, "drafts": str(drafting)}
+        spec = {"generator": models.generator_json, "describer": describer}
+        if models.judge_json is not None:
+            spec["selection"] = self.selection.to_json(models.judge_json)
+        return spec if self.seeds == FIXED else {**spec, "seeds": self.seeds}
 
 
 def _raise(number: int, error: UserError) -> None:
@@ -419,30 +422,6 @@ def _short(value: Any) -> str:
     return repr(value)
 
 
-def _told(context: PlannedContext, texts: Mapping[str, str]) -> str | None:
-    """What the generator is told of a context whose description is there."""
-    return texts[context.description_key] if context.description_key else context.description
-
-
-def _seeds(n: SupportsIndex, seed: SupportsIndex) -> range:
-    """The views' seeds, checked."""
-    number, first = _whole("n", n), _whole("seed", seed)
-    if not 1 <= number <= MOST_VIEWS:
-        raise UserError(f"n={number} is no number of views: use 1 to {MOST_VIEWS}")
-    if not 0 <= first <= 2**63 - number:
-        raise UserError(f"seed={first} is out of range: use 0 to 2**63 - n")
-    return range(first, first + number)
-
-
-def _whole(name: str, value: SupportsIndex) -> int:
-    try:
-        if not isinstance(value, bool):
-            return operator.index(value)
-    except TypeError:
-        pass
-    raise UserError(f"{name}={value!r} is no whole number: give an int")
-
-
 def _open(store: Store | str | PathLike[str] | bool | None) -> Store | None:
     if store is False:
         return None
@@ -451,22 +430,8 @@ def _open(store: Store | str | PathLike[str] | bool | None) -> Store | None:
     return store if isinstance(store, Store) else Store(store)
 
 
-def _familiar(
-    family: Family, spec: GeneratorSpec, describer: DescriberSpec | None
-) -> FamiliarSpec | None:
-    """What knows the family's images, where a model of the family is to see them."""
-    own = {family.roles.get(role) for role in ("generator", "mllm")} - {None}
-    used = {getattr(spec, name) for name in spec.roles} | {describer and describer.mllm}
-    if "statistics" not in family.roles or own.isdisjoint(used):
-        return None
-    return FamiliarSpec(family.roles["statistics"], family.weights("image_encoder"))
-
-
-def _describer_spec(
-    describer: Source | DescriberSpec | Default | None, family: Family, dtype: str
-) -> DescriberSpec | None:
-    if describer is None or isinstance(describer, DescriberSpec):
-        return describer
-    if isinstance(describer, Default):
-        return DescriberSpec(family.weights("mllm"), dtype=dtype)
-    return DescriberSpec(as_weights(describer), dtype=dtype)
+def _warn_ignored(method: str, settings: Sequence[str]) -> None:
+    """Say that a method without descriptions has no use for some settings."""
+    for name in settings:
+        message = f"{method} needs no description: the {name} is ignored"
+        warnings.warn(message.replace("drafts is", "drafts are"), HbTtaWarning, stacklevel=3)

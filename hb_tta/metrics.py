@@ -8,6 +8,7 @@ Wrong arrays (empty, not a number, of lengths that do not match) raise ``ValueEr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -235,6 +236,28 @@ def expected_calibration_error(
 
 
 # ── Images ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def roc_auc(scores: ArrayLike, right: ArrayLike) -> float:
+    """The area under the ROC curve: how often a right one has a higher score than a wrong one.
+
+    Ties count half. The rank-sum form (Hanley and McNeil 1982).
+
+    Args:
+        scores: one number an observation, larger where it is thought right.
+        right: 1 or 0 an observation.
+
+    Returns:
+        From 0 to 1; NaN where all are right, or none is.
+    """
+    values, truths = _numbers(scores, "scores"), _scores(right)
+    _check_lengths(scores=values, right=truths)
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]  # the mean rank among equals
+    rights, wrongs = int(truths.sum()), int((1 - truths).sum())
+    if not rights or not wrongs:
+        return math.nan
+    return float((ranks[truths == 1].sum() - rights * (rights + 1) / 2) / (rights * wrongs))
 
 
 def diversity(generated_NVD: ArrayLike) -> Floats:

@@ -61,6 +61,13 @@ class Registry:
             f"{choose_from(name, [*self.built_in, *sorted(plugins)])}"
         )
 
+    def package(self, name: str) -> str | None:
+        """Whose a name is: another package with its version, or None of a built-in one."""
+        entry = self._plugins().get(name)
+        if entry is None:
+            return None
+        return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
+
     def all(self) -> dict[str, Any]:
         """Everything by name, in the order of ``names``.
 

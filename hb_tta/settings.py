@@ -25,14 +25,19 @@ from typing import Any, NamedTuple, Self
 from hb_tta import spelling
 from hb_tta.augment import OFFERED, Augmenter
 from hb_tta.describe import DescriberSpec
+from hb_tta.describe.drafts import Drafting
 from hb_tta.device import DTYPES
 from hb_tta.errors import UserError, meant, shown
 from hb_tta.families import Family, get_family, list_families
 from hb_tta.generators import DEFAULT, Default, get_method, list_methods
 from hb_tta.generators.fields import ALIASES, Setting, method_settings
 from hb_tta.generators.settings import family_defaults, full_settings, used_settings
+from hb_tta.presets import PRESETS, UNSAID, at_harness, preset_values
 from hb_tta.spelling import ARGS, Unfit
 from hb_tta.store import Store, content_key
+from hb_tta.views.judges import NONE, read_judge
+from hb_tta.views.seeds import FIXED, SEEDS
+from hb_tta.views.select import check_candidates, read_min_score
 from hb_tta.weights import Weights
 
 # ── The fields ───────────────────────────────────────────────────────────────────────────────────
@@ -48,6 +53,8 @@ class Option(NamedTuple):
         also: another name that means the same, in no help.
         running: no view depends on it: it is in no key and no JSON.
         in_spec: the augmenter's spec stands for it in the digest.
+        neutral: the value where neither the person nor the preset says one.
+        answering: it is about who answers: harnesses have it, and no view depends on it.
     """
 
     default: Any
@@ -58,6 +65,13 @@ class Option(NamedTuple):
     also: str | None = None
     running: bool = False
     in_spec: bool = False
+    neutral: Any = None
+    answering: bool = False
+
+    @property
+    def decides_views(self) -> bool:
+        """Whether the digest has to name it."""
+        return not (self.running or self.in_spec or self.answering)
 
     def unsaid(self, value: Any) -> bool:
         """Whether a value says nothing, and something else decides."""
@@ -77,6 +91,30 @@ def _describer(value: Any) -> Any:
         raise Unfit(f"is no describer: give a folder, a hub id, or its {names}") from None
 
 
+def _preset(value: Any) -> str:
+    if not isinstance(value, str) or value not in PRESETS:
+        raise Unfit(f"is not known: choose from {', '.join(PRESETS)}")
+    return value
+
+
+def _count(value: Any) -> int | None:
+    """A number of candidates; none stands for as many as are shown."""
+    return None if value is None or value == "none" else spelling.views(value)
+
+
+def _seeds(value: Any) -> str:
+    if value not in SEEDS:
+        raise Unfit(f"is not known: choose from {', '.join(SEEDS)}")
+    return value
+
+
+def _drafts(value: Any) -> Drafting:
+    try:
+        return Drafting.parse(value)
+    except ValueError as error:
+        raise Unfit(str(error)) from None
+
+
 def _option(default: Any, *rest: Any, **more: Any) -> Any:
     return field(default=default, metadata={"option": Option(default, *rest, **more)})
 
@@ -86,7 +124,31 @@ _FAMILY = (
     "knows the pocket world alone (default: sdxl)"
 )
 _SEED = "of the first view; view i uses SEED + i (default: 0)"
+_CANDIDATES = "images that are generated, of which the judge's best N are shown (default: -n's)"
+_JUDGE = (
+    "who says how well a candidate shows its description: a reward (fine_grained or itm, global or "
+    "itc, clip_text, …) or vqa_yes, an MLLM's yes; NAME:DIR|ID for other weights than the family's "
+    "(default: none)"
+)
+_MIN_SCORE = (
+    "no view is shown below that score: a number, or real, real-0.1, real+0.1 to start from the "
+    "real image's own (default: none)"
+)
+_SEEDS = (
+    "fixed: the same for every question; by_context: each question's own, which the description "
+    "and the image decide (default: fixed)"
+)
+_DRAFTS = (
+    "drafts of each description, of which the one nearest to all is told: 5, or with words behind "
+    "it that say more, as in 5+sampled+leave_out (default: 1)"
+)
 _DESCRIBER = "the MLLM that writes the descriptions (default: the family's)"
+_PRESET = (
+    "what decides where nothing is said: paper (views for every question, their plain mean) or "
+    "safe (views only where the model is not sure without them, and checked)"
+)
+_GATE = "views only where the model's probability of its plain answer is below P; none: everywhere"
+_SHARE = "views for the least sure share S of all questions: for curves over a whole, known set"
 _DTYPE = f"numbers to compute with, {', '.join(DTYPES)} (default: what suits the device)"
 _BATCH = "views made at once (default: what suits the device)"
 _OFFLOAD = "keep on the GPU only what works just now: slower, for small GPUs"
@@ -108,8 +170,17 @@ class ViewSettings:
         family: which models fill the roles; in Python a ``Family``, too.
         n: views shown beside the real image, at least 1.
         seed: view ``i`` uses ``seed + i``; at least 0.
+        candidates, judge, min_score: how views are chosen among generated images, see
+            ``Augmenter.from_pretrained``; ``None`` and "none": all are shown.
+        seeds: "fixed" or "by_context".
+        drafts: of a description; in Python a number, a text or a ``Drafting``.
         describer: who writes the descriptions: a folder, a hub id or a ``DescriberSpec``;
             ``DEFAULT``: the family's; ``None``: nobody.
+        preset: of ``hb_tta.presets``; it says what the person does not.
+        gate: views are shown to whoever answers only where the probability of its plain answer
+            is below it (``hb_tta.tta.gate``); ``None``: everywhere. Harnesses and ``answer`` read
+            it; an ``Augmenter`` makes what it is asked for.
+        gate_share: in its place, the share of all questions that get views, the least sure ones.
         dtype: of describer and generator; ``None``: float32 on a CPU, bfloat16 on a GPU.
         batch_size, cpu_offload, device, store: see ``Augmenter``. No view depends on them, up to
             rounding.
@@ -128,8 +199,26 @@ class ViewSettings:
         4, spelling.views, "-n", "N", "generated views of an image (default: 4)", also="views"
     )
     seed: int = _option(0, spelling.whole, "--seed", "SEED", _SEED)
+    candidates: int | None = _option(
+        DEFAULT, _count, "--candidates", "N", _CANDIDATES, in_spec=True
+    )
+    judge: str = _option(DEFAULT, read_judge, "--judge", "NAME", _JUDGE, in_spec=True, neutral=NONE)
+    min_score: float | str | None = _option(
+        DEFAULT, read_min_score, "--min-score", "SCORE", _MIN_SCORE, in_spec=True
+    )
+    seeds: str = _option(DEFAULT, _seeds, "--seeds", "HOW", _SEEDS, in_spec=True, neutral=FIXED)
+    drafts: int | str | Drafting = _option(
+        Drafting(), _drafts, "--drafts", "N", _DRAFTS, in_spec=True
+    )
+    preset: str = _option(UNSAID, _preset, "--preset", "NAME", _PRESET, answering=True)
+    gate: float | None = _option(
+        DEFAULT, spelling.probability, "--gate", "P", _GATE, answering=True
+    )
+    gate_share: float | None = _option(
+        None, spelling.probability, "--gate-share", "S", _SHARE, answering=True
+    )
     describer: str | PathLike[str] | Weights | DescriberSpec | Default | None = _option(
-        DEFAULT, _describer, "--describer", "DIR|ID", _DESCRIBER, in_spec=True
+        DEFAULT, _describer, "--describer", "DIR|ID", _DESCRIBER, in_spec=True, neutral=DEFAULT
     )
     dtype: str | None = _option(None, spelling.dtype, "--dtype", "NAME", _DTYPE, in_spec=True)
     batch_size: int | None = _option(
@@ -149,12 +238,33 @@ class ViewSettings:
     def __post_init__(self) -> None:
         for name in OPTIONS:
             object.__setattr__(self, name, read_option(name, getattr(self, name)))
-        if not 0 <= self.seed <= 2**63 - self.n:
+        self._fill_in()
+        if self.gate is not None and self.gate_share is not None:
+            raise UserError(
+                f"gate={self.gate} and gate_share={self.gate_share} both say which questions get "
+                "views: leave one out"
+            )
+        check_candidates(self.candidates, self.n, judged=self.judge != NONE)
+        if not 0 <= self.seed <= 2**63 - (self.candidates or self.n):
             raise UserError(f"seed={self.seed} is out of range: use 0 to 2**63 - n")
         own = {name: _of_json(name, value) for name, value in self.settings.items()}
         read = full_settings(get_method(self.method), own)
         object.__setattr__(self, "settings", MappingProxyType(read))
         get_family(self.family)
+
+    def _fill_in(self) -> None:
+        """What the person left unsaid, by the preset, or as it is without one."""
+        by_preset = preset_values(self.preset)
+        if self.gate_share is not None:
+            by_preset.pop("gate", None)
+        unjudged = not get_method(self.method).needs_description
+        if unjudged or self.judge not in (DEFAULT, by_preset.get("judge")):
+            for name in _JUDGED:  # which holds for that judge alone
+                by_preset.pop(name, None)
+        for name, option in OPTIONS.items():
+            if option.default is DEFAULT and option.neutral is not DEFAULT:
+                if getattr(self, name) is DEFAULT:
+                    object.__setattr__(self, name, by_preset.get(name, option.neutral))
 
     # ── Read ──
 
@@ -221,7 +331,7 @@ class ViewSettings:
         Args:
             spec: of the augmenter that these settings make: it names weights by their content.
         """
-        told = [n for n, option in OPTIONS.items() if not (option.running or option.in_spec)]
+        told = [n for n, option in OPTIONS.items() if option.decides_views]
         shown = {name: getattr(self, name) for name in told}
         return content_key({"spec": spec, **_plain(shown)})[:16]
 
@@ -249,6 +359,11 @@ class ViewSettings:
             self.method,
             family=self.family,
             describer=self.describer,
+            candidates=self.candidates,
+            judge=self.judge,
+            min_score=self.min_score,
+            seeds=self.seeds,
+            drafts=self.drafts,
             dtype=self.dtype,
             device=self.device or device,
             batch_size=self.batch_size,
@@ -260,6 +375,8 @@ class ViewSettings:
             **self.settings,
         )
 
+
+_JUDGED = ("judge", "candidates", "min_score")
 
 OPTIONS: dict[str, Option] = {
     one.name: one.metadata["option"] for one in fields(ViewSettings) if "option" in one.metadata
@@ -294,8 +411,16 @@ def own_settings(method: str) -> dict[str, Setting]:
     return found
 
 
-def each(methods: Iterable[str], asked: Mapping[str, Any]) -> dict[str, ViewSettings]:
+def each(
+    methods: Iterable[str], asked: Mapping[str, Any], *, harness: str | None = None
+) -> dict[str, ViewSettings]:
     """The settings of several methods: what some of them have alone goes to those.
+
+    Args:
+        methods: names.
+        asked: for.
+        harness: whom it asks, ``WORDS`` or ``CLASSES`` of ``hb_tta.presets``: each method has its
+            preset there.
 
     Raises:
         UserError: see ``ViewSettings.of``.
@@ -305,12 +430,39 @@ def each(methods: Iterable[str], asked: Mapping[str, Any]) -> dict[str, ViewSett
     for name in asked:
         if not own and name not in OPTIONS and name not in OFFERED:
             raise UserError(f"{name}= in {ARGS} is a method's, and none is named: leave it out")
-    return {
-        method: ViewSettings.of(
-            method, {k: v for k, v in asked.items() if k in its or k not in anybodys}
+    found = {}
+    for method, its in own.items():
+        said = {k: v for k, v in asked.items() if k in its or k not in anybodys}
+        filled = said if harness is None else at_harness(method, said, harness)
+        found[method] = ViewSettings.of(method, filled)
+    return found
+
+
+def refuse_gate(asked: Mapping[str, Any]) -> None:
+    """For what makes views and asks nobody about them.
+
+    Raises:
+        UserError: a gate is asked for.
+    """
+    for name in ("gate", "gate_share"):
+        if asked.get(name) is not None:
+            raise UserError(
+                f"{name}={asked[name]} needs a model that answers, and here views are made for "
+                "everything: leave it out, or evaluate with lmms-eval, hb-tta tpt or hb_tta.answer"
+            )
+
+
+def refuse_share(asked: Mapping[str, Any]) -> None:
+    """For what is given questions part by part.
+
+    Raises:
+        UserError: the share of all questions is asked for.
+    """
+    if asked.get("gate_share") is not None:
+        raise UserError(
+            f"gate_share={asked['gate_share']} needs all questions in one place, and here they "
+            "come in parts: use gate=P, which looks at one question"
         )
-        for method, its in own.items()
-    }
 
 
 def options_of(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -351,6 +503,8 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _json(value: Any) -> Any:
+    if isinstance(value, Drafting):
+        return str(value)
     if isinstance(value, DescriberSpec):
         return {**asdict(value), "mllm": _json(value.mllm)}
     if isinstance(value, Weights):
@@ -437,11 +591,12 @@ def add_arguments(
     """Flags for options, and ``--augment_args`` for all of them; ``by_arguments`` reads both.
 
     Args:
-        names: the options, and names of ``FLAGS``, that get a flag; none: all of them.
+        names: the options, and names of ``FLAGS``, that get a flag; none: all of them but for
+            those about who answers.
         flags: name → its flag, where the usual one means something else in this command.
     """
     for name, one in OPTIONS.items():
-        if name in names or not names:
+        if name in names or not (names or one.answering):
             _add_option(parser, name, flags.get(name, one.flag))
     for name, (flag, kind, metavar, help) in FLAGS.items():
         if name in names or not names:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -68,6 +69,19 @@ def yes_or_no(value: Any) -> bool:
 
 
 _NAMELESS = (int, float, list, tuple, dict)  # what JSON can hold beside texts
+
+
+def probability(value: Any) -> float | None:
+    """A number from 0 to 1, or none."""
+    if value is None or value == "none":
+        return None
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise Unfit("is neither a number from 0 to 1 nor none")
+    return number
 
 
 def named(value: Any) -> Any:

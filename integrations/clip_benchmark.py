@@ -33,9 +33,17 @@ from torch import Tensor
 from hb_tta import spelling
 from hb_tta.errors import UserError
 from hb_tta.families import get_family, list_families
-from hb_tta.settings import ViewSettings, add_arguments, by_arguments, each, options_of
+from hb_tta.settings import (
+    ViewSettings,
+    add_arguments,
+    by_arguments,
+    each,
+    options_of,
+    refuse_share,
+)
 from hb_tta.store import Store
 from hb_tta.tpt.filters import get_filter
+from hb_tta.tpt.gated import classified
 from hb_tta.tpt.models import load_clip
 from hb_tta.tpt.prompt_learners import check_prompt
 from hb_tta.tpt.tuner import PromptTuner
@@ -100,7 +108,7 @@ def own_parser() -> argparse.ArgumentParser:
     """Our flags of ``eval``."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog="hb-tta")
     parser.add_argument("--augment")
-    add_arguments(parser, "n", "family", "store")
+    add_arguments(parser, "n", "family", "preset", "gate", "store")
     share = spelling.argument(spelling.share)
     parser.add_argument("--crops", type=spelling.argument(spelling.from_zero))
     parser.add_argument("--filter", default="tpt")
@@ -120,7 +128,8 @@ def read_options(argv: Sequence[str]) -> tuple[Options, list[str]]:
     crops = get_filter(ours.filter).crops if ours.crops is None else ours.crops
     names = ("filter", "selection", "generated_selection", "steps", "lr", "prompt")
     tuner = {name: getattr(ours, name) for name in names}
-    views = each([ours.augment] if ours.augment else [], asked).get(ours.augment)
+    refuse_share(asked)
+    views = each([ours.augment] if ours.augment else [], asked, harness=CLASSES).get(ours.augment)
     options = Options(views, crops, tuner, options_of(asked))
     if any(flag.split("=")[0] == "--model_type" for flag in theirs):
         raise UserError(f"--model_type is {MODEL_TYPE} here: leave it out, or use clip_benchmark")
@@ -219,6 +228,7 @@ class TunedClip:
             seed=options.options["seed"],
         )
         self._settings = options.tuner
+        self._gate = None if views is None else views.gate
         self._options = options
         self._images: dict[int, Image] = {}
         self._seen = 0
@@ -269,13 +279,12 @@ class TunedClip:
         """Tuned scores (B, C) of the remembered images, all positive."""
         assert self._tuner is not None
         images = [self._images.pop(number) for number in numbers.tolist()]
-        tuner, generated = self._tuner, self._views.generated
-        features = self._views.features([ViewRequest(image) for image in images])
-        features = features.to(tuner.encoder.device)
-        tuning = tuner.tune(features, generated=generated)
-        for name, chances in tuner.untuned(features, tuning).items():
-            self.untuned[name].append(chances.cpu())
-        return tuning.logits_BC.softmax(-1).to(numbers.device)
+        requests = [ViewRequest(image) for image in images]
+        found = classified(self._tuner, self._views, requests, self._gate)
+        tuned = found.pop("tpt")
+        for name, chances in found.items():
+            self.untuned[name].append(chances)
+        return tuned.to(numbers.device)
 
 
 def _evaluate_with(theirs: Callable[..., dict[str, float]]) -> Callable[..., dict[str, float]]:

@@ -6,10 +6,12 @@ dictionaries; it is walked as such, so nothing else about a harness is known her
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from PIL.Image import Image
+
+from hb_tta.errors import UserError
 
 
 def images(tree: Any) -> Iterator[Any]:
@@ -37,6 +39,37 @@ def with_images(tree: Any, others: Iterator[Image]) -> Any:
     if isinstance(tree, list | tuple):
         return type(tree)(with_images(value, others) for value in tree)
     return tree
+
+
+def without_images(tree: Any) -> Any:
+    """A copy of a model's input that shows nothing: lists lose the images and the image parts."""
+    if isinstance(tree, Mapping):
+        return {key: without_images(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(without_images(value) for value in tree if not _is_picture(value))
+    return tree
+
+
+def with_prompt(messages: Any, change: Callable[[str], str]) -> Any:
+    """A copy of chat messages with the last one's words changed.
+
+    Raises:
+        UserError: the words are in several parts, as between pictures, or there are none.
+    """
+    *before, last = messages
+    parts = [part for part in last["content"] if isinstance(part, Mapping) and "text" in part]
+    if len(parts) != 1:
+        raise UserError(
+            f"a prompt of {len(parts)} text parts cannot be put in other words: leave out "
+            "paraphrases and combine=describe"
+        )
+    content = [{**p, "text": change(p["text"])} if p is parts[0] else p for p in last["content"]]
+    return [*before, {**last, "content": content}]
+
+
+def _is_picture(tree: Any) -> bool:
+    """An image, or a chat message's part that holds one."""
+    return isinstance(tree, Image) or (isinstance(tree, Mapping) and tree.get("type") == "image")
 
 
 def _is_image_file(tree: Any) -> bool:

@@ -7,11 +7,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hb_tta import spelling
+from hb_tta.describe.rewording import check_rewordings
 from hb_tta.errors import UserError, choose_from
-from hb_tta.generators import list_methods
+from hb_tta.generators import get_method, list_methods
+from hb_tta.presets import at_harness
 from hb_tta.settings import ViewSettings, by_name
 from hb_tta.store import content_key
-from hb_tta.tta.combine import Combiner, rules_for
+from hb_tta.tta.combine import CONTRAST, Combiner, rules_for
 from hb_tta.tta.rule import WORDS
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 VOTE = "vote"
 """Combines the answers' texts instead of their logits: for backends that only give texts."""
+DESCRIBE = "describe"
+"""The mean, with one row more: the description in the image's place."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,9 @@ class Combining:
     """How one answer is made of several views'.
 
     Attributes:
-        combine: a rule of ``hb_tta.tta.combine``, or "vote".
-        real_weight, share: of the rule.
+        combine: a rule of ``hb_tta.tta.combine``, "vote" or "describe".
+        real_weight, share, alpha: of the rule.
+        paraphrases: other wordings of the question, each asked about the real image and every view.
 
     Raises:
         UserError: there is no such rule, or a number is out of range.
@@ -36,6 +41,8 @@ class Combining:
     combine: str = "mean"
     real_weight: float = 1.0
     share: float = 0.5
+    alpha: float = 1.0
+    paraphrases: int = 0
 
     def __post_init__(self) -> None:
         known = combinations()
@@ -44,20 +51,22 @@ class Combining:
                 f"combine={self.combine} in {spelling.ARGS} is no rule"
                 f"{choose_from(self.combine, known)}"
             )
-        for name in ("real_weight", "share"):
+        for name in ("real_weight", "share", "alpha"):
             object.__setattr__(self, name, _number(name, getattr(self, name)))
+        object.__setattr__(self, "paraphrases", _whole("paraphrases", self.paraphrases))
+        check_rewordings(self.paraphrases)
         _ = self.combiner
 
     @cached_property
     def combiner(self) -> Combiner:
         """The rule; of a vote the weights alone count."""
-        rule = "mean" if self.combine == VOTE else self.combine
-        return Combiner(rule, self.real_weight, self.share)
+        rule = "mean" if self.combine in (VOTE, DESCRIBE) else self.combine
+        return Combiner(rule, self.real_weight, self.share, self.alpha)
 
 
 def combinations() -> list[str]:
     """The choices of ``Combining.combine``."""
-    return [*rules_for(WORDS), VOTE]
+    return [*rules_for(WORDS), DESCRIBE, VOTE]
 
 
 COMBINING = tuple(one.name for one in fields(Combining))
@@ -65,10 +74,23 @@ COMBINING = tuple(one.name for one in fields(Combining))
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """The augmentation of a run."""
+    """The augmentation of a run.
+
+    Attributes:
+        views: which views a question gets.
+        combining: how one answer is made of them.
+        no_views: whether there are none, said by n=0: text alone is added to the question.
+
+    Raises:
+        UserError: what is asked for does not go together.
+    """
 
     views: ViewSettings
     combining: Combining = field(default_factory=Combining)
+    no_views: bool = False
+
+    def __post_init__(self) -> None:
+        _check_together(self.views, self.combining, self.no_views)
 
     @classmethod
     def parse(cls, method: str, arguments: str, device: str | None = None) -> AugmentSettings:
@@ -85,11 +107,21 @@ class AugmentSettings:
                 f"--augment {method}: there is no such method{choose_from(method, list_methods())}"
             )
         asked = by_name(arguments)
-        combining = {name: asked.pop(name) for name in COMBINING if name in asked}
-        views = ViewSettings.of(method, asked, beside=COMBINING)
+        combining = Combining(**{name: asked.pop(name) for name in COMBINING if name in asked})
+        no_views = str(asked.get("n")) == "0"
+        if no_views:
+            del asked["n"]
+        if combining.combine == VOTE and "gate" not in asked:
+            asked["gate"] = None  # whoever gives texts alone has no probability for it
+        views = ViewSettings.of(method, at_harness(method, asked), beside=COMBINING)
         if views.device is None:
             views = replace(views, device=device)
-        return cls(views, Combining(**combining))
+        return cls(views, combining, no_views)
+
+    @property
+    def n(self) -> int:
+        """Generated views shown, at most."""
+        return 0 if self.no_views else self.views.n
 
     @cached_property
     def augmenter(self) -> Augmenter:
@@ -103,12 +135,42 @@ class AugmentSettings:
     @cached_property
     def digest(self) -> str:
         """Names all that decides an answer: the views by content, and how they are combined."""
-        views = self.views.digest(self.augmenter.spec)
-        return content_key({"views": views, **asdict(self.combining)})[:16]
+        return content_key(
+            {
+                "views": self.views.digest(self.augmenter.spec),
+                "n": self.n,
+                "gate": self.views.gate,
+                "gate_share": self.views.gate_share,
+                **asdict(self.combining),
+            }
+        )[:16]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON: the method, and what ``--augment_args`` takes."""
-        return {**self.views.to_json(), **asdict(self.combining)}
+        return {**self.views.to_json(), "n": self.n, **asdict(self.combining)}
+
+
+def _check_together(views: ViewSettings, combining: Combining, no_views: bool) -> None:
+    method, text_alone = views.method, combining.combine == DESCRIBE or combining.paraphrases
+    if combining.combine == CONTRAST and (no_views or not get_method(method).distorts):
+        known = ", ".join(name for name in list_methods() if get_method(name).distorts)
+        raise UserError(
+            f"combine=contrast takes off what worse copies of the image say, and "
+            f"{'n=0 shows none' if no_views else f'{method} makes none'}: use it with {known}"
+        )
+    if combining.combine == DESCRIBE and not get_method(method).needs_description:
+        raise UserError(
+            f"combine=describe needs a description, and {method} has none written: use it with "
+            "hummingbird (n=0 for the description alone)"
+        )
+    if no_views and not text_alone:
+        raise UserError("n=0 adds nothing: use n of 1 or more, combine=describe or paraphrases")
+    gate = next((name for name in ("gate", "gate_share") if getattr(views, name) is not None), None)
+    if combining.combine == VOTE and gate:
+        raise UserError(
+            f"combine=vote is for models that give no probabilities, and {gate} needs one: leave "
+            "one of them out"
+        )
 
 
 def _number(name: str, value: Any) -> float:
@@ -116,3 +178,10 @@ def _number(name: str, value: Any) -> float:
         return float(value)
     except (TypeError, ValueError):
         raise UserError(f"{name}={value} in {spelling.ARGS}: give a number") from None
+
+
+def _whole(name: str, value: Any) -> int:
+    try:
+        return spelling.whole(value)
+    except spelling.Unfit as error:
+        raise UserError(f"{name}={value!r} in {spelling.ARGS} {error}") from None

@@ -64,6 +64,10 @@ class Sidecar:
         """
         self.begin(task)
         self._lines[task][identity_of(line, self._identity)] = line
+        self.show(shown)
+
+    def show(self, shown: Mapping[str, Image]) -> None:
+        """Keep the real images of a question whose line is still to come: see ``add``."""
         for digest, image in shown.items():
             self._keep(image, digest)
 

@@ -157,8 +157,7 @@ def key_of(augmenter: Augmenter, context: DescribedContext = TOLD, seed: int = 0
 def written_under(augmenter: Augmenter, context: MultimodalContext = CONTEXTS[0]) -> str:
     """The key of a context's description, which need not be written."""
     planner = Planner(augmenter._models, needs_description=True, digests=PixelDigests())
-    key = planner.context(evaluation_context(context, 0), 0).description_key
-    assert key is not None
+    (key,) = planner.context(evaluation_context(context, 0), 0).description_keys
     return key
 
 

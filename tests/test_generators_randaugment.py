@@ -7,13 +7,13 @@ from sdxl_folders import reference
 from torchvision.transforms import RandAugment
 
 from hb_tta.errors import UserError
-from hb_tta.generators import RandAugmentGenerator, RandAugmentSpec
+from hb_tta.generators import RandAugmentSpec
 
 REFERENCE = reference()
 
 
 def views(seeds: list[int]) -> list[bytes]:
-    (images,) = RandAugmentGenerator(RandAugmentSpec()).generate([(REFERENCE, None)], [seeds])
+    (images,) = RandAugmentSpec().load().generate([(REFERENCE, None)], [seeds])
     assert all((image.mode, image.size) == ("RGB", REFERENCE.size) for image in images)
     return [image.tobytes() for image in images]
 

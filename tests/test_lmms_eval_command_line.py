@@ -129,7 +129,7 @@ def test_a_configuration_file(tmp_path):
     config = tmp_path / "run.yaml"
     config.write_text("model: llava_hf\nmodel_args: pretrained=somewhere\ntasks: pocket_mme\n")
     arguments, found = prepared("--config", str(config), "--augment", "same")
-    assert model_args(arguments).startswith("pretrained=somewhere,hb_augment=same")
+    assert model_args(arguments).startswith("pretrained=somewhere,hb_alpha=1.0,hb_augment=same")
     assert f"--include_path={command_line.TASKS}" in arguments
     assert [manifest.model_id for manifest in found] == ["llava_hf"]
     arguments, _ = prepared("--config", str(config), *MODEL[2:], "--augment", "same")
@@ -149,14 +149,14 @@ def test_two_configurations_with_different_models(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "part"),
     [
-        (["--augment", "sdedit"], "--augment sdedit: there is no such method, choose from humm"),
+        (["--augment", "sdedit"], "--augment sdedit: there is no such method: choose from humm"),
         (["--augment"], "--augment needs a value"),
         (["--augment", "same", "--augment", "i2t2i"], "--augment stands twice"),
         (["--augment_args", "views=2"], "--augment_args without --augment"),
         (["--augment", "same", "--augment_args", "views"], "write key=value"),
         (["--augment", "same", "--augment_args", "view=2"], "did you mean n=.*choose from fam.*sh"),
         (["--augment", "same", "--augment_args", "views=two"], "n='two' is not a whole number"),
-        (["--augment", "same", "--augment_args", "n=0"], "n='0' .*of at least 1"),
+        (["--augment", "same", "--augment_args", "n=0"], "n=0 adds nothing: use n of 1 or more"),
         (["--augment", "same", "--augment_args", "seed=1,seed=2"], "seed= stands twice"),
         (["--augment", "same", "--augment_args", "n=1,views=1"], "views= stands twice"),
         (["--augment", "same", "--augment_args", "share=half"], "share=half .*: give a number"),

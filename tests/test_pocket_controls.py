@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from argparse import Namespace
 from dataclasses import replace
 from itertools import islice
 from types import SimpleNamespace
@@ -14,13 +15,15 @@ import pytest
 from hb_tta.experiments.pocket_controls import (
     controls,
     draw_again,
-    jittered,
     other_numbers,
     prompt_of,
 )
+from hb_tta.experiments.pocket_mme import ARMS, settings_of
+from hb_tta.generators.jitter import jittered
 from hb_tta.pocket.edition import THIRD
 from hb_tta.pocket.tasks import CATEGORIES, FOCUS, focus, pocket_mme, question_pairs
 from hb_tta.pocket.world import is_held_out
+from hb_tta.settings import ViewSettings
 
 # What each category's two questions are decided by.
 FACTS = {
@@ -121,6 +124,19 @@ def test_what_each_control_shows():
     assert len({v.tobytes() for v in (*one.views, *arms["ceiling"](1).views)}) == 6
 
 
+def test_every_arm_is_what_its_name_says(tmp_path):
+    pytest.importorskip("lmms_eval", reason="the extra lmms-eval is not installed")
+    options = Namespace(views=3, seed=0, store=str(tmp_path), out=str(tmp_path))
+    found = {arm: settings_of(arm, options) for arm in ARMS}
+    assert all(its.n == 3 for arm, its in found.items() if arm not in ("describe", "paraphrases"))
+    assert found["describe"].n == found["paraphrases"].n == 0
+    gates = {arm: its.views.gate for arm, its in found.items() if its.views.gate is not None}
+    assert gates == {"safe": ViewSettings(preset="safe").gate}
+    judged = {arm for arm, its in found.items() if its.views.judge != "none"}
+    assert judged == {"verified", "safe"}
+    assert len({its.digest for its in found.values()}) == len(ARMS)
+
+
 @pytest.mark.soak
 def test_the_experiment_runs_and_goes_on(tmp_path):
     """End to end at its smallest size; a control's half-written line is answered again."""
@@ -130,7 +146,7 @@ def test_the_experiment_runs_and_goes_on(tmp_path):
     subprocess.run(command, check=True, timeout=1200)
     report = (tmp_path / "report.json").read_bytes()
     samples = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*_samples_*.jsonl")}
-    assert len(samples) == 4
+    assert len(samples) == 9
     text = tmp_path / "controls" / "text.jsonl"
     text.write_bytes(text.read_bytes()[:-30])
     subprocess.run(command, check=True, timeout=600)

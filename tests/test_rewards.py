@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -38,6 +40,7 @@ from hb_tta.rewards import (
 )
 from hb_tta.rewards.aesthetic import Aesthetic
 from hb_tta.rewards.clip import CLIPReward
+from hb_tta.rewards.defaults import default_weights
 from hb_tta.rewards.pickscore import PickScore
 from hb_tta.rewards.pixels import pixels_of, resized
 from hb_tta.weights import Weights
@@ -355,6 +358,15 @@ def test_rewards_of_one_class_with_different_weights_are_all_there(tmp_path):
 def test_an_unknown_reward_lists_the_known_ones():
     with pytest.raises(UserError, match="global, fine_grained"):
         get_reward("beauty")
+
+
+def test_the_default_weights_are_known_without_the_classes():
+    family = get_family("pocket")
+    for name in list_rewards():
+        if name != "aesthetic":
+            assert default_weights(name, family) == get_reward(name).default_weights(family)
+    code = "import sys, hb_tta.rewards.defaults, hb_tta.rewards.registry, hb_tta.views.judges"
+    subprocess.run([sys.executable, "-c", f"{code}; assert 'torch' not in sys.modules"], check=True)
 
 
 def test_other_packages_add_rewards(monkeypatch):

@@ -16,10 +16,12 @@ from hb_tta.cli.augment import view_settings as of_augment
 from hb_tta.cli.tpt import view_settings as of_tpt
 from hb_tta.datasets import load_tasks
 from hb_tta.describe import DescriberSpec
+from hb_tta.describe.drafts import Drafting
 from hb_tta.families import get_family
 from hb_tta.generators import DEFAULT, GeneratorSpec
 from hb_tta.generators.registry import GENERATORS
 from hb_tta.pocket.tasks import pocket_mme
+from hb_tta.presets import CLASSES, PRESETS, WORDS
 from hb_tta.settings import OPTIONS, ViewSettings, each, settings_table
 from hb_tta.store import Store
 from hb_tta.weights import Weights
@@ -86,6 +88,14 @@ WANTED: dict[str, Any] = {
     "family": "pocket",
     "n": 3,
     "seed": 5,
+    "candidates": 6,
+    "judge": "fine_grained",
+    "min_score": "real-0.1",
+    "seeds": "by_context",
+    "drafts": Drafting(3, "sampled"),
+    "preset": "safe",
+    "gate": 0.3,
+    "gate_share": 0.2,
     "describer": "some/mllm",
     "dtype": "float16",
     "batch_size": 2,
@@ -95,16 +105,33 @@ WANTED: dict[str, Any] = {
 }
 OWN = {"lora": None, "base": "some/base", "num_inference_steps": 7, "guidance_scale": 2.5}
 TEXT = (
-    "family=pocket,n=3,seed=5,describer=some/mllm,dtype=float16,batch_size=2,cpu_offload=true,"
+    "family=pocket,n=3,seed=5,candidates=6,judge=itm,min_score=real-0.10,seeds=by_context,"
+    "drafts=3+sampled,preset=safe,describer=some/mllm,dtype=float16,batch_size=2,cpu_offload=true,"
     "device=cpu,store=kept,lora=none,base=some/base,steps=7,guidance=2.5"
 )
-EXPECTED = ViewSettings("hummingbird", OWN, **WANTED)
+GATES = ("gate", "gate_share")  # of which one may be said
+EXPECTED = ViewSettings("hummingbird", OWN, **{k: v for k, v in WANTED.items() if k not in GATES})
+GATED = replace(EXPECTED, gate=0.3)
 
 
 @pytest.mark.parametrize("door", DOORS)
 def test_equal_requests_give_equal_settings_at_every_door(door):
-    assert door("hummingbird", ["--augment_args", TEXT]) == EXPECTED
-    assert door("hummingbird", ["--augment_args", TEXT.replace("n=3", "views=3")]) == EXPECTED
+    if door is augment_door:
+        assert door("hummingbird", ["--augment_args", TEXT]) == EXPECTED
+    else:
+        assert door("hummingbird", ["--augment_args", f"{TEXT},gate=0.3"]) == GATED
+        text = f"gate=0.3,{TEXT}".replace("n=3", "views=3")
+        assert door("hummingbird", ["--augment_args", text]) == GATED
+
+
+@pytest.mark.parametrize("name", GATES)
+@pytest.mark.parametrize("door", DOORS)
+def test_who_asks_nobody_or_only_a_part_has_no_gate_for_it(door, name):
+    if door is lmms_eval_door or (name == "gate" and door is not augment_door):
+        assert getattr(door("hummingbird", ["--augment_args", f"{name}=0.2"]), name) == 0.2
+    else:
+        with pytest.raises(UserError, match=f"{name}=0.2 needs .*: (leave it out|use gate=P)"):
+            door("hummingbird", ["--augment_args", f"{name}=0.2"])
 
 
 def test_the_request_of_the_test_names_every_option():
@@ -114,14 +141,48 @@ def test_the_request_of_the_test_names_every_option():
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_without_a_word_every_door_gives_the_same(door):
-    assert door("hummingbird", ["--augment_args", ""]) == ViewSettings()
-    assert ViewSettings().family == "sdxl" and ViewSettings().n == 4
+def test_without_a_word_harnesses_are_safe_and_others_show_all_views(door):
+    found = door("hummingbird", ["--augment_args", ""])
+    if door is augment_door:
+        assert found == ViewSettings() == ViewSettings(preset="paper")
+    else:
+        asked = WORDS if door is lmms_eval_door else CLASSES
+        assert found == ViewSettings(preset="safe", gate=PRESETS["safe"]["gate"][asked])
+    paper = door("hummingbird", ["--augment_args", "preset=paper"])
+    assert paper == ViewSettings() and paper.family == "sdxl" and paper.n == 4
+
+
+@pytest.mark.parametrize("door", DOORS[1:])
+def test_what_a_person_says_beats_the_preset(door):
+    def asked(text, method="hummingbird"):
+        return door(method, ["--augment_args", text])
+
+    assert asked("gate=none").gate is None and asked("gate=none").judge != "none"
+    assert asked("gate=0.25").gate == 0.25
+    assert asked("seeds=fixed").seeds == "fixed"
+    for other in ("none", "clip_text"):  # the threshold is one of the preset's own judge
+        assert (asked(f"judge={other}").judge, asked(f"judge={other}").min_score) == (other, None)
+    assert asked("min_score=0.5").min_score == 0.5
+    other = asked("", "randaugment")
+    assert (other.preset, other.gate, other.judge, other.seeds) == (
+        *("paper", None, "none"),
+        "by_context",
+    )
+    assert asked("preset=safe", "randaugment").judge == "none", "nothing is there to judge by"
+
+
+def test_a_gate_changes_no_view_and_no_key(tmp_path):
+    plain, gated = (
+        ViewSettings.parse("randaugment", f"family=pocket,store={tmp_path},{text}")
+        for text in ("", "gate=0.5")
+    )
+    spec = plain.augmenter().spec
+    assert spec == gated.augmenter().spec and plain.digest(spec) == gated.digest(spec)
 
 
 @pytest.mark.parametrize("door", DOORS)
 def test_python_makes_the_augmenter_of_every_door(door, tmp_path):
-    text = f"family=pocket,seed=2,steps=3,guidance=1.5,lora=none,store={tmp_path}"
+    text = f"family=pocket,preset=paper,seed=2,steps=3,guidance=1.5,lora=none,store={tmp_path}"
     made = door("hummingbird", ["--augment_args", text]).augmenter()
     python = Augmenter.from_pretrained(
         "hummingbird", family="pocket", steps=3, guidance=1.5, lora=None, store=tmp_path
@@ -133,16 +194,19 @@ def test_python_makes_the_augmenter_of_every_door(door, tmp_path):
 
 def test_flags_say_the_same_as_augment_args():
     flags = "--family pocket -n 3 --seed 5 --describer some/mllm --dtype float16 --batch-size 2"
+    flags += " --candidates 6 --judge itm --min-score real-.1 --seeds by_context --drafts 3+sampled"
     flags += " --cpu-offload --device cpu --store kept --lora none --base some/base"
-    flags += " --steps 7 --guidance 2.5"
+    flags += " --steps 7 --guidance 2.5 --augment_args preset=safe"
     assert augment_door("hummingbird", flags.split()) == EXPECTED
     few = "--family pocket --views 3 --seed 5 --device cpu --store kept --lora none"
     few += " --sampling-steps 7 --guidance 2.5 --augment_args"
-    rest = "describer=some/mllm,dtype=float16,batch_size=2,cpu_offload=true,base=some/base"
-    assert tpt_door("hummingbird", [*few.split(), rest]) == EXPECTED
-    flags = ["--family", "pocket", "-n", "3", "--store", "kept", "--augment_args"]
+    rest = "describer=some/mllm,dtype=float16,batch_size=2,cpu_offload=true,base=some/base,"
+    rest += "candidates=6,judge=itm,min_score=real-0.1,seeds=by_context,drafts=3+sampled"
+    gated = ["--preset", "safe", "--gate", "0.3"]
+    assert tpt_door("hummingbird", [*gated, *few.split(), rest]) == GATED
+    flags = [*gated, "--family", "pocket", "-n", "3", "--store", "kept", "--augment_args"]
     rest += ",seed=5,device=cpu,lora=none,steps=7,guidance=2.5"
-    assert clip_benchmark_door("hummingbird", [*flags, rest]) == EXPECTED
+    assert clip_benchmark_door("hummingbird", [*flags, rest]) == GATED
 
 
 def test_the_demo_is_pockets_own(work, capsys):
@@ -302,7 +366,7 @@ def test_the_describers_default_is_the_familys():
 
 @pytest.mark.parametrize("door", DOORS)
 def test_a_plugins_setting_is_set_by_name_at_every_door(mirror, door):
-    settings = door("mirror", ["--augment_args", "family=pocket,every=3,n=2"])
+    settings = door("mirror", ["--augment_args", "family=pocket,preset=paper,every=3,n=2"])
     assert settings == ViewSettings("mirror", {"every": 3}, family="pocket", n=2)
     python = Augmenter.from_pretrained("mirror", family="pocket", every=3)
     assert settings.augmenter().spec == python.spec
@@ -323,7 +387,7 @@ def test_a_plugins_setting_reaches_its_views(mirror, work):
 
 def test_a_plugins_setting_reaches_the_tuned_clip(mirror, work, tmp_path):
     line = "tpt --task pocket_objects --limit 1 --family pocket --augment mirror randaugment"
-    line += " --crops 0 -n 2 --quiet --augment_args every=3,magnitude=1"
+    line += " --crops 0 -n 2 --preset paper --quiet --augment_args every=3,magnitude=1"
     assert main(line.split()) == 0
     store = Store(tmp_path / "store")
     kept = {entry.key for entry in store.entries() if entry.namespace == "views"}

@@ -261,7 +261,7 @@ def test_a_stopped_run_resumes_where_it_was(clip, tmp_path, monkeypatch):
     task = load_tasks("pocket_objects", limit=12)[0]
     views = ViewFeatures(clip, Store(tmp_path / "store"), crops=1)
     calls = []
-    answers = evaluate._answers
+    answers = evaluate.classified
 
     def stop_at_the_third(*args):
         calls.append(1)
@@ -269,13 +269,13 @@ def test_a_stopped_run_resumes_where_it_was(clip, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return answers(*args)
 
-    monkeypatch.setattr(evaluate, "_answers", stop_at_the_third)
+    monkeypatch.setattr(evaluate, "classified", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         evaluate_classification(task, views, TptSettings(), progress=False)
     result = evaluate_classification(task, views, TptSettings(), progress=False)
     assert len(calls) == 4  # only the third chunk was answered again
     fresh = ViewFeatures(clip, MemoryStore(), crops=1)
-    monkeypatch.setattr(evaluate, "_answers", answers)
+    monkeypatch.setattr(evaluate, "classified", answers)
     assert evaluate_classification(task, fresh, TptSettings(), progress=False) == result
 
 

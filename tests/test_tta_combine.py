@@ -68,6 +68,19 @@ def test_zero_takes_a_vote():
     assert combine("zero", logits_VK, share=1.0)[2].isfinite()
 
 
+def test_contrast_is_the_papers():
+    """Leng et al. 2024: (1 + α)·real − α·distorted among the real image's plausible words."""
+    real, noisy = [2.0, 1.9, -9.0], [[2.0, 0.0, 9.0], [3.0, 1.0, 9.0]]
+    combined = Combiner("contrast", alpha=0.5)(logits(real, *noisy))
+    assert torch.allclose(combined[:2], torch.tensor([1.5 * 2 - 0.5 * 2.5, 1.5 * 1.9 - 0.5 * 0.5]))
+    assert combined[2] == -math.inf, "the real image calls it impossible"
+    assert combined.argmax() == 1, "what is said whatever is shown is taken off"
+    assert torch.equal(Combiner("contrast")(logits(real)), logits(real)[0])
+    assert torch.equal(
+        Combiner("contrast", alpha=0.0)(logits(real, *noisy))[:2], logits(real)[0][:2]
+    )
+
+
 @pytest.mark.parametrize("what", ["mean", "zero"])
 def test_a_tie_goes_to_the_side_of_the_real_image(what):
     """However sure the others are, and wherever the word stands in the vocabulary."""
@@ -117,7 +130,11 @@ def test_identical_views_say_what_one_says(rule):
     single_K = random_logits(30)
     combined_K = Combiner(rule)(single_K.expand(5, 30))
     assert combined_K.argmax() == single_K.argmax()
-    if rule != "zero":  # whose very idea is another temperature
+    if rule == "contrast":  # which makes what is not plausible impossible
+        kept_K = combined_K.isfinite()
+        assert torch.equal(kept_K, single_K.softmax(-1) >= 0.1 * single_K.softmax(-1).max())
+        assert torch.allclose(combined_K[kept_K], single_K[kept_K], atol=1e-5)
+    elif rule != "zero":  # whose very idea is another temperature
         assert torch.allclose(combined_K.softmax(-1), single_K.softmax(-1), atol=1e-6)
 
 
@@ -138,7 +155,7 @@ def test_rows_do_not_see_each_other(rule):
     assert torch.allclose(together, alone, atol=1e-6)
 
 
-@pytest.mark.parametrize("rule", rules_for(WORDS))
+@pytest.mark.parametrize("rule", set(rules_for(WORDS)) - {"contrast"})
 def test_a_weight_of_zero_leaves_the_real_view_out(rule):
     logits_VK = random_logits(4, 30)
     other = torch.cat([torch.full((1, 30), -math.inf), logits_VK[1:]])
@@ -154,6 +171,8 @@ def test_a_weight_of_zero_leaves_the_real_view_out(rule):
         ({"real_weight": -1.0}, "real_weight=-1.0 is out of range"),
         ({"real_weight": math.nan}, "real_weight=nan is out of range"),
         ({"share": 0.0}, "share=0.0 is out of range"),
+        ({"rule": "contrast", "alpha": -1.0}, "alpha=-1.0 is out of range"),
+        ({"rule": "contrast", "real_weight": 0.0}, "contrast is about the real image"),
     ],
 )
 def test_wrong_settings(settings, part):
@@ -222,5 +241,5 @@ def test_a_wrong_rule_of_another_package_is_named(package, name, what, told):
 
 
 def test_a_rule_of_classes_is_no_choice_for_words():
-    with pytest.raises(UserError, match="choose from mean, confidence, selection, zero$"):
+    with pytest.raises(UserError, match="choose from mean, confidence, selection, contrast, zero$"):
         Combiner("mta")

@@ -30,6 +30,10 @@ COMMANDS = {
     "download": ("hb_tta.cli.download", "fetch a family's weights from the hub, and no more"),
     "lmms-eval": ("hb_tta.cli.lmms_eval", "lmms-eval with --augment"),
     "report": ("hb_tta.cli.report", "scores of lmms-eval's output, and a page of its questions"),
+    "calibrate": (
+        "hb_tta.cli.calibrate",
+        "gate, judge, combiner for your model, from a run",
+    ),
     "train": ("hb_tta.cli.train", "fine-tune the generator with rewards, into a LoRA"),
     "lora": ("hb_tta.cli.lora", "inspect a LoRA or convert it to another format"),
     "tpt": ("hb_tta.cli.tpt", "test-time prompt tuning of a CLIP on a benchmark"),

@@ -11,6 +11,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from hb_tta import spelling
+from hb_tta.augment import Augmentation, Augmenter
 from hb_tta.cli.options import add_columns
 from hb_tta.cli.output import MANIFEST, Output
 from hb_tta.cli.requests import Failure, Request, read_asked
@@ -19,7 +20,7 @@ from hb_tta.datasets.rows import Columns
 from hb_tta.errors import UserError, visible
 from hb_tta.images import PixelDigests
 from hb_tta.report.cells import spelled_out
-from hb_tta.settings import ViewSettings, by_arguments, settings_table
+from hb_tta.settings import ViewSettings, by_arguments, refuse_gate, settings_table
 from hb_tta.settings import add_arguments as add_settings
 
 DESCRIPTION = """\
@@ -120,7 +121,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def view_settings(arguments: argparse.Namespace) -> ViewSettings:
     """Which views the command line asks for."""
-    return ViewSettings.of(arguments.method, by_arguments(arguments))
+    asked = by_arguments(arguments)
+    refuse_gate(asked)
+    return ViewSettings.of(arguments.method, asked)
 
 
 class Work:
@@ -187,11 +190,24 @@ def _augment(work: Work, output: Output, arguments: argparse.Namespace, *, many:
         on_failure=work.refuse if many else None,
     )
     for augmentation in done:
-        files = output.add(work.next_done(), augmentation)
+        dropped = [] if output.sheet.full else _dropped(augmenter, augmentation)
+        files = output.add(work.next_done(), augmentation, dropped)
         if not many:
             if augmentation.description is not None:
                 print(f"description: {spelled_out(augmentation.description)}")
             print(*map(visible, files), sep="\n")
+
+
+def _dropped(augmenter: Augmenter, augmentation: Augmentation) -> list[bytes]:
+    """The candidates that a judge did not let through, as far as the store has them."""
+    found: list[bytes] = []
+    store = augmenter.store
+    for _, key, _ in augmentation.dropped:
+        entry = None if store is None else store.read("views", key)
+        if entry is None:  # pruned meanwhile
+            break
+        found.append(entry[0])
+    return found
 
 
 def _tell(failures: Sequence[Failure], manifest: Path) -> None:

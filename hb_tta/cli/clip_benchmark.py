@@ -18,6 +18,8 @@ options of hb-tta:
   --augment METHOD       who makes views, see `hb-tta list` (default: crops alone)
   -n N                   generated views of an image (default: 4)
   --family NAME          the models that make views: sdxl or pocket (default: sdxl)
+  --preset NAME, --gate P    which images are shown them: safe (hummingbird's: where the zero-shot
+                         probability is below the gate), paper (all); see `hb-tta tpt --help`
   --store DIR            where views and features are kept
   --augment_args KEY=VALUE,…     any setting of the views by name, the method's own too:
                          key=value,…, a JSON object, or @file.json

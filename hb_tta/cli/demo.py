@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from hb_tta.cli.options import positive
 from hb_tta.cli.output import write_result
 from hb_tta.context import MultimodalContext
-from hb_tta.settings import ViewSettings, by_arguments, each
+from hb_tta.settings import ViewSettings, by_arguments, each, refuse_gate
 from hb_tta.settings import add_arguments as add_settings
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     from hb_tta.report.story import render, tally
 
     asked = {"family": FAMILY, **by_arguments(arguments)}
+    refuse_gate(asked)
     samples = list(pick_questions(arguments.questions))
     settings = each(arguments.method or METHODS, asked)
     views = {}

@@ -7,7 +7,7 @@ import json
 import os
 import re
 from bisect import insort
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MANIFEST, SPECS, VIEWS, IMAGES = "manifest.jsonl", "specs.json", "views", "images"
 OWN = (
     *("index", "image", "question", "task", "description"),
-    *("warnings", "spec_hash", "views", "failure"),
+    *("warnings", "spec_hash", "views", "real_score", "dropped", "failure"),
 )
 """What the manifest itself says of an image; a row's column of such a name gets ``source_``."""
 _VIEW_NAME = re.compile(r"\d{6,}-seed\d+(-[0-9a-f]{8})?\.png")
@@ -49,11 +49,12 @@ class Output:
 
     Attributes:
         images, views: how many were written, or found right.
+        sheet: the page.
     """
 
     def __init__(self, folder: Path, sheet: int = 0) -> None:
         self.folder = folder
-        self._sheet = Sheet(folder, sheet)
+        self.sheet = Sheet(folder, sheet)
         self.images = self.views = 0
         self._held = ExitStack()
         self._listed: set[str] = set()
@@ -65,8 +66,13 @@ class Output:
         """Take a line that could not be used; it is written in its place among the others."""
         insort(self._failures, failure, key=lambda it: it.index)
 
-    def add(self, request: Request, augmentation: Augmentation) -> list[Path]:
+    def add(
+        self, request: Request, augmentation: Augmentation, dropped: Sequence[bytes] = ()
+    ) -> list[Path]:
         """Write the views of one request, and then its line; gives the views' files.
+
+        Args:
+            dropped: the candidates that are not shown, as PNG, for the page.
 
         Raises:
             UserError: the folder cannot be written, or the disk is full.
@@ -89,14 +95,17 @@ class Output:
                 **others(request.others),
                 "warnings": augmentation.warnings,
                 "spec_hash": self._kept(augmentation.spec),
+                **_judged(augmentation),
                 "views": [
-                    {"seed": seed, "file": name}
-                    for seed, name in zip(augmentation.seeds, names, strict=True)
+                    {"seed": seed, "file": name, **score}
+                    for seed, name, score in zip(
+                        augmentation.seeds, names, _scores(augmentation), strict=True
+                    )
                 ],
             }
         )
         self._listed.update(names)
-        self._sheet.add(request, image, augmentation, names)
+        self.sheet.add(request, image, augmentation, names, dropped)
         self.images += 1
         self.views += len(names)
         return [self.folder / name for name in names]
@@ -118,7 +127,8 @@ class Output:
             self._lines.close(whole=error is None)
             if error is None:
                 self._remove_stale()
-                self._sheet.write(self.images)
+                if self.images:
+                    self.sheet.write(self.images)
 
     def _remove_stale(self) -> None:
         """Remove the views of other runs, by the names that only we give."""
@@ -153,6 +163,20 @@ class Output:
             specs = {**_read_specs(self.folder / SPECS), **self._specs}
             write_result(self.folder / SPECS, json.dumps(specs, indent=2).encode())
         return spec_hash
+
+
+def _judged(augmentation: Augmentation) -> dict[str, Any]:
+    """What a judge said beside the views' scores; nothing where there was none."""
+    if augmentation.scores is None:
+        return {}
+    dropped = [{"seed": s, "key": key, "score": score} for s, key, score in augmentation.dropped]
+    return {"real_score": augmentation.real_score, "dropped": dropped}
+
+
+def _scores(augmentation: Augmentation) -> list[dict[str, float]]:
+    if augmentation.scores is None:
+        return [{} for _ in augmentation.seeds]
+    return [{"score": score} for score in augmentation.scores]
 
 
 def _either(made: str | None, given: str | None) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import struct
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,29 +44,52 @@ class Sheet:
         self._path, self._limit = folder / PAGE, limit
         self._panels: list[Panel] = []
 
+    @property
+    def full(self) -> bool:
+        """Whether the page shows no more."""
+        return len(self._panels) >= self._limit
+
     def add(
-        self, request: Request, image: str, augmentation: Augmentation, names: list[str]
+        self,
+        request: Request,
+        image: str,
+        augmentation: Augmentation,
+        names: list[str],
+        dropped: Sequence[bytes] = (),
     ) -> None:
         """The views of one image, by their files' names.
 
         Args:
             image: the reference's path from the folder.
             names: of the views' files.
+            dropped: the candidates that are not shown, as PNG, as far as they are there.
         """
-        if len(self._panels) >= self._limit:
+        if self.full:
             return
-        from hb_tta.report.contact_sheet import Linked, Panel, Row
+        from hb_tta.report.contact_sheet import Dropped, Linked, Panel, Row
 
         sizes = [png_size(png) for png in augmentation.pngs]
         views = [Linked(name, size) for name, size in zip(names, sizes, strict=True)]
         if Path(image).suffix.lower() in SHOWN_BY_BROWSERS and not Path(image).is_absolute():
-            reference = Linked(image, sizes[0])
+            reference = Linked(image, sizes[0] if sizes else (THUMBNAIL, THUMBNAIL))
         else:
             try:
                 reference = thumbnail(load_image(request.image))
             except UserError:  # it was there when the views were made
                 return
-        row = Row("views", views, augmentation.seeds, augmentation.description)
+        others = [
+            Dropped(thumbnail(load_image(png)), seed, score)
+            for png, (seed, _, score) in zip(dropped, augmentation.dropped, strict=False)
+        ]
+        row = Row(
+            "views",
+            views,
+            augmentation.seeds,
+            augmentation.description,
+            augmentation.scores,
+            augmentation.real_score,
+            others,
+        )
         notes = {"warning": "; ".join(augmentation.warnings)} if augmentation.warnings else {}
         row_of = "" if request.called == str(request.image) else f" ({request.called})"
         facts = {"image": Path(image).name + row_of, **notes}

@@ -6,13 +6,22 @@ import argparse
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hb_tta.cli.options import from_zero, positive, share
 from hb_tta.cli.output import write_result
 from hb_tta.errors import HbTtaWarning
-from hb_tta.settings import ViewSettings, by_arguments, each, options_of, settings_table
+from hb_tta.presets import CLASSES
+from hb_tta.settings import (
+    ViewSettings,
+    by_arguments,
+    each,
+    options_of,
+    refuse_share,
+    settings_table,
+)
 from hb_tta.settings import add_arguments as add_settings
 
 if TYPE_CHECKING:
@@ -29,6 +38,9 @@ beside what the same views give without tuning. Several methods make a table.
 Tasks: pocket_objects, its variants pocket_objects_a, _v2, _r, _sketch (pocket_objects_all:
 all five); imagenet, imagenet-a, -v2, -r, -sketch, folder (--data: one folder a class);
 pocket_hoi, bongard-hoi (--data: its JSON files, and the images' paths start there).
+
+Hummingbird's views are shown by preset=safe: for images alone whose zero-shot probability is
+below the gate, and checked by a judge. --preset paper shows them for every image.
 
 Features, views and answers are kept in the store: the same command again resumes, and
 other settings of the tuner encode no image again."""
@@ -99,7 +111,7 @@ def _add_views(parser: argparse.ArgumentParser) -> None:
     own = ("num_inference_steps", "guidance_scale", "lora")
     add_settings(
         parser,
-        *("family", "n", "seed", "device", "store", *own),
+        *("family", "n", "seed", "preset", "gate", "device", "store", *own),
         flags={"num_inference_steps": "--sampling-steps"},
     )
 
@@ -161,7 +173,8 @@ def run(arguments: argparse.Namespace) -> int:
     results = []
     for method, views in makers.items():
         for task in tasks:
-            results.append({"augment": method, **_evaluate(task, views, settings, arguments)})
+            gated = replace(settings, gate=chosen[method].gate if method in chosen else None)
+            results.append({"augment": method, **_evaluate(task, views, gated, arguments)})
             # After each part: what is done is there, whatever comes.
             if arguments.out:
                 write_result(Path(arguments.out), written(results))
@@ -192,7 +205,10 @@ def _look_for_clip(named: str | None, family: str) -> None:
 
 def view_settings(arguments: argparse.Namespace) -> dict[str, ViewSettings]:
     """Which views the command line asks for, by method; none of those for which there are none."""
-    return each((method for method in arguments.augment if method != NONE), by_arguments(arguments))
+    methods = [method for method in arguments.augment if method != NONE]
+    asked = by_arguments(arguments)
+    refuse_share(asked)
+    return each(methods, asked, harness=CLASSES)
 
 
 def _crops(tasks: Sequence[Any], arguments: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from hb_tta.context import DescribedContext, evaluation_contexts
+from hb_tta.describe.drafts import TEMPERATURE
 from hb_tta.describe.templates import TEMPLATE_VERSION, evaluation_prompt, printable
 from hb_tta.device import check_dtype, check_memory, default_device, default_dtype
 from hb_tta.errors import UserError
@@ -25,6 +26,7 @@ from hb_tta.weights import Weights, as_weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor
 
 TIDY_VERSION = 1
 """Counts the changes of ``tidy_description`` and of what is shown to the model."""
@@ -93,7 +95,9 @@ class Describer:
         self.device = device or default_device()
         self.model, self.processor = load_mllm(spec.mllm, device=self.device, dtype=spec.dtype)
 
-    def describe(self, contexts: Sequence[Any]) -> list[str]:
+    def describe(
+        self, contexts: Sequence[Any], seeds: Sequence[int | None] | None = None
+    ) -> list[str]:
         """One description a context, all of them in one batch.
 
         Whatever a ground truth is, it has no way in: the contexts have no place for one. A
@@ -103,6 +107,7 @@ class Describer:
         Args:
             contexts: ``MultimodalContext``s without a ground truth, ``DescribedContext``s or
                 (image, description) pairs; a description in them is not looked at. RGB images.
+            seeds: see ``describe_with``.
 
         Returns:
             Tidy texts in the order of the contexts; "" where the model wrote nothing of use.
@@ -114,19 +119,26 @@ class Describer:
         texts = self.describe_with(
             [context.image for context in described],
             [evaluation_prompt(context.guidance, context.task) for context in described],
+            seeds,
         )
-        return self._ask_again(described, texts)
+        return self._ask_again(described, texts, seeds)
 
-    def describe_with(self, images: Sequence[Image], prompts: Sequence[str]) -> list[str]:
+    def describe_with(
+        self,
+        images: Sequence[Image],
+        prompts: Sequence[str],
+        seeds: Sequence[int | None] | None = None,
+    ) -> list[str]:
         """One description an image for ready-made instructions; the trainer's way in.
 
         Args:
             images: RGB, of any sizes.
             prompts: one an image.
+            seeds: of words drawn at random, one an image, where not ``None``; ``None``: of none.
 
         Returns:
-            Greedily decoded texts of at most ``spec.max_new_tokens`` tokens, tidied; they do not
-            depend on what else is in the batch, up to rounding.
+            Greedily decoded texts of at most ``spec.max_new_tokens`` tokens, or drawn ones, tidied;
+            they do not depend on what else is in the batch, up to rounding.
         """
         if not prompts:
             return []
@@ -135,11 +147,39 @@ class Describer:
         inputs = self._inputs(images, prompts)
         with torch.inference_mode(), _plain_greedy(self.model):
             ids_BT = self.model.generate(
-                **inputs, max_new_tokens=self.spec.max_new_tokens, do_sample=False, num_beams=1
+                **inputs,
+                max_new_tokens=self.spec.max_new_tokens,
+                do_sample=False,
+                num_beams=1,
+                logits_processor=_drawing(seeds),
             )
         new_ids_BT = ids_BT[:, inputs["input_ids"].shape[1] :]
         texts = self.processor.batch_decode(new_ids_BT, skip_special_tokens=True)
         return [tidy_description(text, prompt) for text, prompt in zip(texts, prompts, strict=True)]
+
+    def first_logits(self, images: Sequence[Image], prompts: Sequence[str]) -> Tensor:
+        """What the model would begin its answers with.
+
+        Args:
+            images: RGB, of any sizes.
+            prompts: one an image.
+
+        Returns:
+            Logits (B, K) over the vocabulary, before any sampling setting, in float32.
+        """
+        import torch
+
+        inputs = self._inputs(images, prompts)
+        with torch.inference_mode(), _plain_greedy(self.model):
+            made = self.model.generate(
+                **inputs,
+                max_new_tokens=1,
+                do_sample=False,
+                num_beams=1,
+                output_logits=True,
+                return_dict_in_generate=True,
+            )
+        return made.logits[0].float()
 
     def unload(self) -> None:
         """Frees the device; the describer cannot be used any more."""
@@ -150,11 +190,17 @@ class Describer:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _ask_again(self, contexts: Sequence[DescribedContext], texts: list[str]) -> list[str]:
+    def _ask_again(
+        self,
+        contexts: Sequence[DescribedContext],
+        texts: list[str],
+        seeds: Sequence[int | None] | None,
+    ) -> list[str]:
         empty = [index for index, text in enumerate(texts) if not text]
         again = self.describe_with(
             [contexts[index].image for index in empty],
             [evaluation_prompt("", "generic") for _ in empty],
+            None if seeds is None else [seeds[index] for index in empty],
         )
         filled = list(texts)
         for index, text in zip(empty, again, strict=True):
@@ -254,6 +300,15 @@ def _reading(mllm: Weights) -> Iterator[None]:
             f"{mllm.location!r} cannot be loaded as a describer (an image-text-to-text model in "
             f"transformers' layout): {reason}"
         ) from error
+
+
+def _drawing(seeds: Sequence[int | None] | None) -> list[Any]:
+    """What draws words at random where a seed says so."""
+    if seeds is None or all(seed is None for seed in seeds):
+        return []
+    from hb_tta.describe.sampling import SeededSampling
+
+    return [SeededSampling(seeds, TEMPERATURE)]
 
 
 @contextmanager

@@ -149,10 +149,19 @@ def clean_question(question: str, limit: int | None = GUIDANCE_LIMIT) -> str:
 def _cleaned_once(question: str, limit: int | None) -> str:
     text = _IMAGE_MARK.sub(" ", printable(question)).strip()
     text = _QUESTION_CUE.sub("", text)
-    bare = _strip_answer_format(text)
-    if _YES_OR_NO.search(text[len(bare) :]):
-        bare = re.split(r"(?<=[?？])", bare, maxsplit=1)[0]
+    bare, _ = question_and_format(text)
     return _shorten(" ".join(bare.split()), limit)
+
+
+def question_and_format(prompt: str) -> tuple[str, str]:
+    """A prompt as what is asked, and the rest: an instruction on how to answer, or "".
+
+    The two make the prompt again.
+    """
+    bare = _strip_answer_format(prompt)
+    if _YES_OR_NO.search(prompt[len(bare) :]):
+        bare = re.split(r"(?<=[?？])", bare, maxsplit=1)[0]
+    return bare, prompt[len(bare) :]
 
 
 def _strip_answer_format(text: str) -> str:

@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 from PIL import ImageFilter
-from PIL.Image import Image, Resampling
-from PIL.Image import fromarray as from_array
+from PIL.Image import Image
 
 from hb_tta.families import get_family
+from hb_tta.generators.jitter import jittered
 from hb_tta.pocket.captions import Mention, from_second
 from hb_tta.pocket.edition import BUNDLED, THIRD, Edition
 from hb_tta.pocket.reader import Reader
@@ -148,25 +148,6 @@ def controls(
 @cache
 def _reader() -> Reader:
     return Reader.from_pretrained(get_family("pocket").weights("reader"))
-
-
-MOVED, ZOOMED = 4 / 64, 0.08  # of the image's side: what changes no answer
-
-
-def jittered(image: Image, rng: np.random.Generator) -> Image:
-    """The image, moved by up to ``MOVED`` and zoomed in by up to ``ZOOMED``; its borders repeat."""
-    width, height = image.size
-    room = round(MOVED * max(width, height)) + 1
-    padded = np.pad(np.asarray(image), ((room, room), (room, room), (0, 0)), "edge")
-    dx, dy = rng.uniform(-MOVED, MOVED, 2) * (width, height)
-    inset = 0.5 * rng.uniform(0, ZOOMED) * np.array([width, height])
-    box = (
-        room + dx + inset[0],
-        room + dy + inset[1],
-        room + dx + width - inset[0],
-        room + dy + height - inset[1],
-    )
-    return from_array(padded).resize((width, height), Resampling.BICUBIC, box=box)
 
 
 def other_numbers(samples: Sequence[Sample]) -> list[int]:

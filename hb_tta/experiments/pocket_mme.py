@@ -2,7 +2,9 @@
 
     python -m hb_tta.experiments.pocket_mme --split dev --limit 20 --out results
 
-*plain* and the methods are answered by lmms-eval with our plugin, as a person would run it; the
+*plain* and the methods are answered by lmms-eval with our plugin, as a person would run it:
+*hummingbird*, *i2t2i* and *randaugment* by the paper's preset, *safe* by that preset, *verified*
+without its gate, *describe* and *paraphrases* without views, *contrast* with noisy copies; the
 controls (pocket_controls.py) in this process, by ``hb_tta.answer`` from the same questions, and
 once more *plain*, which must agree. Writes report.json, report.md and report.html into the folder
 of ``--out``; the same command again goes on where it was stopped. On several cores run its parts
@@ -45,9 +47,19 @@ from hb_tta.store import Store
 if TYPE_CHECKING:
     from hb_tta.integrations.settings import AugmentSettings
 
-METHODS = ("hummingbird", "i2t2i", "randaugment")
-UNDER_TEST = METHODS[0]  # whose descriptions and views the controls borrow
-PARTS = ("plain", *METHODS, "controls")
+# Arm → the method, and what else stands behind --augment_args.
+ARMS = {
+    "hummingbird": ("hummingbird", "preset=paper"),
+    "verified": ("hummingbird", "preset=safe,gate=none"),
+    "safe": ("hummingbird", "preset=safe"),
+    "i2t2i": ("i2t2i", "preset=paper"),
+    "randaugment": ("randaugment", "preset=paper"),
+    "describe": ("hummingbird", "preset=paper,n=0,combine=describe"),
+    "paraphrases": ("hummingbird", "preset=paper,n=0,paraphrases=3"),
+    "contrast": ("noise", "preset=paper,combine=contrast"),
+}
+UNDER_TEST = "hummingbird"  # whose descriptions and views the controls borrow
+PARTS = ("plain", *ARMS, "controls")
 TASKS = {"dev": "pocket_mme_dev", "sealed": "pocket_mme"}
 # (a, b): is a better than b, beside each against plain
 COMPARISONS = (
@@ -58,6 +70,11 @@ COMPARISONS = (
     (UNDER_TEST, "other"),
     (UNDER_TEST, "jitter"),
     (UNDER_TEST, "box filter"),
+    ("verified", UNDER_TEST),
+    ("safe", "verified"),
+    ("safe", "jitter"),
+    ("safe", "box filter"),
+    ("safe", "describe"),
     ("perfect judge", UNDER_TEST),
     ("ceiling", UNDER_TEST),
     ("ceiling", "words"),
@@ -89,16 +106,18 @@ def plan(options: argparse.Namespace) -> Iterator[PlannedRun]:
 # ── plain and the methods: lmms-eval ─────────────────────────────────────────────────────────────
 
 
-def settings_of(method: str, options: argparse.Namespace) -> AugmentSettings:
-    """The plugin's settings of a method."""
+def settings_of(arm: str, options: argparse.Namespace) -> AugmentSettings:
+    """The plugin's settings of an arm."""
     from hb_tta.integrations.settings import AugmentSettings
 
-    return AugmentSettings.parse(method, augment_args(options), device="cpu")
+    return AugmentSettings.parse(ARMS[arm][0], augment_args(arm, options), device="cpu")
 
 
-def augment_args(options: argparse.Namespace) -> str:
+def augment_args(arm: str, options: argparse.Namespace) -> str:
     """What stands behind ``--augment_args``."""
-    return f"family=pocket,n={options.views},seed={options.seed},store={store_of(options)}"
+    own = ARMS[arm][1]
+    views = "" if "n=0" in own else f"n={options.views},"
+    return f"family=pocket,{own},{views}seed={options.seed},store={store_of(options)}"
 
 
 def store_of(options: argparse.Namespace) -> str:
@@ -114,7 +133,7 @@ def check_settings(options: argparse.Namespace) -> None:
         "views": options.views,
         "seed": options.seed,
         "mllm": get_family("pocket").weights("mllm").fingerprint(),
-        **{method: settings_of(method, options).digest for method in METHODS},
+        **{arm: settings_of(arm, options).digest for arm in ARMS},
     }
     path = Path(options.out) / "settings.json"
     if path.exists() and (found := json.loads(path.read_text())) != settings:
@@ -136,7 +155,7 @@ def evaluate(arm: str, options: argparse.Namespace) -> None:
         *("--log_samples", "--output_path", str(folder)),
     ]
     if arm != "plain":
-        command += ["--augment", arm, "--augment_args", augment_args(options)]
+        command += ["--augment", ARMS[arm][0], "--augment_args", augment_args(arm, options)]
     began, processor_began = time.perf_counter(), os.times().children_user
     if run_command(*command) or not is_complete(folder, options):
         sys.exit(f"lmms-eval gave no results for {arm}: its messages above say why")
@@ -191,8 +210,11 @@ def results_of(options: argparse.Namespace) -> Results:
     """Read what the parts left in their folders."""
     from hb_tta.integrations.lmms_eval.results import read_runs
 
-    folders = [str(Path(options.out) / "lmms_eval" / arm) for arm in ("plain", *METHODS)]
-    task, runs = read_runs(folders, store=store_of(options))
+    runs = []
+    for arm in ("plain", *ARMS):
+        folder = str(Path(options.out) / "lmms_eval" / arm)
+        task, (run,) = read_runs([folder], store=store_of(options))
+        runs.append(replace(run, name=arm))
     plain = runs[0]
     here, *others = control_runs(options)
     agree = sum(a.answer == b.answer for a, b in zip(plain.records, here.records, strict=True))

@@ -24,8 +24,8 @@ from hb_tta.tpt import table
 METHODS = ("none", "randaugment", "i2t2i", "hummingbird")
 # What stands behind ``hb-tta tpt``; chosen on neither split of these tables.
 TASKS = {
-    "objects": "--task pocket_objects_all --limit 40 -n 4 --crops 0 --selection 0.5",
-    "relations": "--task pocket_hoi --limit 30 -n 1 --views-of supports",
+    "objects": "--task pocket_objects_all --limit 40 -n 4 --preset paper --crops 0 --selection 0.5",
+    "relations": "--task pocket_hoi --limit 30 -n 1 --preset paper --views-of supports",
 }
 
 

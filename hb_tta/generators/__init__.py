@@ -14,9 +14,10 @@ from hb_tta.context import DescribedContext
 from hb_tta.generators.fields import ALIASES, DEFAULT, Default, Setting, method_settings
 from hb_tta.generators.hummingbird import HummingbirdGenerator, HummingbirdSpec
 from hb_tta.generators.i2t2i import I2T2ISpec
+from hb_tta.generators.image_method import ImageGenerator, ImageSpec
 from hb_tta.generators.pipeline import PipelineGenerator, PipelineSpec
 from hb_tta.generators.protocol import Generator, GeneratorSpec
-from hb_tta.generators.randaugment import RandAugmentGenerator, RandAugmentSpec
+from hb_tta.generators.randaugment import RandAugmentSpec
 from hb_tta.generators.registry import build_spec, get_method, list_methods
 from hb_tta.generators.settings import parse_setting, used_settings
 
@@ -33,9 +34,10 @@ __all__ = [
     "HummingbirdGenerator",
     "HummingbirdSpec",
     "I2T2ISpec",
+    "ImageGenerator",
+    "ImageSpec",
     "PipelineGenerator",
     "PipelineSpec",
-    "RandAugmentGenerator",
     "RandAugmentSpec",
     "Setting",
     "build_spec",

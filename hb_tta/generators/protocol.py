@@ -41,13 +41,19 @@ class GeneratorSpec(Protocol):
         method: the name under which ``get_method`` finds the class.
         needs_description: whether ``generate`` refuses a context without a description. Where it
             is false no describer has to run.
+        outputs: how many different images there can be of a context; more are never made.
+            ``None``: one a seed.
         roles: field → the family's role that fills it. A field that may be ``None`` may find its
             role empty.
+        distorts: whether its views are worse copies of the image, as ``combine=contrast`` needs
+            them, rather than new pictures.
     """
 
     method: ClassVar[str]
     needs_description: ClassVar[bool]
+    outputs: ClassVar[int | None] = None
     roles: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    distorts: ClassVar[bool] = False
 
     @classmethod
     def from_family(cls, family: Family, *, dtype: str | None = None, **settings: Any) -> Self:

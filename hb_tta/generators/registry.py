@@ -16,7 +16,7 @@ from hb_tta.plugins import Registry, lacks
 
 
 def _fault(name: str, found: Any) -> str | None:
-    parts = ("method", "needs_description", "to_json", "load", "from_family", "fitter")
+    parts = ("method", "needs_description", "outputs", "to_json", "load", "from_family", "fitter")
     missing = lacks(found, *parts)
     if not missing:
         return None
@@ -33,6 +33,10 @@ GENERATORS = Registry(
         "hummingbird": "hb_tta.generators.hummingbird:HummingbirdSpec",
         "i2t2i": "hb_tta.generators.i2t2i:I2T2ISpec",
         "randaugment": "hb_tta.generators.randaugment:RandAugmentSpec",
+        "jitter": "hb_tta.generators.jitter:JitterSpec",
+        "crops": "hb_tta.generators.crops:CropsSpec",
+        "noise": "hb_tta.generators.noise:NoiseSpec",
+        "filter": "hb_tta.generators.filter:FilterSpec",
     },
     _fault,
     asked="method",

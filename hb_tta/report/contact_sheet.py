@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from hb_tta.report.cells import figure
 from hb_tta.report.document import document, visible
 
 if TYPE_CHECKING:
@@ -36,6 +37,15 @@ class Linked:
 
 
 @dataclass(frozen=True)
+class Dropped:
+    """A candidate that a judge did not let through: shown on the page, and to no model."""
+
+    image: Image | Linked
+    seed: int
+    score: float
+
+
+@dataclass(frozen=True)
 class Row:
     """The views that one method gives of a reference.
 
@@ -44,12 +54,23 @@ class Row:
         views: RGB images, or where they are.
         seeds: the seed of every view, in the same order.
         description: the context description that the method was given, where it takes one.
+        scores: a judge's, one a view; ``None``: nobody judged them.
+        real_score: the judge's of the reference.
+        dropped: the other candidates.
     """
 
     label: str
     views: Sequence[Image | Linked]
     seeds: Sequence[int]
     description: str | None = None
+    scores: Sequence[float] | None = None
+    real_score: float | None = None
+    dropped: Sequence[Dropped] = ()
+
+    @property
+    def images(self) -> list[Image | Linked]:
+        """All that the row shows."""
+        return [*self.views, *(candidate.image for candidate in self.dropped)]
 
 
 @dataclass(frozen=True)
@@ -94,7 +115,7 @@ def _addresses(panels: Sequence[Panel]) -> dict[int, str]:
     shown = [
         image
         for panel in panels
-        for image in (panel.reference, *(view for row in panel.rows for view in row.views))
+        for image in (panel.reference, *(image for row in panel.rows for image in row.images))
     ]
     with ThreadPoolExecutor() as pool:
         return dict(zip(map(id, shown), pool.map(_address, shown), strict=True))
@@ -125,21 +146,35 @@ def _row(row: Row, addresses: Mapping[int, str], *, show_description: bool) -> s
     told = ""
     if show_description and row.description is not None:
         told = f'<p class="description">{_text(row.description)}</p>'
-    views = "".join(
-        _figure(view, f"seed {seed}", addresses)
-        for view, seed in zip(row.views, row.seeds, strict=True)
-    )
+    captions = [f"seed {seed}" for seed in row.seeds]
+    if row.scores is not None:
+        scored = zip(captions, row.scores, strict=True)
+        captions = [f"{caption}: {figure(score, 'fine')}" for caption, score in scored]
+    figures = zip(row.views, captions, strict=True)
+    views = "".join(_figure(view, caption, addresses) for view, caption in figures)
+    dropped = "".join(_figure(it.image, _dropped(it), addresses, "dropped") for it in row.dropped)
+    if row.real_score is not None:
+        told += f'<p class="judged">{_JUDGED.format(figure(row.real_score, "fine"))}</p>'
     return (
         f'<div class="row"><h3>{visible(row.label)}</h3>{told}'
-        f'<div class="views">{views}</div></div>'
+        f'<div class="views">{views}{dropped}</div></div>'
     )
 
 
-def _figure(image: Image | Linked, caption: str, addresses: Mapping[int, str]) -> str:
+_JUDGED = "Behind the seeds: the judge's scores; of the reference itself {}."
+
+
+def _dropped(candidate: Dropped) -> str:
+    return f"seed {candidate.seed}: {figure(candidate.score, 'fine')}, dropped"
+
+
+def _figure(
+    image: Image | Linked, caption: str, addresses: Mapping[int, str], kind: str = ""
+) -> str:
     size = "small" if max(image.size) <= SMALL else "large"
     shown = f'src="{addresses[id(image)]}" alt="{visible(caption)}"'
     return (
-        f'<figure class="{size}"><img loading="lazy" {shown}>'
+        f'<figure class="{f"{size} {kind}".rstrip()}"><img loading="lazy" {shown}>'
         f"<figcaption>{visible(caption)}</figcaption></figure>"
     )
 

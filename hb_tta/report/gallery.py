@@ -101,7 +101,7 @@ class Gallery:
             picture
             for row in rows
             for record in row.records
-            for seen in record.seen
+            for seen in (*record.seen, *record.dropped)
             for picture in seen.pictures
         )
 
@@ -150,20 +150,24 @@ class Gallery:
         if views and record.combined is not None and len(record.seen) > 1:
             bar = _bar(record.combined, record)
             views += f'<figure class="combined"><figcaption>combined{bar}</figcaption></figure>'
+        views += "".join(self._seen(seen, record, name, "dropped") for seen in record.dropped)
+        said += _gate(record)
         if views:
             said += f'<div class="views">{views}</div>'
         if _GONE in views and command is not None:
             said += f'<p class="again">made again by <code>{visible(command)}</code></p>'
         return f"<section>{said}</section>\n"
 
-    def _seen(self, seen: Seen, record: Record, name: str) -> str:
+    def _seen(self, seen: Seen, record: Record, name: str, kind: str = "") -> str:
         places = [self.album.place(picture) for picture in seen.pictures]
         self.missing[name] += places.count(None)
         shown = "".join(_GONE if p is None else _image(p, seen.label) for p in places)
-        caption = f"<figcaption>{visible(seen.label)} {_bar(seen, record)}</figcaption>"
-        return f"<figure>{shown}{caption}</figure>"
+        judged = "" if seen.score is None else _JUDGED.format(figure(seen.score, "fine"), kind)
+        caption = f"<figcaption>{visible(seen.label)} {judged}{_bar(seen, record)}</figcaption>"
+        return f'<figure class="{kind}">{shown}{caption}</figure>'
 
 
+_JUDGED = '<span class="judged" title="the judge\'s score">judge {} {}</span>'
 _NO_THUMBNAIL = '<span class="thumbnail"></span>'
 
 
@@ -221,6 +225,14 @@ def _bar(seen: Seen, record: Record) -> str:
         f'<span class="score {"right" if right else "wrong"}">{leans} {100 * shown:.1f} % '
         f"{_MARKS['right' if right else 'wrong']}</span>"
     )
+
+
+def _gate(record: Record) -> str:
+    """What a gate made of the question."""
+    if record.sure is None:
+        return ""
+    stood = "its plain answer stood" if len(record.seen) < 2 else "so views were asked for"
+    return f'<p class="numbers">the model was sure to {100 * record.sure:.1f} %: {stood}</p>'
 
 
 def _first(seen: Seen) -> str:

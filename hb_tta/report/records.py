@@ -30,6 +30,7 @@ class Seen:
         answer: in words, where each view was asked for its own.
         first: the first token of what it would answer by itself, where that was kept.
         share: that token's probability.
+        score: a judge's, of how well the image shows its description; None: nobody judged it.
     """
 
     label: str
@@ -39,6 +40,7 @@ class Seen:
     answer: str | None = None
     first: str | None = None
     share: float | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,9 @@ class Record:
         description: what the generator was told.
         seen: the real image, then the views; empty where they were not kept.
         combined: yes and no of all that was seen together.
+        dropped: candidates that a judge did not let through: the model did not see them.
+        sure: how sure the model was of its plain answer, where a gate asked; with nothing but the
+            real image in ``seen`` that answer stood.
     """
 
     question: str
@@ -97,8 +102,10 @@ class Record:
     description: str | None = None
     seen: Sequence[Seen] = ()
     combined: Seen | None = None
+    dropped: Sequence[Seen] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
     options: Sequence[str] = ()
+    sure: float | None = None
 
     @property
     def right(self) -> bool:

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hb_tta.errors import UserError
 from hb_tta.reading import read_json
+from hb_tta.rewards.defaults import default_weights
 from hb_tta.rewards.expected import picture_values
 from hb_tta.rewards.pixels import Normalize, resized
 from hb_tta.rewards.protocol import Targets
@@ -47,11 +47,7 @@ class Aesthetic(nn.Module):
     @classmethod
     def default_weights(cls, family: Family) -> Weights:
         """There are none."""
-        raise UserError(
-            "the aesthetic reward is published as a pickle, which is never read: convert its head "
-            "to head.safetensors and name the folder, as in "
-            "--set reward_weights.aesthetic=FOLDER"
-        )
+        return default_weights("aesthetic", family)
 
     @classmethod
     def from_pretrained(cls, weights: Weights, *, dtype: torch.dtype = torch.float32) -> Self:

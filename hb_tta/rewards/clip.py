@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hb_tta.rewards.defaults import default_weights
 from hb_tta.rewards.pixels import Normalize, pixels_of, resized
 from hb_tta.rewards.protocol import Targets
 from hb_tta.rewards.reading import reading
@@ -52,7 +53,7 @@ class CLIPReward(nn.Module):
     @classmethod
     def default_weights(cls, family: Family) -> Weights:
         """The family's CLIP."""
-        return family.weights("clip")
+        return default_weights("clip_text", family)
 
     @classmethod
     def from_pretrained(cls, weights: Weights, *, dtype: torch.dtype = torch.float32) -> Self:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hb_tta.errors import HbTtaWarning, UserError
+from hb_tta.rewards.defaults import default_weights
 from hb_tta.rewards.expected import check_bert, picture_values
 from hb_tta.rewards.pixels import Normalize, resized
 from hb_tta.rewards.protocol import Targets
@@ -69,7 +70,7 @@ class MultimodalContextEvaluator(nn.Module):
     @classmethod
     def default_weights(cls, family: Family) -> Weights:
         """The family's evaluator."""
-        return family.weights("evaluator")
+        return default_weights("global", family)
 
     @classmethod
     def from_pretrained(cls, weights: Weights, *, dtype: torch.dtype = torch.float32) -> Self:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hb_tta.rewards.defaults import default_weights
 from hb_tta.rewards.expected import check_clip, picture_values
 from hb_tta.rewards.pixels import Normalize, resized
 from hb_tta.rewards.protocol import Targets
@@ -44,7 +45,7 @@ class PickScore(nn.Module):
     @classmethod
     def default_weights(cls, family: Family) -> Weights:
         """The published ones, whatever the family."""
-        return Weights("yuvalkirstain/PickScore_v1")
+        return default_weights("pickscore", family)
 
     @classmethod
     def from_pretrained(cls, weights: Weights, *, dtype: torch.dtype = torch.float32) -> Self:

@@ -1,6 +1,7 @@
 """Rewards by name: a line a reward, and other packages' by the group ``hb_tta.rewards``.
 
 What a package offers is a ``Reward`` class, under one of its ``names``: see ``hb_tta.plugins``.
+Imports no torch before a reward is asked for.
 """
 
 from __future__ import annotations
@@ -9,15 +10,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from hb_tta.plugins import Registry
-from hb_tta.rewards.protocol import Judge, Reward
-from hb_tta.rewards.several import OneOfSeveral
 from hb_tta.weights import Weights
 
 if TYPE_CHECKING:
+    import torch
+
     from hb_tta.families import Family
+    from hb_tta.rewards.protocol import Judge, Reward
 
 
 def _fault(name: str, found: Any) -> str | None:
@@ -66,7 +66,7 @@ def load_rewards(
     family: Family,
     *,
     weights: Mapping[str, Weights] | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
 ) -> list[Judge]:
     """The judges that give the named rewards: one for each class and the weights it is to have.
 
@@ -74,7 +74,7 @@ def load_rewards(
         names: of rewards.
         family: fills what ``weights`` leaves out.
         weights: reward → weights other than its default ones.
-        dtype: of the vision towers.
+        dtype: of the vision towers; None: float32.
 
     Returns:
         A judge that is the only one of its class gives all of its ``names``; of several, each
@@ -83,6 +83,10 @@ def load_rewards(
     Raises:
         UserError: a name is unknown or weights cannot be loaded.
     """
+    import torch
+
+    from hb_tta.rewards.several import OneOfSeveral
+
     asked: dict[tuple[type[Reward], Weights], list[str]] = {}
     for name in dict.fromkeys(names):
         kind = get_reward(name)
@@ -91,6 +95,6 @@ def load_rewards(
     kinds = Counter(kind for kind, _ in asked)
     judges: list[Judge] = []
     for (kind, named), its in asked.items():
-        judge = kind.from_pretrained(named, dtype=dtype)
+        judge = kind.from_pretrained(named, dtype=dtype or torch.float32)
         judges.append(judge if kinds[kind] == 1 else OneOfSeveral(judge, its))
     return judges

@@ -16,7 +16,12 @@ from hb_tta.disk import cache_root
 from hb_tta.errors import UserError
 from hb_tta.reading import user_path
 
-EXTENSIONS = {"views": ".png", "descriptions": ".json", "features": ".safetensors"}
+EXTENSIONS = {
+    "views": ".png",
+    "descriptions": ".json",
+    "scores": ".json",
+    "features": ".safetensors",
+}
 
 MARK = ".hb-tta-store"
 """The file that makes a folder a store: others, too, keep files of 64 hex digits."""

@@ -5,7 +5,7 @@ as it is, and behind it a trailer that describes the payload and proves it whole
 Readers of PNG stop at the image's own end, so an entry of "views" opens in any image viewer. The
 file ``.hb-tta-store`` makes the folder a store: in no other is anything counted or removed.
 
-The namespaces: "views" (PNG), "descriptions" (UTF-8 JSON), "features" (safetensors).
+The namespaces: "views" (PNG), "descriptions" and "scores" (UTF-8 JSON), "features" (safetensors).
 """
 
 from __future__ import annotations

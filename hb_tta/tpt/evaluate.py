@@ -22,6 +22,7 @@ from hb_tta.progress import progress as told
 from hb_tta.store.features import cached_tensors
 from hb_tta.tpt.few_shot import STEPS, FewShotTuner
 from hb_tta.tpt.filters import check_shares, get_filter
+from hb_tta.tpt.gated import classified, few_shot
 from hb_tta.tpt.prompt_learners import check_prompt
 from hb_tta.tpt.tuner import LEARNING_RATE, PROMPT, PromptTuner, check_optimisation
 from hb_tta.tpt.views import ViewFeatures, ViewRequest
@@ -42,6 +43,8 @@ TASKS_PER_CHUNK = 8
 class TptSettings:
     """Settings of ``PromptTuner`` and ``FewShotTuner``; ``steps`` None is each one's own.
 
+    ``gate``: see ``hb_tta.tpt.gated``.
+
     Raises:
         UserError: one is out of range.
     """
@@ -56,6 +59,7 @@ class TptSettings:
     batch_size: int | None = None
     support_views: bool = True
     query_views: bool = True
+    gate: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -102,25 +106,19 @@ def evaluate_classification(
         "combiners": list(rules_for(CLASSES)),
         "backend": tuner.backend,
         **settings.deciding("prompt", "filter", "selection", "generated_selection", "steps", "lr"),
+        **gate_of(views, settings),
     }
 
     def answer(chunk: Sequence[Any]) -> dict[str, Tensor]:
         requests = [ViewRequest(image) for image, _ in chunk]
         request = _chunk_request("classification", views.request(requests), decided_by)
         return cached_tensors(
-            views.store, request, lambda: _answers(tuner, views.features(requests), views.generated)
+            views.store, request, lambda: classified(tuner, views, requests, settings.gate)
         )
 
     chances = _in_chunks(answer, task.images, IMAGES_PER_CHUNK, task.name, progress)
     labels = np.array([label for _, label in task.images])
     return _result(task.name, task.total, views, settings, chances, labels)
-
-
-def _answers(tuner: PromptTuner, features_BVD: Tensor, generated: int) -> dict[str, Tensor]:
-    """Probabilities (B, C) of every method."""
-    features = features_BVD.to(tuner.encoder.device)
-    tuning = tuner.tune(features, generated=generated)
-    return {"tpt": tuning.logits_BC.softmax(-1), **tuner.untuned(features, tuning)}
 
 
 def evaluate_few_shot(
@@ -146,6 +144,7 @@ def evaluate_few_shot(
     decided_by = {
         "backend": tuner.backend,
         **settings.deciding("prompt", "steps", "lr", "seed"),
+        **gate_of(views, settings),
     }
 
     views_of_supports = views if settings.support_views else views.real_only()
@@ -159,10 +158,16 @@ def evaluate_few_shot(
         request = _chunk_request("few-shot", asked, decided_by)
         request["labels"] = labels.tolist()  # of the supports
 
+        def tuned(of_supports: ViewFeatures, of_queries: ViewFeatures, some: Sequence[int]):
+            supports = [support_request(i) for place in some for i in chunk[place].supports]
+            queries = [r for place in some for r in query_requests(chunk[place])]
+            supports_BSVD = of_supports.features(supports).unflatten(0, (len(some), -1))
+            queries_BQVD = of_queries.features(queries).unflatten(0, (len(some), -1))
+            return _few_shot_answers(tuner, supports_BSVD, queries_BQVD, labels[list(some)])
+
         def make() -> dict[str, Tensor]:
-            supports_BSVD = views_of_supports.features(supports).unflatten(0, (len(chunk), -1))
-            queries_BQVD = views_of_queries.features(queries).unflatten(0, (len(chunk), -1))
-            return _few_shot_answers(tuner, supports_BSVD, queries_BQVD, labels)
+            views = views_of_supports, views_of_queries
+            return few_shot(tuned, *views, len(chunk), settings.gate)
 
         return cached_tensors(views.store, request, make)
 
@@ -177,6 +182,11 @@ def evaluate_few_shot(
     groups = np.array([place for place, one in enumerate(ordered) for _ in one.queries])
     joined = {name: np.concatenate(parts) for name, parts in chances.items()}
     return _result(task.name, task.total, views, settings, joined, labels, groups)
+
+
+def gate_of(views: ViewFeatures, settings: TptSettings) -> dict[str, Any]:
+    """The gate's part of a key: without one, and without generated views, there is none."""
+    return {} if settings.gate is None or not views.generated else {"gate": settings.gate}
 
 
 def support_request(image: HoiImage) -> ViewRequest:

@@ -20,6 +20,7 @@ from hb_tta.tpt.encoders import DualEncoder
 from hb_tta.tpt.filters import check_shares, get_filter, select_views
 from hb_tta.tpt.prompt_learners import PromptLayout, initial_context, make_text_encoder
 from hb_tta.tta.combine import combine_classes
+from hb_tta.tta.gate import check_gate
 from hb_tta.tta.rule import Embedded
 
 PROMPT = "a photo of a"
@@ -60,6 +61,8 @@ class PromptTuner:
         selection: share of the views that is trusted; None: the filter's own (0.1 for "tpt").
         generated_selection: a quota of their own for generated views; None: one pool for all.
         filter: one of ``hb_tta.tpt.FILTERS``.
+        gate: between 0 and 1: an image is tuned on its generated views only where its zero-shot
+            probability is lower, else on its other views; None: every image.
         steps: of AdamW: 1 in TPT, 4 in DiffTPT.
         lr, weight_decay: of AdamW.
         backend: how prompts reach the text tower: see ``hb_tta.tpt.prompt_learners``.
@@ -80,6 +83,7 @@ class PromptTuner:
         selection: float | None = None,
         generated_selection: float | None = None,
         filter: str = "tpt",
+        gate: float | None = None,
         steps: int = 1,
         lr: float = LEARNING_RATE,
         weight_decay: float = WEIGHT_DECAY,
@@ -87,6 +91,7 @@ class PromptTuner:
         batch_size: int | None = None,
     ) -> None:
         check_optimisation(steps, lr)
+        check_gate(gate)
         get_filter(filter)
         check_shares(selection, generated_selection)
         self.encoder = model if isinstance(model, DualEncoder) else DualEncoder(model, tokenizer)
@@ -96,6 +101,7 @@ class PromptTuner:
         self.tokens = self._encode_prompts.tokens
         self._context_NW = initial_context(self.encoder, layout)
         self._filter, self._steps, self._lr = filter, steps, lr
+        self.gate = gate
         self._weight_decay = weight_decay
         self._shares = {"selection": selection, "generated_selection": generated_selection}
         self.batch_size = batch_size or max(1, _TOKENS_AT_ONCE // self.tokens)
@@ -115,11 +121,24 @@ class PromptTuner:
             raise UserError(f"images have the shape {tuple(images.shape)}: give (B, V, 3, H, W)")
         with enough_memory(f"{images.shape[1]} views of an image", "use fewer views"):
             features = self.encoder.encode_images(images)
-        return self.tune(features, generated=generated).logits_BC
+        if self.gate is None or not generated:
+            return self.tune(features, generated=generated).logits_BC
+        unsure_B = self.sureness(features) < self.gate
+        logits_BC = features.new_zeros(len(features), len(self.text_CD))
+        for rows, its in ((unsure_B, generated), (~unsure_B, 0)):
+            if bool(rows.any()):
+                shown = features[rows, : features.shape[1] - generated + its]
+                logits_BC[rows] = self.tune(shown, generated=its).logits_BC
+        return logits_BC
 
     def zero_shot(self, features: Tensor) -> Tensor:
         """Logits (…, V, C) of features (…, V, D) under the untuned prompt."""
         return self.encoder.logits(features, self.text_CD)
+
+    def sureness(self, features_BVD: Tensor) -> Tensor:
+        """(B,) the real image's probability of its likeliest class, untuned: what a gate reads."""
+        real_BD = features_BVD[:, 0].to(self.encoder.device)
+        return self.zero_shot(real_BD).softmax(-1).amax(-1).to(features_BVD.device)
 
     def select(self, features_BVD: Tensor, *, generated: int = 0) -> Tensor:
         """The places (B, K) of the views to tune on."""

@@ -119,6 +119,10 @@ class ViewFeatures:
         """The same without crops and generated views."""
         return ViewFeatures(self.clip, self.store)
 
+    def without_generated(self) -> ViewFeatures:
+        """The same with the crops alone."""
+        return ViewFeatures(self.clip, self.store, crops=self.crops, seed=self.seed)
+
     def request(self, images: Sequence[ViewRequest]) -> dict[str, Any]:
         """Plain JSON that decides the features of these images."""
         return feature_request(
@@ -133,24 +137,31 @@ class ViewFeatures:
     def features(self, images: Sequence[ViewRequest]) -> Tensor:
         """(B, V, D) features of length 1, on the CPU.
 
+        Where an image has fewer generated views than others, the image itself is in their place.
+
         Raises:
             UserError: an image cannot be read, a view cannot be made, memory does not suffice.
         """
-        request = self.request(images)
-        made = cached_tensors(self.store, request, lambda: {"features": self._encode(images)})
-        return made["features"]
+        return self.features_and_shown(images)[0]
+
+    def features_and_shown(self, images: Sequence[ViewRequest]) -> tuple[Tensor, Tensor]:
+        """``features``, and how many generated views each image has: (B,)."""
+        made = cached_tensors(self.store, self.request(images), lambda: self._encode(images))
+        every = torch.full((len(images),), self.generated)
+        return made["features"], made.get("shown", every)
 
     def _generator_json(self) -> dict[str, Any] | None:
         if self.augmenter is None:
             return None
         return {"n": self.generated, **self.augmenter.spec}
 
-    def _encode(self, images: Sequence[ViewRequest]) -> Tensor:
+    def _encode(self, images: Sequence[ViewRequest]) -> dict[str, Tensor]:
         generated: list[list[Image]] = [[] for _ in images]
         if self.augmenter is not None:
             contexts = [MultimodalContext(i.image, i.guidance, i.task) for i in images]  # type: ignore[arg-type]
             made = self.augmenter.augment(contexts, n=self.generated, seed=self.seed)
             generated = [augmentation.views for augmentation in made]
+        shown = torch.tensor([len(its) for its in generated])
         encoder = self.clip.encoder
         at_once = max(1, _VIEWS_AT_ONCE // self.views)
         parts = []
@@ -162,9 +173,10 @@ class ViewFeatures:
                     for image, its in zip(images[rows], generated[rows], strict=True)
                 ]
                 parts.append(encoder.encode_images(torch.stack(pixels)).cpu())
-        return torch.cat(parts)
+        return {"features": torch.cat(parts), "shown": shown}
 
     def _pixels(self, image: Image, generated: list[Image]) -> Tensor:
         size = self.clip.image_size
-        views = [image, *crop_views(image, size, self.crops, self.seed), *generated]
+        missing = [image] * (self.generated - len(generated))
+        views = [image, *crop_views(image, size, self.crops, self.seed), *generated, *missing]
         return torch.stack([self.clip.preprocess(view) for view in views])

@@ -5,11 +5,15 @@
 
 The views are decoded together (decoding.py) from their combined logits (combine.py). This works
 for any transformers model and its processor, and for answers of any length.
+
+    answer(model, processor, image, question, lambda: augmenter(image, question), gate=0.9)
+
+asks about the image alone first, and makes views only where the model is not sure (gate.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +22,7 @@ from hb_tta.errors import UserError
 from hb_tta.images import load_image
 from hb_tta.processors import complete
 from hb_tta.tta.combine import Combiner
+from hb_tta.tta.gate import Gated, check_gate, gated, sureness
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,14 +49,17 @@ class Answer:
 
     Attributes:
         text: the decoded answer, without special tokens.
-        seen: each image's scores before they were combined, the real one's first; empty where
-            the tokenizer has no first token of its own for "yes" and "no".
+        seen: the scores of each row that was asked (see ``answer``) before they were combined, the
+            real image's first; empty where the tokenizer has no first token of its own for "yes"
+            and "no".
         combined: the scores of the combined logits.
+        gate: what a gate made of the question; None: there was none.
     """
 
     text: str
     seen: list[YesNo]
     combined: YesNo | None
+    gate: Gated | None = None
 
 
 def answer(
@@ -59,14 +67,20 @@ def answer(
     processor: Any,
     image: Any,
     question: str,
-    views: Sequence[Any] = (),
+    views: Sequence[Any] | Callable[[], Sequence[Any]] = (),
     *,
+    gate: float | None = None,
+    description: str | None = None,
+    rewordings: Sequence[str] = (),
     combine: str | Combiner = "mean",
     real_weight: float = 1.0,
     mode: str = "auto",
     **generate: Any,
 ) -> Answer:
     """Ask a transformers MLLM about an image, with generated views of it as further evidence.
+
+    The rows that are asked together: the image and each view with the question, then with each
+    rewording of it, then the question behind the description, without a picture.
 
     Args:
         model: of ``AutoModelForImageTextToText``, on any device.
@@ -75,9 +89,15 @@ def answer(
         image: a Pillow image, a path or the bytes of an image file; None asks the question alone,
             without a picture, and then there can be no views.
         question: the whole prompt, with an instruction on how to answer if there is to be one.
-        views: images in the same forms, as an ``Augmenter`` gives them; none is a plain answer.
+        views: images in the same forms, as an ``Augmenter`` gives them, or a function that makes
+            them; none is a plain answer.
+        gate: between 0 and 1: what is beside the real image and the question is made and shown
+            only where the model's plain answer has a lower probability (``hb_tta.tta.gate``); 0:
+            nowhere; None: everywhere.
+        description: what was said of the image.
+        rewordings: further wordings of the prompt, see ``hb_tta.describe.reworded``.
         combine: the name of a rule of words (``hb_tta.tta.combine``), or a ``Combiner``.
-        real_weight: the real image's weight beside 1 of each view, where ``combine`` is a name.
+        real_weight: the first row's weight beside 1 of each other, where ``combine`` is a name.
         mode: "auto", "batched" or "lock-step", see ``hb_tta.tta.decoding.decode_jointly``.
         **generate: settings of ``model.generate``: ``max_new_tokens`` (128 by default), …
 
@@ -85,34 +105,75 @@ def answer(
         UserError: an image cannot be read, the processor has no chat template, a setting cannot
             be used with several views, or there are views of no image.
     """
+    if not getattr(processor, "chat_template", None):
+        raise UserError("the processor has no chat template: set processor.chat_template")
+    check_gate(gate)
+    combiner = combine if isinstance(combine, Combiner) else Combiner(combine, real_weight)
+    settings = {"max_new_tokens": 128, **generate}
+    if image is None and (callable(views) or len(views)):
+        told_of = "" if callable(views) else f"{len(views)} "
+        raise UserError(f"{told_of}views of no image: give the image that they are views of")
+    real = None if image is None else load_image(image)
+    told: Gated | None = None
+    if gate is not None:
+        text, decoded = _decoded(model, processor, [(real, question)], Combiner(), mode, settings)
+        words = yes_no_tokens(processor.tokenizer)
+        p = sureness(decoded.first_combined_RK[0], decoded.entropies, text, words)
+        told = gated(p, gate)
+        if not told.passed:
+            return _answer(processor, text, decoded, told)
+    made = views() if callable(views) else views
+    shown = [real, *map(load_image, made)]
+    rows: list[Row] = [(each, text) for text in (question, *rewordings) for each in shown]
+    if description:
+        rows.append((None, behind(description, question)))
+    if len(rows) == 1:
+        combiner = Combiner()  # whatever the rule is to make of views, there are none
+    text, decoded = _decoded(model, processor, rows, combiner, mode, settings)
+    return _answer(processor, text, decoded, told)
+
+
+Row = tuple[Any, str]
+"""A picture or None, and a prompt."""
+
+
+def behind(description: str, prompt: str) -> str:
+    """A prompt with a description of the image before it, in the image's place."""
+    return f"{description.strip().rstrip('.')}.\n{prompt}"
+
+
+def _decoded(
+    model: Any,
+    processor: Any,
+    rows: Sequence[Row],
+    combiner: Combiner,
+    mode: str,
+    settings: dict[str, Any],
+) -> tuple[str, Any]:
+    """The shared answer's text, and ``Decoded``."""
     import torch
 
     from hb_tta.tta.decoding import decode_jointly
 
-    if not getattr(processor, "chat_template", None):
-        raise UserError("the processor has no chat template: set processor.chat_template")
-    if image is None and len(views):
-        raise UserError(f"{len(views)} views of no image: give the image that they are views of")
     complete(processor, model.config)
-    combiner = combine if isinstance(combine, Combiner) else Combiner(combine, real_weight)
-    shown = [None if view is None else load_image(view) for view in (image, *views)]
-    inputs = [_inputs(model, processor, view, question) for view in shown]
-    settings = {"max_new_tokens": 128, **generate}
+    inputs = [_inputs(model, processor, *row) for row in rows]
     with torch.inference_mode():
-        decoded = decode_jointly(
-            [partial(model.generate, **own, **settings) for own in inputs],
-            combiner,
-            mode=mode,
-        )
+        calls = [partial(model.generate, **own, **settings) for own in inputs]
+        decoded = decode_jointly(calls, combiner, mode=mode)
     prompt = 0 if model.config.is_encoder_decoder else inputs[0]["input_ids"].shape[1]
     text = processor.batch_decode(decoded.value[:, prompt:], skip_special_tokens=True)[0]
+    return text, decoded
+
+
+def _answer(processor: Any, text: str, decoded: Any, told: Gated | None) -> Answer:
     words = yes_no_tokens(processor.tokenizer)
     if words is None:
-        return Answer(text, [], None)
+        return Answer(text, [], None, told)
     return Answer(
         text,
         [yes_no(logits_K, words) for logits_K in decoded.first_logits_VRK[:, 0]],
         yes_no(decoded.first_combined_RK[0], words),
+        told,
     )
 
 
@@ -126,7 +187,7 @@ def _inputs(model: Any, processor: Any, image: Any, question: str) -> Any:
         return_dict=True,
         processor_kwargs={"return_tensors": "pt"},
     )
-    return inputs.to(model.device, model.dtype)
+    return inputs.to(model.device, model.dtype)  # casts the floating-point ones alone
 
 
 def yes_no_tokens(tokenizer: Any) -> tuple[list[int], list[int]] | None:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+CONTRAST = "contrast"
+"""The rule whose views are to be worse copies of the image."""
+
 _TUNED = ("tpt", "prototypes")  # what stands in one table with the rules of classes
 
 
@@ -43,6 +46,7 @@ RULES = Registry(
         "mean": "hb_tta.tta.rules:mean",
         "confidence": "hb_tta.tta.rules:confidence",
         "selection": "hb_tta.tta.rules:selection",
+        "contrast": "hb_tta.tta.rules:contrast",
         "zero-shot": "hb_tta.tta.rules:zero_shot",
         "average": "hb_tta.tta.rules:average",
         "zero": "hb_tta.tta.rules:zero",
@@ -69,6 +73,7 @@ class Combiner:
         rule: one of ``rules_for(WORDS)``.
         real_weight: the weight of the real image beside 1 for each generated one.
         share: of the views that ``selection`` and ``zero`` keep.
+        alpha: how much ``contrast`` takes off, 0 or more.
 
     Raises:
         UserError: the rule is unknown, or a setting is out of range.
@@ -77,6 +82,7 @@ class Combiner:
     rule: str = "mean"
     real_weight: float = 1.0
     share: float = 0.5
+    alpha: float = 1.0
 
     def __post_init__(self) -> None:
         self._rule  # noqa: B018 - it raises where there is none
@@ -84,6 +90,10 @@ class Combiner:
             raise UserError(f"real_weight={self.real_weight} is out of range: use 0 or more")
         if not 0 < self.share <= 1:
             raise UserError(f"share={self.share} is out of range: use more than 0, at most 1")
+        if not (math.isfinite(self.alpha) and self.alpha >= 0):
+            raise UserError(f"alpha={self.alpha} is out of range: use 0 or more")
+        if self.rule == CONTRAST and self.real_weight == 0:
+            raise UserError("combine=contrast is about the real image: use a real_weight above 0")
 
     def __call__(self, logits_VRK: Tensor) -> Tensor:
         """(V, R, K) → (R, K), or (V, K) → (K).
@@ -93,7 +103,7 @@ class Combiner:
         """
         if self.real_weight == 0 and logits_VRK.shape[0] == 1:
             raise UserError("real_weight=0 leaves no view: use more than 0, or generated views")
-        return self._rule(Views(logits_VRK, self.real_weight, self.share))
+        return self._rule(Views(logits_VRK, self.real_weight, self.share, self.alpha))
 
     @cached_property
     def _rule(self) -> Rule:

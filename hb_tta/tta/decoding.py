@@ -64,12 +64,14 @@ class Decoded(Generic[T]):
         first_logits_VRK: of the first new token, before they were combined: float32 on the CPU,
             V views × R rows × K words; log-probabilities under beam search.
         first_combined_RK: the same, combined.
+        entropies: of the combined distribution at each step, in nats; of the first row.
         mode: "batched" or "lock-step".
     """
 
     value: T
     first_logits_VRK: Tensor
     first_combined_RK: Tensor
+    entropies: list[float]
     mode: str
 
 
@@ -196,7 +198,7 @@ class _Driving:
 
     def __init__(self, others: list[dict[str, Any]], combine: Combine, mode: str) -> None:
         self._others, self._combine, self._mode = others, combine, mode
-        self.decoded: tuple[Tensor, Tensor, str] | None = None
+        self.decoded: tuple[Tensor, Tensor, list[float], str] | None = None
         self.error: Exception | None = None
 
     def __call__(self, model: Any, original: Any, arguments: dict[str, Any]) -> Any:
@@ -236,7 +238,7 @@ class _Driving:
             output = joint.decode_in_lockstep(model, original, inputs, settings)
             mode = "lock-step"
         assert joint.first is not None
-        self.decoded = *joint.first, mode
+        self.decoded = *joint.first, joint.entropies, mode
         return output
 
 

@@ -22,6 +22,7 @@ from transformers.generation.configuration_utils import GenerationMode
 
 from hb_tta.errors import UserError
 from hb_tta.tta.lockstep import Followers, Step
+from hb_tta.tta.rule import entropy
 
 Combine = Callable[[Tensor], Tensor]
 
@@ -57,12 +58,14 @@ class Joint:
     Attributes:
         real: the real view's own processors and criteria, for a batch.
         first: the first step's logits_VRK and logits_RK.
+        entropies: of the first row's combined distribution, a number a step, in nats.
     """
 
     def __init__(self, combine: Combine, views: int, padding: int) -> None:
         self._combine, self._views, self._padding = combine, views, padding
         self.real: Prepared | None = None
         self.first: tuple[Tensor, Tensor] | None = None
+        self.entropies: list[float] = []
 
     def decode_batched(
         self, model, input_ids, logits_processor, stopping_criteria, generation_config, **others
@@ -130,6 +133,7 @@ class Joint:
             scores_RK = scores_RK.log_softmax(-1)
         if self.first is None:  # a question's beams are still the same
             self.first = scores_VRK[:, ::beams].float().cpu(), scores_RK[::beams].float().cpu()
+        self.entropies.append(entropy(scores_RK[:1].float()).item())
         return scores_RK
 
     def real_ids(self, ids_NT: Tensor) -> Tensor:

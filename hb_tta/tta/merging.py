@@ -46,16 +46,21 @@ def merge(views: Sequence[Mapping[str, Any]], pad_token_id: int) -> Merged | Non
     """The views' inputs as one batch, or None where they cannot be merged.
 
     Args:
-        views: the model's inputs of one view each: the same names, tensors on one device.
+        views: the model's inputs of one view each: the same names, but for those of the images in a
+            row without a picture; tensors on one device.
         pad_token_id: stands where the attention mask is 0.
     """
-    if any(view.keys() != views[0].keys() for view in views):
+    names = list({name: None for view in views for name in view})
+    if any(name not in IMAGES and name not in view for name in names for view in views):
         return None
     views = _with_masks([dict(view) for view in views])
     lengths = [_length(view) for view in views]
     merged: dict[str, Any] = {}
-    for name in views[0]:
-        values = [view[name] for view in views]
+    for name in names:
+        # A row without a picture has no lines of its own among those of the images.
+        values = [view[name] for view in views if name in view]
+        if name in IMAGES:
+            values = [value for value in values if value is not None] or [None]
         if all(value is None for value in values):
             merged[name] = None
             continue
@@ -63,7 +68,7 @@ def merge(views: Sequence[Mapping[str, Any]], pad_token_id: int) -> Merged | Non
             fill = pad_token_id if name == "input_ids" else 0
             value: Any = _join_tokens(values, lengths, fill)
         elif name in IMAGES:
-            value = _join_images(values, tiled=name == "pixel_values" and "image_sizes" in views[0])
+            value = _join_images(values, tiled=name == "pixel_values" and "image_sizes" in names)
         else:
             value = values[0] if all(_equal(values[0], other) for other in values[1:]) else None
         if value is None:

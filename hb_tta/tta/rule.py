@@ -42,6 +42,7 @@ class Views:
         logits_VRK: any real numbers; (V, K) will do for a single row.
         real_weight: the weight of the real image beside 1 for each other view.
         share: of the views that are trusted, where ``chosen_VR`` does not say which.
+        alpha: how much ``contrast`` takes off.
         chosen_VR: the trusted views, by a filter of the caller's.
         embedded: of classes alone.
     """
@@ -49,6 +50,7 @@ class Views:
     logits_VRK: Tensor
     real_weight: float = 1.0
     share: float = 0.5
+    alpha: float = 1.0
     chosen_VR: Tensor | None = None
     embedded: Embedded | None = None
 

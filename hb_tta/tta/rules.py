@@ -2,17 +2,22 @@
 
 Shape suffixes as in rule.py. Apart from ``zero_shot``, no rule depends on the order of the views
 that are not the real one, ties aside, and each gives back the logits of a single view unchanged up
-to a constant, which no softmax sees.
+to a constant, which no softmax sees. Views that are all the same give the word that one of them
+gives.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from hb_tta.tta.rule import CLASSES, WORDS, Rule, Views, entropy, rule, tie_break
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+PLAUSIBLE = 0.1
+"""β of contrastive decoding: its code's default."""
 
 # A word without a vote stands this far below one with a vote; no two votes are as close.
 _BELOW_A_VOTE = 1e-3
@@ -51,6 +56,24 @@ def selection(views: Views) -> Tensor:
     (at least one; TPT keeps 0.1 of 64); the real one has no privilege.
     """
     return _weighted_mean(views.logits_VRK.softmax(-1), views.trusted_VR()).log()
+
+
+@rule(WORDS)
+def contrast(views: Views) -> Tensor:
+    """(1 + α)·real − α·mean(distorted): visual contrastive decoding (Leng et al. 2024, eq. 3, 6).
+
+    The views are the negatives: worse copies of the image, as noise makes them. What the model says
+    whatever it is shown is taken off. A word is possible only where the real image gives it at
+    least ``PLAUSIBLE`` of its best word's probability (their adaptive plausibility constraint).
+    ``real_weight`` has no part in it.
+    """
+    real_RK = views.logits_VRK[0]
+    if len(views.logits_VRK) == 1:
+        return real_RK
+    distorted_RK = views.logits_VRK[1:].mean(0)
+    contrasted_RK = (1 + views.alpha) * real_RK - views.alpha * distorted_RK
+    cut_R1 = real_RK.amax(-1, keepdim=True) + math.log(PLAUSIBLE)
+    return contrasted_RK.masked_fill(real_RK < cut_R1, -math.inf)
 
 
 @rule(WORDS, CLASSES)

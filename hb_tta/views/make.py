@@ -13,7 +13,9 @@ from contextlib import suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from hb_tta.describe.drafts import JITTERED, Drafting
 from hb_tta.errors import HbTtaWarning, UserError
+from hb_tta.generators.jitter import JitterSpec
 from hb_tta.progress import Progress
 from hb_tta.progress import progress as told
 from hb_tta.reading import parse_json
@@ -25,6 +27,8 @@ from hb_tta.views.refusals import apart, tried
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from hb_tta.context import DescribedContext
 
 DESCRIPTIONS_PER_BATCH = 8  # of LLaVA v1.6's images, up to 2,900 tokens each
 VIEWS_PER_BATCH = 16  # more of SDXL's views at once gain nothing
@@ -46,6 +50,7 @@ class ViewMaker:
         models: load themselves when the first missing entry is claimed.
         store: where the entries go.
         batch_size: views a call of the generator; ``None``: ``VIEWS_PER_BATCH``.
+        drafting: of the descriptions.
         progress: tell how far it is; ``None``: where there is more than one batch.
 
     Attributes:
@@ -58,10 +63,12 @@ class ViewMaker:
         store: Store | MemoryStore,
         *,
         batch_size: int | None = None,
+        drafting: Drafting = Drafting(),  # noqa: B008  frozen
         progress: bool | None = None,
     ) -> None:
         self._models = models
         self._store = store
+        self._drafting = drafting
         # A batch's shape moves the last bit of its rows: equal bytes need one shape, of one row.
         alone = models.deterministic
         self._batch_size = 1 if alone else batch_size or VIEWS_PER_BATCH
@@ -74,14 +81,14 @@ class ViewMaker:
 
     def descriptions(self, contexts: Iterable[PlannedContext]) -> dict[str, str]:
         """Description key → text, read from the store or written now; of none in ``refused``."""
-        wanted = {c.description_key: c for c in contexts if c.description_key}
+        wanted = {k: (c, i) for c in contexts for i, k in enumerate(c.description_keys)}
         texts: dict[str, str] = {}
         for _ in range(TRIES):
             asked = [key for key in wanted if key not in texts and key not in self.refused]
             missing = self.read_descriptions(asked, texts)
             if not missing:
                 return texts
-            _warn_of([wanted[key] for key in missing])
+            _warn_of({context: None for context, _ in map(wanted.__getitem__, missing)})
             size = self._descriptions_size
             with bar("describing", "image", len(missing), size, self._progress) as shown:
                 fill(
@@ -106,19 +113,36 @@ class ViewMaker:
                 texts[key] = text
         return missing
 
-    def _describe(self, contexts: Sequence[PlannedContext]) -> Iterator[NewEntry]:
-        read = tried(contexts, lambda context: context.context(None))
-        self._look(contexts, read)
-        whole = [each for each in read if not isinstance(each, UserError)]
-        written = iter(apart(whole, self._models.describe, "the describer"))
-        for context, each in zip(contexts, read, strict=True):
-            assert context.description_key is not None
+    def _describe(self, drafts: Sequence[tuple[PlannedContext, int]]) -> Iterator[NewEntry]:
+        """The entries of one batch: a context and the number of its draft each."""
+        read = tried(drafts, lambda draft: self._to_describe(*draft))
+        self._look([context for context, _ in drafts], read)
+        numbers = [number for _, number in drafts]
+        pairs = zip(read, numbers, strict=True)
+        whole = [(seen, n) for seen, n in pairs if not isinstance(seen, UserError)]
+        written = iter(apart(whole, self._drafted, "the describer"))
+        for (context, number), each in zip(drafts, read, strict=True):
+            key = context.description_keys[number]
             text = each if isinstance(each, UserError) else next(written)
             if isinstance(text, UserError):
-                self.refused[context.description_key] = text
+                self.refused[key] = text
                 continue
             payload = json.dumps({"description": text}, ensure_ascii=False).encode()
-            yield NewEntry(context.description_key, payload, self._about_description(context))
+            about = {**self._about_description(context), **self._drafting.of(number)}
+            yield NewEntry(key, payload, about)
+
+    def _drafted(self, drafts: Sequence[tuple[DescribedContext, int]]) -> list[str]:
+        """What the describer writes of contexts, each with the number of its draft."""
+        jittered = self._drafting.kind == JITTERED
+        seeds = [None if jittered or number == 0 else number for _, number in drafts]
+        return self._models.describe([context for context, _ in drafts], seeds)
+
+    def _to_describe(self, context: PlannedContext, number: int) -> DescribedContext:
+        """A context as the describer sees it for a draft: later ones may be of a jittered copy."""
+        seen = context.context(None)
+        if number == 0 or self._drafting.kind != JITTERED:
+            return seen
+        return seen._replace(image=JitterSpec().change(seen.image, number))
 
     def _about_description(self, context: PlannedContext) -> dict[str, Any]:
         """What people find beside a description; no ground truth is known here."""
@@ -132,13 +156,10 @@ class ViewMaker:
     # Views.
 
     def make(self, plans: Sequence[PlannedViews]) -> None:
-        """Have every view of the plans in the store."""
+        """Have every view of the plans in the store, but for those in ``refused``."""
         missing = self._missing(plans)
         for _ in self._filling(plans, missing, seconds=math.inf):
             pass
-        for plan in plans:
-            if (why := self._why(plan)) is not None:
-                raise numbered(plan.context.number, why)
 
     def views(
         self, plans: Sequence[PlannedViews]
@@ -154,6 +175,10 @@ class ViewMaker:
                 missing.pop(key, None)
             yield from self._complete(waiting, missing)
 
+    def lacks(self, plans: Sequence[PlannedViews]) -> bool:
+        """Whether a view of the plans is still to be made."""
+        return bool(self._missing(plans))
+
     def _missing(self, plans: Sequence[PlannedViews]) -> dict[str, None]:
         return missing_keys(self._store, "views", [key for plan in plans for key in plan.keys])
 
@@ -163,25 +188,25 @@ class ViewMaker:
         """Takes the plans off the queue that lack nothing, up to the first that does."""
         while waiting and missing.keys().isdisjoint(waiting[0].keys):
             plan = waiting.popleft()
-            yield plan, self._why(plan) or self._read(plan)
+            yield plan, self.why(plan) or self.read(plan, plan.keys)
 
-    def _why(self, plan: PlannedViews) -> UserError | None:
-        """Why a plan has no views."""
+    def why(self, plan: PlannedViews) -> UserError | None:
+        """Why a plan has no views; ``None``: it has, or can have."""
         return next((self.refused[key] for key in plan.keys if key in self.refused), None)
 
-    def _read(self, plan: PlannedViews) -> list[Stored]:
-        """A plan's entries, made again where they are damaged or somebody removed them."""
+    def read(self, plan: PlannedViews, keys: Sequence[str]) -> list[Stored]:
+        """Some of a plan's entries, made again where they are damaged or somebody removed them."""
         found: dict[str, Stored] = {}
         for _ in range(TRIES):
-            for key in plan.keys:
+            for key in keys:
                 if key not in found and (entry := self._store.read("views", key)) is not None:
                     found[key] = entry
-            lost = {key: None for key in plan.keys if key not in found}
+            lost = {key: None for key in keys if key not in found}
             if not lost:
-                return [found[key] for key in plan.keys]
+                return [found[key] for key in keys]
             for _ in self._filling([plan], lost, seconds=math.inf):
                 pass
-            if (why := self._why(plan)) is not None:
+            if (why := self.why(plan)) is not None:
                 raise why
         raise UserError(VANISHED)
 
@@ -272,7 +297,7 @@ class ViewMaker:
         description, shortened = self._models.fit(text)
         if shortened:
             warnings.warn(f"{SHORTENED}: it begins {text[:40]!r}", HbTtaWarning, stacklevel=2)
-        if plan.context.description_key and not text:
+        if plan.context.description_keys and not text:
             warnings.warn(WORDLESS, HbTtaWarning, stacklevel=2)
         return {"description": description, "shortened": shortened}
 

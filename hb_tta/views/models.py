@@ -1,36 +1,47 @@
-"""The describer and the generator of an augmenter: loaded when needed, on one device in turn."""
+"""The describer, the generator and the judge of an augmenter: loaded when needed, taking turns."""
 
 from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from hb_tta.describe import Describer, DescriberSpec
+from hb_tta.describe import DescriberSpec
 from hb_tta.device import default_device
 from hb_tta.errors import UserError
 from hb_tta.views.familiar import Familiar, FamiliarSpec
 
 if TYPE_CHECKING:
-    from hb_tta.generators import Generator, GeneratorSpec
+    from hb_tta.generators import GeneratorSpec
     from hb_tta.generators.protocol import Fitter
+    from hb_tta.views.judges import JudgeSpec, ViewJudge
 
-ROOM_FOR_BOTH = 40 * 2**30  # bytes: LLaVA 7B and SDXL in bf16 take about 27 GiB, and work in it
+ROOM_FOR_ALL = 40 * 2**30  # bytes: LLaVA 7B, SDXL and BLIP-2 take about 31 GiB, and work in it
+
+
+class Named(Protocol):
+    """A spec: what it loads is named by its JSON."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Content fingerprints and settings."""
+        ...
 
 
 class Models:
-    """Both models' specs, and the models themselves once somebody asks for them.
+    """The models' specs, and the models themselves once somebody asks for them.
 
     Args:
         generator: the method's spec.
         describer: ``None``: there is none.
+        judge: ``None``: there is none.
         familiar: by which an image is known that they are not for; ``None``: none is.
         device: "cpu", "cuda", "cuda:1", …; ``None``: a GPU if there is one.
         batch_size, cpu_offload: see ``GeneratorSpec.load``.
-        keep_loaded: whether both stay on the device together; ``None``: where it has room.
+        keep_loaded: whether all stay on the device together; ``None``: where it has room.
         deterministic: work as ``same_bytes`` says; what is made so has keys of its own.
 
     Attributes:
@@ -44,6 +55,7 @@ class Models:
         self,
         generator: GeneratorSpec,
         describer: DescriberSpec | None,
+        judge: JudgeSpec | None = None,
         *,
         familiar: FamiliarSpec | None = None,
         device: str | None = None,
@@ -56,11 +68,11 @@ class Models:
         self.deterministic = deterministic
         self.generator_json = self._json(generator)
         self._generator_spec, self._describer_spec = generator, describer
+        self._judge_spec = judge
         self._load_options: dict[str, Any] = {"batch_size": batch_size, "cpu_offload": cpu_offload}
         self._keep_loaded = keep_loaded
         self._familiar_spec = familiar
-        self._generator: Generator | None = None
-        self._describer: Describer | None = None
+        self._on_device: dict[str, Any] = {}
 
     @cached_property
     def describer_json(self) -> dict[str, Any] | None:
@@ -72,6 +84,11 @@ class Models:
         return None if self._describer_spec is None else self._json(self._describer_spec)
 
     @cached_property
+    def judge_json(self) -> dict[str, Any] | None:
+        """The judge's part of a score's key, as of ``describer_json``."""
+        return None if self._judge_spec is None else self._json(self._judge_spec)
+
+    @cached_property
     def familiar(self) -> Familiar | None:
         """Tells which images the models are not for; ``None``: nobody knows."""
         return None if self._familiar_spec is None else self._familiar_spec.load(self.device)
@@ -81,45 +98,83 @@ class Models:
         """See ``GeneratorSpec.fitter``."""
         return self._generator_spec.fitter()
 
-    def describe(self, contexts: Sequence[Any]) -> list[str]:
+    def describe(
+        self, contexts: Sequence[Any], seeds: Sequence[int | None] | None = None
+    ) -> list[str]:
         """See ``Describer.describe``."""
-        if self._describer is None:
-            assert self._describer_spec is not None
-            if self._generator is not None and not self._has_room():
-                self._release_generator()
-            self._describer = self._describer_spec.load(self.device)
-            self._check_same(self._describer_spec, self.describer_json)
+        assert self._describer_spec is not None
+        describer = self._turn("describer", self._describer_spec, self.describer_json)
         with _enough_memory(self.device), self._arithmetic():
-            return self._describer.describe(contexts)
+            return describer.describe(contexts, seeds)
 
     def generate(self, contexts: Sequence[Any], seeds: Sequence[Sequence[int]]) -> list[list[Any]]:
         """See ``Generator.generate``."""
-        if self._generator is None:
-            if self._describer is not None and not self._has_room():
-                self._release_describer()
-            self._generator = self._generator_spec.load(self.device, **self._load_options)
-            self._check_same(self._generator_spec, self.generator_json)
+        generator = self._turn(
+            "generator", self._generator_spec, self.generator_json, **self._load_options
+        )
         with _enough_memory(self.device), self._arithmetic():
-            return self._generator.generate(contexts, seeds)
+            return generator.generate(contexts, seeds)
+
+    def score(
+        self, images: Sequence[Any], references: Sequence[Any], texts: Sequence[str]
+    ) -> list[float]:
+        """See ``ViewJudge.score``."""
+        assert self._judge_spec is not None
+        judge = self._asked_describer() or self._turn("judge", self._judge_spec, self.judge_json)
+        with _enough_memory(self.device), self._arithmetic():
+            return judge.score(images, references, texts)
 
     @property
     def loaded(self) -> list[str]:
-        """Which of "describer" and "generator" are on the device now."""
-        models = {"describer": self._describer, "generator": self._generator}
-        return [name for name, model in models.items() if model is not None]
+        """Which of "describer", "generator" and "judge" are on the device now."""
+        return [n for n in ("describer", "generator", "judge") if n in self._on_device]
+
+    @property
+    def together(self) -> bool:
+        """Whether the device has room for all; else they take turns on it."""
+        if self._keep_loaded is not None or not self.device.startswith("cuda"):
+            return self._keep_loaded is not False
+        import torch
+
+        return torch.cuda.get_device_properties(self.device).total_memory >= ROOM_FOR_ALL
 
     def unload(self) -> None:
-        """Frees the device of both."""
-        if self._describer is not None:
-            self._release_describer()
-        if self._generator is not None:
-            self._release_generator()
+        """Frees the device of all."""
+        if not self._on_device:
+            return
+        self._on_device.clear()
+        gc.collect()
+        torch = sys.modules.get("torch")  # a model that needs none has not imported it
+        if torch is not None and torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
-    def _json(self, spec: GeneratorSpec | DescriberSpec) -> dict[str, Any]:
+    def _turn(self, role: str, spec: Any, json: dict[str, Any] | None, **options: Any) -> Any:
+        """The model of a role, on the device: alone there, where there is no room for all."""
+        if role not in self._on_device:
+            if not self.together:
+                self.unload()
+            model = spec.load(self.device, **options)
+            self._check_same(spec, json)
+            self._on_device[role] = model
+        return self._on_device[role]
+
+    def _asked_describer(self) -> ViewJudge | None:
+        """The judge that asks the describer's own model, which is then loaded once."""
+        assert self._judge_spec is not None
+        asked, describer = self._judge_spec.chat_model, self._describer_spec
+        if asked is None or describer is None:
+            return None
+        if (asked.mllm, asked.dtype) != (describer.mllm, describer.dtype):
+            return None
+        from hb_tta.views.vqa_yes import VqaYes
+
+        return VqaYes(self._turn("describer", describer, self.describer_json))
+
+    def _json(self, spec: Named) -> dict[str, Any]:
         """A model's part of a key; without the setting it is what it always was."""
         return {**spec.to_json(), **({"deterministic": True} if self.deterministic else {})}
 
-    def _check_same(self, spec: GeneratorSpec | DescriberSpec, json: dict[str, Any] | None) -> None:
+    def _check_same(self, spec: Named, json: dict[str, Any] | None) -> None:
         """What is made with new weights must not be kept under the old ones' name."""
         if self._json(spec) != json:
             raise UserError(
@@ -129,26 +184,6 @@ class Models:
 
     def _arithmetic(self) -> AbstractContextManager[None]:
         return same_bytes(self.device) if self.deterministic else nullcontext()
-
-    def _has_room(self) -> bool:
-        if self._keep_loaded is not None or not self.device.startswith("cuda"):
-            return self._keep_loaded is not False
-        import torch
-
-        return torch.cuda.get_device_properties(self.device).total_memory >= ROOM_FOR_BOTH
-
-    def _release_describer(self) -> None:
-        assert self._describer is not None
-        self._describer.unload()
-        self._describer = None
-
-    def _release_generator(self) -> None:
-        import torch
-
-        self._generator = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
 
 @contextmanager
@@ -180,11 +215,12 @@ def same_bytes(device: str) -> Iterator[None]:
 
 @contextmanager
 def _enough_memory(device: str) -> Iterator[None]:
-    import torch
-
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except Exception as error:
+        torch = sys.modules.get("torch")
+        if torch is None or not isinstance(error, torch.OutOfMemoryError):
+            raise
         raise UserError(
             f"{device} has too little memory free: use a smaller batch_size, keep_loaded=False or "
             "cpu_offload=True, or free some of it"

@@ -2,7 +2,8 @@
 
 A key is a hash over everything that decides the entry, and nothing else. A description is decided
 by pixels, question and describer; a view by pixels, description and generator: questions that lead
-to one description share its views. So planning has two phases, descriptions first.
+to one description share its views. So planning has two phases, descriptions first. A score is
+decided by a view (or the real image's pixels), a text and the judge.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hb_tta.context import DescribedContext
+from hb_tta.describe.drafts import Drafting
 from hb_tta.describe.templates import GUIDANCE_LIMIT, clean_guidance
 from hb_tta.errors import UserError
 from hb_tta.images import KnownImage, PixelDigests, load_image, pixel_digest
@@ -72,6 +74,30 @@ def view_key(pixels: str, description: str | None, generator: dict[str, Any], se
     )
 
 
+def score_key(
+    text: str, judge: dict[str, Any], *, view: str | None = None, pixels: str | None = None
+) -> str:
+    """The key of a score in the store's namespace "scores".
+
+    Args:
+        text: what the image was judged by.
+        judge: ``JudgeSpec.to_json()``.
+        view: the key of the view that was judged.
+        pixels: of a real image, in place of ``view``: its ``pixel_digest``.
+    """
+    assert (view is None) != (pixels is None), "a view or a real image"
+    return content_key(
+        {
+            "entry": "score",
+            "format": FORMAT,
+            "view": view,
+            "pixels": pixels,
+            "text": text,
+            "judge": judge,
+        }
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class PlannedContext:
     """One context of a call, and where its description is kept.
@@ -82,7 +108,8 @@ class PlannedContext:
         digest: of the image's pixels.
         guidance, task, description: what the models see; a description that is None is to be
             written, or the method needs none.
-        description_key: of the description to be written; None where there is none to write.
+        description_keys: of the drafts of the description to be written, in order; none where
+            there is none to write.
         warnings: what the caller should know.
         number: of the context in its call.
     """
@@ -92,13 +119,24 @@ class PlannedContext:
     guidance: str
     task: str
     description: str | None
-    description_key: str | None
+    description_keys: tuple[str, ...]
     warnings: tuple[str, ...]
     number: int
 
     def context(self, description: str | None) -> DescribedContext:
         """The context with its pixels, for a model."""
         return DescribedContext(self.image(), description, self.guidance, self.task)
+
+    def statement(self, description: str) -> str:
+        """What a view has to show, for a judge.
+
+        That is its description; but an interaction whose action is told, as a few-shot support's
+        is, has to be seen whatever the describer made of it.
+        """
+        parts = [part.strip() for part in self.guidance.split("|")]
+        if self.task == "hoi" and len(parts) == 3 and all(parts):
+            return " ".join(parts)
+        return description
 
     def image(self) -> Image:
         """The reference image, RGB.
@@ -115,18 +153,20 @@ class PlannedContext:
 
 @dataclass(frozen=True, eq=False)
 class PlannedViews:
-    """The views of a context whose description is known, and where they are kept.
+    """The candidates of a context whose description is known, and where they are kept.
 
     Attributes:
         context: the context.
         description: what the generator is told; None where the method needs none.
-        seeds, keys: one a view.
+        seeds, keys: one a candidate, in the order of their numbers.
+        doubtful: words of the description that most of its other drafts do not have.
     """
 
     context: PlannedContext
     description: str | None
     seeds: tuple[int, ...]
     keys: tuple[str, ...]
+    doubtful: tuple[str, ...] = ()
 
 
 class Planner:
@@ -136,11 +176,22 @@ class Planner:
         models: their specs' JSON goes into the keys.
         needs_description: whether the method does.
         digests: of the images.
+        drafting: how many drafts a description has.
+        by_context: whether a context's seeds follow from what it is (``seeds_of``).
     """
 
-    def __init__(self, models: Models, *, needs_description: bool, digests: PixelDigests) -> None:
+    def __init__(
+        self,
+        models: Models,
+        *,
+        needs_description: bool,
+        digests: PixelDigests,
+        drafting: Drafting = Drafting(),  # noqa: B008  frozen
+        by_context: bool = False,
+    ) -> None:
         self._models, self._digests = models, digests
         self._needs_description = needs_description
+        self._drafting, self._by_context = drafting, by_context
 
     def context(
         self, context: DescribedContext, number: int, digest: str | None = None
@@ -163,27 +214,37 @@ class Planner:
         if not self._needs_description:
             context = DescribedContext(context.image)
         guidance = clean_guidance(context.guidance, context.task)
-        key = None
+        keys: tuple[str, ...] = ()
         if self._needs_description and context.description is None:
-            key = description_key(digest, guidance, context.task, self._describer(number))
+            writer = self._describer(number)
+            keys = tuple(
+                description_key(digest, guidance, context.task, {**writer, **how})
+                for how in map(self._drafting.of, range(self._drafting.count))
+            )
         return PlannedContext(
             source=context.image,
             digest=digest,
             guidance=guidance,
             task=context.task,
             description=context.description,
-            description_key=key,
-            warnings=_guidance_warnings(context, guidance) if key else (),
+            description_keys=keys,
+            warnings=_guidance_warnings(context, guidance) if keys else (),
             number=number,
         )
 
     def views(
-        self, context: PlannedContext, description: str | None, seeds: Sequence[int]
+        self,
+        context: PlannedContext,
+        description: str | None,
+        seeds: Sequence[int],
+        doubtful: tuple[str, ...] = (),
     ) -> PlannedViews:
         """The second phase, when the description is written."""
         generator = self._models.generator_json
+        if self._by_context:
+            seeds = seeds_of(context.digest, description, seeds)
         keys = (view_key(context.digest, description, generator, seed) for seed in seeds)
-        return PlannedViews(context, description, tuple(seeds), tuple(keys))
+        return PlannedViews(context, description, tuple(seeds), tuple(keys), doubtful)
 
     def _describer(self, number: int) -> dict[str, Any]:
         describer = self._models.describer_json
@@ -193,6 +254,16 @@ class Planner:
                 "give a DescribedContext with one, or name a describer"
             )
         return describer
+
+
+def seeds_of(pixels: str, description: str | None, seeds: Iterable[int]) -> tuple[int, ...]:
+    """Seeds of a context's own: 64 bits that pixels and description decide are added to each.
+
+    With the same seeds for all contexts, what chance does to one view it does to all: an interval
+    over images does not see it.
+    """
+    own = content_key({"entry": "seed", "pixels": pixels, "description": description})
+    return tuple((seed + int(own[:16], 16)) % 2**64 for seed in seeds)
 
 
 def windows(items: Iterable[T]) -> Iterator[list[T]]:

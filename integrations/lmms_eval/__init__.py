@@ -9,6 +9,8 @@ class (backend.py). The name itself stays, since prompts and folders depend on i
     command_line.py   our flags out of the command line, what lmms-eval needs into it
     model_args.py     our settings' digest in lmms-eval's ``model_args``
     backend.py        any backend of lmms-eval, with its answers taken over all views
+    rows.py           what is asked together for a question
+    no_pictures.py    asking without a picture
     requests.py       the images in a request, and the same request with others
     outcome.py        status 1 for a run without results
     view_counts.py    each view's scores, for the samples file and beside it

@@ -34,7 +34,8 @@ def making_again(file: SamplesFile, store: str | None) -> str | None:
     if not ours:
         return None
     settings: dict[str, Any] = file.augment_settings or {"method": ours["augment"], **ours}
-    given = {name: it for name, it in settings.items() if name not in _NOT_FLAGS}
+    # What older runs did not say was as the paper's preset has it.
+    given = {"preset": "paper"} | {k: it for k, it in settings.items() if k not in _NOT_FLAGS}
     if store is not None:
         given["store"] = store
     parts = ["lmms-eval", "--model", str(config.get("model")), "--tasks", file.task]

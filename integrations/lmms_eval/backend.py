@@ -11,35 +11,55 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import import_module, metadata
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from lmms_eval.api.instance import GenerationResult, unwrap_generation_output
 from lmms_eval.models.registry_v2 import ModelManifest, ModelRegistryV2
 from loguru import logger
-from PIL.Image import Image
 
 from hb_tta.disk import write_aside
 from hb_tta.errors import HbTtaWarning, UserError
-from hb_tta.images import pixel_digest
 from hb_tta.integrations.lmms_eval.failure import AugmentationFailed
 from hb_tta.integrations.lmms_eval.folders import PLUGIN_FOLDER, SETTINGS_FILE, run_name
 from hb_tta.integrations.lmms_eval.model_args import without_ours
+from hb_tta.integrations.lmms_eval.no_pictures import no_pictures
 from hb_tta.integrations.lmms_eval.quiet import quiet
 from hb_tta.integrations.lmms_eval.requests import Question
+from hb_tta.integrations.lmms_eval.rows import Evidence
 from hb_tta.integrations.lmms_eval.view_counts import IDENTITY, ViewCounts, sidecar_line
 from hb_tta.integrations.parking import Parking
-from hb_tta.integrations.settings import VOTE, AugmentSettings
+from hb_tta.integrations.settings import DESCRIBE, VOTE, AugmentSettings
 from hb_tta.integrations.sidecar import Sidecar
 from hb_tta.locks import owned
 from hb_tta.progress import progress
+from hb_tta.tta.combine import Combiner
+from hb_tta.tta.gate import Gated, decide, sureness, sureness_of_choice
 from hb_tta.tta.vote import vote
 
 CHUNK = 512  # questions whose images are in memory at a time
-Chunk = tuple[list[Question], Iterator[Any]]
+T = TypeVar("T")
+
+
+class Said(NamedTuple):
+    """What a question's rows said.
+
+    Attributes:
+        value: what lmms-eval is given, or a function of the record that gives it.
+        record: plain JSON.
+        p: how sure the model is of it; None: not known, or not before other requests are answered.
+    """
+
+    value: Any
+    record: dict[str, Any]
+    p: float | None = None
+
+
+Answering = Callable[[list[Any], Callable], Said]
 
 # ── Which class a model's name leads to ──────────────────────────────────────────────────────────
 
@@ -180,7 +200,7 @@ class AugmentedBackend:
     def loglikelihood(self, requests: list[Any]) -> list[Any]:
         """The mean of the views' values; lmms-eval takes the least of a question's choices."""
         with _stopping():
-            if self.hb_settings.combining.combine != "mean":
+            if self.hb_settings.combining.combine not in ("mean", DESCRIBE):
                 raise UserError(
                     f"combine={self.hb_settings.combining.combine} has no meaning for "
                     "multiple-choice tasks that compare likelihoods: use combine=mean"
@@ -195,21 +215,20 @@ class AugmentedBackend:
 
     generate_visual_cot = generate_until_multi_round
 
-    # The pass over the requests.
+    # The passes over the requests: a plain one where there is a gate, then one with views.
 
-    def _hb_answers(self, requests: list[Any], answer: Callable, own: Callable) -> list[Any]:
-        name = f"Answering from 1 + {self.hb_settings.views.n} views"
-        answers = []
+    def _hb_answers(self, requests: list[Any], answer: Answering, own: Callable) -> list[Any]:
+        answers: list[Any] = [None] * len(requests)
         if self.hb_sidecar is not None:
             for task in {request.task_name for request in requests}:
                 self.hb_sidecar.begin(task)
-        augmented = self._hb_augmented(requests)
-        told = progress(name, "question", len(requests), shown=self.rank == 0)
-        with quiet(type(self)), told as bar:
-            for questions, views in augmented:
-                for question in questions:
-                    answers.append(self._hb_answer(question, views, answer, own))
-                    bar.update(1)
+        with quiet(type(self)):
+            told = self._hb_gate(requests, answers, answer, own)
+            rest = [place for place, its in enumerate(told) if its is None or its.passed]
+            evidence = self._hb_evidence([requests[place] for place in rest])
+            name = f"Answering from 1 + {self.hb_settings.n} views"
+            for place, its in self._hb_shown(name, rest, evidence):
+                answers[place] = self._hb_answer(its, told[place], answer, own)
         self._hb_write()
         return answers
 
@@ -224,34 +243,77 @@ class AugmentedBackend:
                 "the answers are complete"
             )
 
-    def _hb_augmented(self, requests: list[Any]) -> Iterator[Chunk]:
+    def _hb_gate(
+        self, requests: list[Any], answers: list[Any], answer: Answering, own: Callable
+    ) -> list[Gated | None]:
+        """What the gate makes of each request; puts the plain answers of those it stops in place.
+
+        None where there is no gate, or no image for it to be about.
+        """
+        views = self.hb_settings.views
+        if views.gate is None and views.gate_share is None:
+            return [None] * len(requests)
+        said: dict[int, Said] = {}
+        keys: dict[int, tuple[str, Any]] = {}
+        asked = self._hb_asked(requests)
+        for place, question in self._hb_shown("Asking plainly", range(len(requests)), asked):
+            if question.shown:
+                said[place] = self._hb_say(question, [question.copy()], answer, own)
+                said[place].record["images"] = Evidence(question).about()
+                self._hb_show(question, said[place].record)
+                keys[place] = question.key
+        told = decide(_sure(said, keys), views.gate, views.gate_share)
+        for place, its in told.items():
+            if not its.passed:
+                record = {**said[place].record, "gate": its._asdict()}
+                answers[place] = self._hb_keep(requests[place], said[place].value, record)
+        return [told.get(place) for place in range(len(requests))]
+
+    def _hb_asked(self, requests: list[Any]) -> Iterator[Question]:
+        """The questions, a few of them in memory at a time."""
+        for chunk in _chunks(requests):
+            yield from self._hb_questions(chunk)[0]
+
+    def _hb_evidence(self, requests: list[Any]) -> Iterator[Evidence]:
         """The questions with their views. All views are made before this returns.
 
         What is made stays in the store, so that a few questions at a time are in memory.
         """
-        starts = range(0, len(requests), CHUNK)
-        chunks = [requests[start : start + CHUNK] for start in starts]
+        chunks = _chunks(requests)
         with Parking(self) as parking:
             plain = sum(self._hb_make(chunk, parking) for chunk in chunks)
             self.hb_settings.augmenter.unload()
         if plain:
             logger.warning(f"hb-tta: {plain} requests show no image and are answered as they are")
-        return map(self._hb_views, chunks)
+        return chain.from_iterable(map(self._hb_views, chunks))
 
     def _hb_make(self, requests: list[Any], parking: Parking) -> int:
         """Have the store hold all views of questions; how many of those show no image."""
         questions, contexts = self._hb_questions(requests)
-        augmenter, number = self.hb_settings.augmenter, self._hb_number()
-        if parking.has_something and _misses(augmenter, contexts, number):
+        settings, told = self.hb_settings, None if self.rank == 0 else False
+        augmenter, number = settings.augmenter, self._hb_number()
+        generated = settings.n or settings.combining.combine == DESCRIBE
+        if parking.has_something and generated and _misses(augmenter, contexts, settings):
             parking.park()
-        augmenter.make(contexts, **number, progress=None if self.rank == 0 else False)
+        if settings.n:
+            augmenter.make(contexts, **number, progress=told)
+        elif settings.combining.combine == DESCRIBE:
+            augmenter.descriptions(contexts, progress=told)
         return sum(not question.shown for question in questions)
 
-    def _hb_views(self, requests: list[Any]) -> Chunk:
-        """Questions, and an ``Augmentation`` for each image that they show, in order."""
+    def _hb_views(self, requests: list[Any]) -> Iterator[Evidence]:
+        """Questions, and what the store has for each image that they show, in order."""
         questions, contexts = self._hb_questions(requests)
-        augmenter = self.hb_settings.augmenter
-        return questions, augmenter.iter_augment(contexts, **self._hb_number(), progress=False)
+        settings = self.hb_settings
+        made: Iterator[Any] = iter(())
+        told: Iterator[Any] = iter(())
+        if settings.n:
+            made = settings.augmenter.iter_augment(contexts, **self._hb_number(), progress=False)
+        if settings.combining.combine == DESCRIBE:
+            told = iter(settings.augmenter.descriptions(contexts, progress=False))
+        for question in questions:
+            number = len(question.shown)
+            yield Evidence(question, list(islice(made, number)), list(islice(told, number)))
 
     def _hb_questions(self, requests: list[Any]) -> tuple[list[Question], list[Any]]:
         questions = [Question.read(r, self.is_simple, self.task_dict) for r in requests]
@@ -260,35 +322,47 @@ class AugmentedBackend:
     def _hb_number(self) -> dict[str, Any]:
         return {"n": self.hb_settings.views.n, "seed": self.hb_settings.views.seed}
 
+    def _hb_shown(self, name: str, places: Sequence[int], items: Iterable[T]) -> Iterator:
+        """Places and what is there, telling how far it is."""
+        shown = self.rank == 0 and len(places) > 0
+        with progress(name, "question", len(places), shown=shown) as told:
+            for both in zip(places, items, strict=True):
+                yield both
+                told.update()
+
     def _hb_answer(
-        self, question: Question, views: Iterator[Any], answer: Callable, own: Callable
+        self, evidence: Evidence, told: Gated | None, answer: Answering, own: Callable
     ) -> Any:
+        question = evidence.question
         if not question.shown:
             return own([question.copy()])[0]
-        augmentations = [next(views) for _ in question.shown]
-        requests = [question.copy()]
-        for view in zip(*(a.views for a in augmentations), strict=True):
-            requests.append(question.copy(view))
+        requests = evidence.requests(self.hb_settings.combining)
+        said = self._hb_say(question, requests, answer, own)
+        record = {**said.record, "images": evidence.about()}
+        if told is not None:
+            record["gate"] = told._asdict()
+        self._hb_show(question, record)
+        return self._hb_keep(question.request, said.value, record)
+
+    def _hb_say(
+        self, question: Question, requests: list[Any], answer: Answering, own: Callable
+    ) -> Said:
+        """Ask the rows of a question."""
         whole, self.task_dict = self.task_dict, question.task_dict(self.task_dict)
         try:
-            value, record = answer(requests, own)
+            with no_pictures():
+                return answer(requests, own)
         finally:
             self.task_dict = whole
-        record["images"] = [
-            _about(image, augmentation)
-            for image, augmentation in zip(question.shown, augmentations, strict=True)
-        ]
-        self._hb_keep(question, record)
-        return value(record) if callable(value) else value
 
-    # The ways to answer: requests of all views → (what to return, given the record; the record).
+    # The ways to answer: requests of all rows, the real image's first → what was said.
 
-    def _hb_decode(self, requests: list[Any], own: Callable) -> tuple[Callable, dict[str, Any]]:
+    def _hb_decode(self, requests: list[Any], own: Callable) -> Said:
         from hb_tta.tta.answer import first_token, yes_no
         from hb_tta.tta.decoding import decode_jointly
 
         calls = [lambda request=request: own([request])[0] for request in requests]
-        decoded = decode_jointly(calls, self.hb_settings.combining.combiner)
+        decoded = decode_jointly(calls, self._hb_combiner(requests))
         text, counts = unwrap_generation_output(decoded.value)
         record: dict[str, Any] = {"answer": text, "mode": decoded.mode, "views": []}
         words = self._hb_yes_no_tokens()
@@ -298,29 +372,33 @@ class AugmentedBackend:
                 for logits_K in [*decoded.first_logits_VRK[:, 0], decoded.first_combined_RK[0]]
             ]
             record |= {"views": views, "combined": combined}
-        return lambda record: _with_record(text, counts, record), record
+        p = sureness(decoded.first_combined_RK[0], decoded.entropies, str(text), words)
+        return Said(lambda record: _with_record(text, counts, record), record, p)
 
-    def _hb_vote(self, requests: list[Any], own: Callable) -> tuple[Callable, dict[str, Any]]:
+    def _hb_vote(self, requests: list[Any], own: Callable) -> Said:
         found = [unwrap_generation_output(answer) for answer in own(requests)]
         texts = [text for text, _ in found]
         chosen = vote(texts, self.hb_settings.combining.real_weight)
         text, counts = found[chosen]
         record = {"answer": text, "mode": VOTE, "views": [{"answer": text} for text in texts]}
-        return lambda record: _with_record(text, counts, record), record
+        return Said(lambda record: _with_record(text, counts, record), record)
 
-    def _hb_likelihood(self, requests: list[Any], own: Callable) -> tuple[Any, dict[str, Any]]:
+    def _hb_likelihood(self, requests: list[Any], own: Callable) -> Said:
         import torch
 
         values, greedy = zip(*own(requests), strict=True)
-        combine = self.hb_settings.combining.combiner
-        combined = combine(torch.tensor(values, dtype=torch.float64)[:, None])
+        combined = self._hb_combiner(requests)(torch.tensor(values, dtype=torch.float64)[:, None])
         record = {
             "answer": combined.item(),
             "mode": "loglikelihood",
             "choice": str(requests[0].args[1]),
             "views": list(values),
         }
-        return (combined.item(), all(greedy)), record
+        return Said((combined.item(), all(greedy)), record)
+
+    def _hb_combiner(self, requests: list[Any]) -> Combiner:
+        """Of the real image alone nothing is to be combined, whatever the rule."""
+        return self.hb_settings.combining.combiner if len(requests) > 1 else Combiner()
 
     # What the views said.
 
@@ -332,34 +410,59 @@ class AugmentedBackend:
             self.hb_words = None if tokenizer is None else yes_no_tokens(tokenizer)
         return self.hb_words
 
-    def _hb_keep(self, question: Question, record: dict[str, Any]) -> None:
-        request = question.request
-        if self.hb_sidecar is None or request.metadata.get("__padding_only__"):
-            return
-        digests = (about["pixels"] for about in record["images"])
-        shown = dict(zip(digests, question.shown, strict=True))
-        self.hb_sidecar.add(request.task_name, sidecar_line(request, record), shown)
+    def _hb_keep(self, request: Any, value: Any, record: dict[str, Any]) -> Any:
+        """Puts a question's record where it belongs, and gives what is returned for it."""
+        sidecar = self._hb_sidecar_of(request)
+        if sidecar is not None:
+            sidecar.add(request.task_name, sidecar_line(request, record), {})
+        return value(record) if callable(value) else value
+
+    def _hb_show(self, question: Question, record: dict[str, Any]) -> None:
+        sidecar = self._hb_sidecar_of(question.request)
+        if sidecar is not None:
+            digests = (about["pixels"] for about in record["images"])
+            sidecar.show(dict(zip(digests, question.shown, strict=True)))
+
+    def _hb_sidecar_of(self, request: Any) -> Sidecar | None:
+        """Where a request's record goes; nowhere, where it only fills up a batch."""
+        return None if request.metadata.get("__padding_only__") else self.hb_sidecar
+
+
+def _sure(said: Mapping[int, Said], keys: Mapping[int, Any]) -> dict[int, float]:
+    """How sure the model is of each request's question, by the request's place.
+
+    Raises:
+        UserError: only the likelihood of the right answer is asked for.
+    """
+    found = {place: its.p for place, its in said.items() if its.p is not None}
+    choices: dict[Any, list[int]] = {}
+    for place in said.keys() - found.keys():
+        choices.setdefault(keys[place], []).append(place)
+    for (task, _), places in choices.items():
+        if len(places) < 2:
+            raise UserError(
+                f"the task {task} asks for the likelihood of the right answer alone, which no gate "
+                "may see: use gate=none"
+            )
+        sure = sureness_of_choice([said[place].record["answer"] for place in places])
+        found |= dict.fromkeys(places, sure)
+    return found
+
+
+def _chunks(requests: list[Any]) -> list[list[Any]]:
+    return [requests[start : start + CHUNK] for start in range(0, len(requests), CHUNK)]
 
 
 def _with_record(text: Any, counts: Any, record: dict[str, Any]) -> GenerationResult:
     return GenerationResult(text, ViewCounts.of(counts, record))
 
 
-def _about(image: Image, augmentation: Any) -> dict[str, Any]:
-    """What a record says of a real image and its views, which are in the store under the keys."""
-    return {
-        "pixels": pixel_digest(image),
-        "description": augmentation.description,
-        "seeds": augmentation.seeds,
-        "keys": augmentation.keys,
-    }
-
-
-def _misses(augmenter: Any, contexts: list[Any], number: dict[str, int]) -> bool:
-    keys = augmenter.view_keys(contexts, **number)
-    return any(
-        some is None or not all(augmenter.store.has("views", key) for key in some) for some in keys
-    )
+def _misses(augmenter: Any, contexts: list[Any], settings: AugmentSettings) -> bool:
+    """Whether a description, or a view that is shown, is still to be made."""
+    number = {"n": settings.views.n, "seed": settings.views.seed}
+    if settings.n:
+        return augmenter.lacks(contexts, **number)
+    return None in augmenter.view_keys(contexts, **number)
 
 
 def _tokenizer(backend: Any) -> Any:

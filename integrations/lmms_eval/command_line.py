@@ -31,10 +31,21 @@ options of hb-tta:
                         describer=      a folder or hub id of the MLLM that describes
                         dtype=, batch_size=, cpu_offload=, device=   how the views are made
                         store=DIR       where they are kept
-                        combine=mean    {rules}; vote asks for an answer from
-                                        each view, for backends that give no logits
+                        preset=safe     what decides the rest where nothing is said: safe (for
+                                        hummingbird: views where the model is not sure) or paper
+                                        (views for every question; all other methods)
+                        gate=P          views only where the model's probability of its plain
+                                        answer is below P; none: everywhere
+                        gate_share=S    for the least sure share of all questions
+                        combine=mean    {rules};
+                                        vote asks for an answer from each view, for backends that
+                                        give no logits; describe puts the description in the
+                                        image's place in one row more
+                        paraphrases=k   other wordings of the question, 0 to 4
+                        n=0             no views: describe or paraphrases alone
                         real_weight=1   the real image's weight beside 1 of a view
                         share=0.5       of the views that selection and zero keep
+                        alpha=1         how much contrast takes off
                         and the method's own:
 
 {settings}
@@ -49,6 +60,7 @@ _SHORTEST = {
     "--include_path": "--inc",
     "--output_path": "--ou",
     "--device": "--d",
+    "--use_cache": "--us",
 }
 
 
@@ -69,6 +81,7 @@ def prepare(argv: list[str]) -> list[Any]:
         argv[1:] = line.arguments
         return []
     settings = AugmentSettings.parse(method, arguments or "", device=_device(line))
+    _check_whole(line, configs, settings)
     models = _choose_model(line, configs, settings)
     _add_model_args(line, configs, settings)
     argv[1:] = line.arguments
@@ -76,6 +89,23 @@ def prepare(argv: list[str]) -> list[Any]:
     from hb_tta.integrations.lmms_eval import backend
 
     return backend.override(models, settings, _output_path(line, configs))
+
+
+def _check_whole(
+    line: CommandLine, configs: list[dict[str, Any]], settings: AugmentSettings
+) -> None:
+    """Raises UserError where a share of all questions is asked for and they are not all here."""
+    share = settings.views.gate_share
+    if share is None:
+        return
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    cached = _in_force(line, configs, "use_cache")
+    if processes > 1 or cached:
+        why = f"{processes} processes share them" if processes > 1 else "--use_cache keeps some"
+        raise UserError(
+            f"gate_share={share} needs all questions in one place, and {why}: use gate=P, which "
+            "looks at one question"
+        )
 
 
 def help_text() -> str:

@@ -18,7 +18,8 @@ def model_args(settings: AugmentSettings) -> str:
     """
     views = settings.views
     told: dict[str, Any] = {"augment": views.method, "family": views.to_json()["family"]}
-    told |= {"n": views.n, "seed": views.seed, **asdict(settings.combining)}
+    told |= {"n": settings.n, "seed": views.seed, "preset": views.preset, "gate": views.gate}
+    told |= asdict(settings.combining)
     numbers = {name: it for name, it in views.settings.items() if isinstance(it, int | float)}
     told = {**numbers, **told, "spec": settings.digest}
     return ",".join(f"{_PREFIX}{key}={value}" for key, value in sorted(told.items()))

@@ -14,7 +14,9 @@ from hb_tta.integrations.lmms_eval.said import (
     Said,
     combined_of,
     description_of,
+    dropped_of,
     seen_of,
+    sure_of,
 )
 from hb_tta.report.records import Metric, Record
 
@@ -158,6 +160,8 @@ def _record(
         description=description_of(records),
         seen=seen_of(file, records, options),
         combined=combined_of(records),
+        dropped=dropped_of(records),
+        sure=sure_of(records),
         options=options,
         **about,
     )

@@ -15,7 +15,7 @@ from PIL.Image import Image
 
 from hb_tta.context import MultimodalContext
 from hb_tta.images import load_image
-from hb_tta.integrations.questions import images, with_images
+from hb_tta.integrations.questions import images, with_images, with_prompt, without_images
 
 # Where a request's arguments have the function that gives its images (lmms_eval/api/task.py), by
 # (request type, whether the backend is a simple one).
@@ -72,18 +72,43 @@ class Question:
         documents = _Documents(whole[task][split], doc_id, self.document)
         return {**whole, task: {**whole[task], split: documents}}
 
-    def copy(self, others: Sequence[Image] | None = None) -> Any:
-        """The request, with ``others`` in place of its images if given.
+    @property
+    def key(self) -> tuple[str, Any]:
+        """Tells the document from others: the requests of its choices share it."""
+        *_, doc_id, task, _ = self.request.args
+        return task, doc_id
+
+    @property
+    def words(self) -> str:
+        """The prompt as the model reads it."""
+        if self.simple:
+            return self.guidance
+        found: list[str] = []
+        messages = self.request.args[self._place](self.document)
+        with_prompt(messages, lambda text: found.append(text) or text)  # type: ignore[func-returns-value]
+        return found[0]
+
+    def copy(self, others: Sequence[Image] | None = None, words: str | None = None) -> Any:
+        """The request, with ``others`` in place of its images, and ``words`` of its prompt.
 
         Backends change the generation settings that they are given, so these are copied.
+
+        Args:
+            others: as many as ``shown``; none at all takes the images away; None: leaves them.
+            words: in place of ``self.words``.
+
+        Raises:
+            UserError: the words are in several parts.
         """
         arguments = [
             copy.deepcopy(argument) if isinstance(argument, dict) else argument
             for argument in self.request.args
         ]
-        if others is not None:
+        if others is not None or words is not None:
             visual: Any = arguments[self._place]
-            arguments[self._place] = _showing(visual, others)
+            arguments[self._place] = _showing(visual, others, None if self.simple else words)
+        if words is not None:
+            arguments[0] = words
         request = copy.copy(self.request)
         request.arguments = tuple(arguments)
         request.resps, request.token_counts = [], []
@@ -119,8 +144,15 @@ class _Documents:
         return getattr(self._split, name)
 
 
-def _showing(visual: Callable[..., Any], others: Sequence[Image]) -> Callable[..., Any]:
+def _showing(
+    visual: Callable[..., Any], others: Sequence[Image] | None, words: str | None
+) -> Callable[..., Any]:
     def shown(*args: Any, **kwargs: Any) -> Any:
-        return with_images(visual(*args, **kwargs), iter(others))
+        tree = visual(*args, **kwargs)
+        if words is not None:
+            tree = with_prompt(tree, lambda _: words)
+        if others is None:
+            return tree
+        return with_images(tree, iter(others)) if others else without_images(tree)
 
     return shown

@@ -115,7 +115,6 @@ def check_record(record: Any) -> None:
             _check_view(view)
     for image in images:
         _check_image(image)
-    _need(len({len(image["seeds"]) for image in images}) <= 1)
 
 
 def _check_view(view: Mapping[str, Any]) -> None:
@@ -134,6 +133,19 @@ def _check_image(image: Any) -> None:
     _need(all(isinstance(seed, int | str) for seed in seeds))
     # A file's name and a store's key: they lead nowhere else.
     _need(all(map(_is_digest, [image.get("pixels"), *keys])))
+    scores, dropped = image.get("scores"), image.get("dropped") or []
+    _need(scores is None or isinstance(scores, list) and len(scores) == len(keys))
+    _need(all(number(score) is not None for score in scores or []))
+    _need(image.get("real_score") is None or number(image["real_score"]) is not None)
+    _need(isinstance(dropped, list) and all(map(_is_candidate, dropped)))
+
+
+def _is_candidate(candidate: Any) -> bool:
+    """Whether it is a seed, a key of the store and a score."""
+    if not isinstance(candidate, list) or len(candidate) != 3:
+        return False
+    seed, key, score = candidate
+    return isinstance(seed, int | str) and _is_digest(key) and number(score) is not None
 
 
 def _is_digest(value: Any) -> bool:
@@ -165,16 +177,45 @@ def seen_of(file: SamplesFile, records: list[Line], options: Sequence[str]) -> t
     about = (records[0].get("images") or []) if records else []
     if not about:
         return ()
-    shown = [("real", tuple(Picture(_real_image(file, image["pixels"])) for image in about))]
-    for place, seed in enumerate(about[0]["seeds"]):
-        pictures = tuple(Picture(key=image["keys"][place]) for image in about)
-        shown.append((f"seed {seed}", pictures))
+    real = [Picture(_real_image(file, image["pixels"])) for image in about]
+    shown = [("real", tuple(real), _scores(about, "real_score"))]
+    most = max(about, key=lambda image: len(image["seeds"]))
+    for place, seed in enumerate(most["seeds"]):
+        keys = [image["keys"][place : place + 1] for image in about]
+        pictures = tuple(
+            Picture(key=key[0]) if key else its for key, its in zip(keys, real, strict=True)
+        )
+        shown.append((f"seed {seed}", pictures, _scores(about, "scores", place)))
     said = _chosen(records, options) if len(records) > 1 else records[0].get("views") or []
     said = [*said, *[{}] * (len(shown) - len(said))]
     return tuple(
-        Seen(label, pictures, **_words(view))
-        for (label, pictures), view in zip(shown, said, strict=False)
+        Seen(label, pictures, **_words(view), score=score)
+        for (label, pictures, score), view in zip(shown, said, strict=False)
     )
+
+
+def dropped_of(records: list[Line]) -> tuple[Seen, ...]:
+    """The candidates that a judge did not let through."""
+    about = (records[0].get("images") or []) if records else []
+    return tuple(
+        Seen(f"seed {seed}", (Picture(key=key),), score=float(score))
+        for image in about
+        for seed, key, score in image.get("dropped") or []
+    )
+
+
+def _scores(about: Sequence[Mapping[str, Any]], name: str, place: int = 0) -> float | None:
+    """A judge's score of an image; of several images that are shown together the least."""
+    found = [image.get(name) for image in about]
+    lists = [its if isinstance(its, list) else [its] for its in found]
+    scores = [number(its[place]) for its in lists if place < len(its)]
+    return min((score for score in scores if score is not None), default=None)
+
+
+def sure_of(records: list[Line]) -> float | None:
+    """How sure the model was of its plain answer, where there was a gate."""
+    gate = records[0].get("gate") if records else None
+    return number(gate.get("p")) if isinstance(gate, dict) else None
 
 
 def combined_of(records: list[Line]) -> Seen | None:
