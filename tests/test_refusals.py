@@ -100,6 +100,28 @@ def test_what_is_refused_together_is_asked_for_alone() -> None:
         apart([1, 2], lambda numbers: _raise(UserError("no weights")), "nobody")
 
 
+def test_who_takes_no_image_at_all_is_broken() -> None:
+    """Not the image: a bug keeps its traceback."""
+
+    def broken(contexts: Any) -> Any:
+        raise RuntimeError("a bug")
+
+    def narrow(contexts: Any) -> list[int]:
+        if any(max(image.size) > 200 * min(image.size) for image, _ in contexts):
+            raise ValueError("aspect ratio")
+        return [0 for _ in contexts]
+
+    odd = (picture(0).resize((700, 3)), "red")
+    for images in ([odd], [odd, odd], [(picture(0), "red")]):
+        with pytest.raises(RuntimeError, match="a bug"):
+            apart(images, broken, "the generator")
+    for images in ([odd], [odd, odd]):
+        found = apart(images, narrow, "the generator")
+        assert [str(one) for one in found] == [
+            "the generator refuses the image (ValueError: aspect ratio)"
+        ] * len(images)
+
+
 def test_what_cannot_be_read_is_told_apart_from_the_rest() -> None:
     found = tried([1, 2], lambda number: number if number == 1 else _raise(UserError("gone")))
     assert found[0] == 1 and str(found[1]) == "gone"

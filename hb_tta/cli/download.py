@@ -24,17 +24,17 @@ says first how large it is. Whatever stops it, the same command again goes on at
 where it stopped. HF_HOME names another place for the cache, and `hf auth login` gives access
 to what is not for everybody.
 
-Without --role: what `hb-tta augment` and `lmms-eval --augment` load. The roles evaluator
-(training) and clip (tpt) are fetched when they are named."""
+Without --role: what `hb-tta augment` and `lmms-eval --augment` load. The role clip (tpt) is fetched
+when it is named."""
 
 EXAMPLES = """\
 examples:
   hb-tta download --family sdxl --dry-run
   hb-tta download --family sdxl
-  hb-tta download --family sdxl --role evaluator --role clip
+  hb-tta download --family sdxl --role clip
   hb-tta download some-team/sdxl-fine-tune"""
 
-USUAL = ("generator", "image_encoder", "lora", "mllm")
+USUAL = ("generator", "image_encoder", "lora", "mllm", "evaluator")
 """The roles that are fetched where none is named."""
 
 

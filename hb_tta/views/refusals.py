@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
+from PIL import Image
+
+from hb_tta.context import DescribedContext, MultimodalContext
 from hb_tta.errors import UserError
 
 FAULTS = (ValueError, RuntimeError, IndexError, ZeroDivisionError)
@@ -19,23 +23,59 @@ def apart(
 ) -> list[R | UserError]:
     """The answers to all items, asked together; where that fails, one after the other.
 
+    Where none is taken, an ordinary image in the first one's place tells an odd image from a bug.
+
     Args:
-        items: none of them is looked at here.
+        items: images, or contexts or tuples that hold one.
         ask: gives an answer an item.
         who: is asked, as in "the describer".
 
     Returns:
         For an item that is refused alone, too, the sentence that says so.
+
+    Raises:
+        Exception: of ``ask``, where it takes no image at all.
     """
     if not items:
         return []
     try:
         return list(ask(items))
+    except FAULTS:
+        answers = [_alone(item, ask) for item in items]
+    faults = [answer for answer in answers if isinstance(answer, FAULTS)]
+    if len(faults) == len(answers):
+        _check_that_it_works(items[0], ask, faults[0])
+    return [_refusal(one, who) if isinstance(one, FAULTS) else one for one in answers]
+
+
+def _alone(item: T, ask: Callable[[Sequence[T]], Sequence[R]]) -> R | Exception:
+    try:
+        return ask([item])[0]
     except FAULTS as error:
-        if len(items) == 1:
-            reason = " ".join(str(error).split())[:200]
-            return [UserError(f"{who} refuses the image ({type(error).__name__}: {reason})")]
-    return [answer for item in items for answer in apart([item], ask, who)]
+        return error
+
+
+def _check_that_it_works(item: T, ask: Callable[[Sequence[T]], Sequence[R]], fault: Any) -> None:
+    try:
+        ask([_ordinary(item)])
+    except FAULTS:
+        raise fault from None
+
+
+def _ordinary(item: Any) -> Any:
+    """The same with a plain square in place of every image."""
+    if isinstance(item, Image.Image):
+        return Image.new("RGB", (224, 224), "gray")
+    if isinstance(item, DescribedContext):
+        return item._replace(image=_ordinary(item.image))
+    if isinstance(item, MultimodalContext):
+        return replace(item, image=_ordinary(item.image))
+    return tuple(map(_ordinary, item)) if isinstance(item, tuple) else item
+
+
+def _refusal(error: Exception, who: str) -> UserError:
+    reason = " ".join(str(error).split())[:200]
+    return UserError(f"{who} refuses the image ({type(error).__name__}: {reason})")
 
 
 def tried(items: Sequence[T], read: Callable[[T], R]) -> list[R | UserError]:
