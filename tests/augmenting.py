@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -136,16 +137,78 @@ def augment_here(settings: dict[str, Any]) -> list[str]:
     return [key for each in augmenter.augment(contexts, n=settings["n"]) for key in each.keys]
 
 
-def start(folder: Path, log: Path, settings: dict[str, Any]) -> subprocess.Popen[str]:
-    """A process that augments as ``augment_process.py`` says."""
+def written(folder: Path, settings: dict[str, Any]) -> Path:
+    """A file of settings, each time another one."""
     file = folder / f"settings-{len(list(folder.glob('settings-*')))}.json"
     file.write_text(json.dumps(settings))
+    return file
+
+
+def start(folder: Path, log: Path, settings: dict[str, Any]) -> subprocess.Popen[str]:
+    """A process that augments as ``augment_process.py`` says."""
     return subprocess.Popen(
-        [sys.executable, str(PROCESS), str(file), str(log)],
+        [sys.executable, str(PROCESS), str(written(folder, settings)), str(log)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+class Forker:
+    """Starts processes as ``start`` does, by forking one that has imported everything."""
+
+    def __init__(self) -> None:
+        self._server = subprocess.Popen(
+            [sys.executable, str(PROCESS), "--fork"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+        assert self._told() == "ready"
+
+    def start(self, folder: Path, log: Path, settings: dict[str, Any]) -> Forked:
+        """The one before must have ended."""
+        assert self._server.stdin is not None
+        self._server.stdin.write(json.dumps([str(written(folder, settings)), str(log)]) + "\n")
+        return Forked(int(self._told()), self._told)
+
+    def close(self) -> None:
+        """No more are wanted."""
+        self._server.communicate()
+
+    def _told(self) -> str:
+        assert self._server.stdout is not None
+        return self._server.stdout.readline().strip()
+
+
+class Forked:
+    """What the soak test uses of a ``Popen``.
+
+    Args:
+        number: of the process.
+        ended: waits for its end, and gives its exit status as text.
+    """
+
+    def __init__(self, number: int, ended: Callable[[], str]) -> None:
+        self._number, self._ended = number, ended
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """None: it runs."""
+        if self.returncode is None and not Path(f"/proc/{self._number}").exists():
+            self.returncode = int(self._ended())
+        return self.returncode
+
+    def send_signal(self, signal: int) -> None:
+        """Nothing where it has ended."""
+        if self.poll() is None:
+            os.kill(self._number, signal)
+
+    def communicate(self) -> None:
+        """Wait for its end."""
+        if self.returncode is None:
+            self.returncode = int(self._ended())
 
 
 def finish(process: subprocess.Popen[str]) -> dict[str, Any]:

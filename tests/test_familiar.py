@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -106,6 +108,12 @@ def test_statistics_are_made_of_any_images(tmp_path: Path) -> None:
     assert found.trained_on == "a few scenes" and "unlike a few scenes" in found.sentence
     assert max(found.distances(pictures[700:])) < found.limit
     assert min(found.distances(photographs())) > found.limit
+    other = replace(encoder, location=str(tmp_path / "generator"))
+    shutil.copytree(encoder.location, other.location)
+    with open(tmp_path / "generator" / "image_encoder" / "config.json", "a") as config:
+        config.write("\n")
+    with pytest.raises(UserError, match="they are another image encoder's"):
+        FamiliarSpec(Weights(str(tmp_path)), other).load("cpu")
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(UserError, match=f"image statistics in .*{FILE}.* cannot be read"):
         FamiliarSpec(Weights(str(tmp_path)), encoder).load("cpu")

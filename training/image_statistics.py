@@ -68,7 +68,11 @@ def write_statistics(
     found: dict[str, Tensor] = image_statistics(
         Encoder(tower, parts["feature_extractor"]), seen, unseen
     )
-    metadata = {"trained_on": trained_on, "images": str(len(seen))}
+    metadata = {
+        "trained_on": trained_on,
+        "images": str(len(seen)),
+        "image_encoder": encoder.fingerprint(),
+    }
     tensors = {name: value.contiguous() for name, value in found.items()}
     write_aside(folder / FILE, save(tensors, metadata))
     return folder / FILE

@@ -46,7 +46,7 @@ class FamiliarSpec:
 
         parts = load_image_encoder(self.image_encoder, "float32")
         encoder = Encoder(parts["image_encoder"].to(device).eval(), parts["feature_extractor"])
-        return Familiar(encoder, *_read(self.statistics))
+        return Familiar(encoder, *_read(self.statistics, self.image_encoder.fingerprint()))
 
 
 class Encoder:
@@ -114,7 +114,7 @@ def distances(features_ND: Tensor, mean_D: Tensor, whitening_DD: Tensor) -> Tens
     return ((features_ND - mean_D) @ whitening_DD.T).norm(dim=-1) / len(mean_D) ** 0.5
 
 
-def _read(statistics: Weights) -> tuple[Tensor, Tensor, float, str]:
+def _read(statistics: Weights, encoder: str) -> tuple[Tensor, Tensor, float, str]:
     from safetensors import SafetensorError, safe_open
 
     path = Path(statistics.local_folder()) / FILE
@@ -123,6 +123,8 @@ def _read(statistics: Weights) -> tuple[Tensor, Tensor, float, str]:
             told = file.metadata() or {}
             mean, whitening = (file.get_tensor(name).float() for name in ("mean", "whitening"))
             limit = float(file.get_tensor("limit"))
+        if told["image_encoder"] != encoder:
+            raise ValueError("they are another image encoder's")
         if whitening.shape != (len(mean), len(mean)):
             raise ValueError(f"its parts are {tuple(mean.shape)} and {tuple(whitening.shape)}")
         return mean, whitening, limit, told["trained_on"]

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from augmenting import contents, finish, logged, settings, start
+from augmenting import Forked, Forker, contents, finish, logged, settings, start
 
 from hb_tta.store import Store
 
@@ -15,9 +15,10 @@ pytest_plugins = ["augmenting"]
 pytestmark = pytest.mark.soak
 
 KILLS = 100
+FRESH = 0.1  # of the processes start from nothing; the others find everything imported
 
 
-def killed(process: subprocess.Popen[str], log: Path, chance: random.Random) -> bool:
+def killed(process: subprocess.Popen[str] | Forked, log: Path, chance: random.Random) -> bool:
     """Kill it: sometimes while it starts, mostly while it generates. False: it was quicker."""
     before = len(logged(log))
     patience = time.monotonic() + (chance.uniform(0, 5) if chance.random() < 0.2 else 600)
@@ -38,13 +39,16 @@ def test_a_hundred_kills_lose_no_finished_view(tiny_mllm: Path, tmp_path: Path) 
     )  # more than can be made meanwhile
     finished: dict[str, tuple[int, int, str]] = {}
     progressed = 0
+    forker = Forker()
     for _ in range(KILLS):
-        assert killed(start(tmp_path, log, wanted), log, chance)
+        begin = start if chance.random() < FRESH else forker.start
+        assert killed(begin(tmp_path, log, wanted), log, chance)
         assert store.verify() == []
         now = contents(store)
         assert {key: now[key] for key in finished} == finished  # the same files, untouched
         progressed += len(now) > len(finished)
         finished = now
+    forker.close()
     assert progressed > KILLS // 3  # most kills fell into generation
     assert len(logged(log)) == len(set(logged(log)))
     last = settings(tiny_mllm, tmp_path, images=2, n=20)
