@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from PIL import Image
 
@@ -42,24 +42,30 @@ def apart(
         return list(ask(items))
     except FAULTS:
         answers = [_alone(item, ask) for item in items]
-    faults = [answer for answer in answers if isinstance(answer, FAULTS)]
+    faults = [answer for answer in answers if isinstance(answer, _Fault)]
     if len(faults) == len(answers):
-        _check_that_it_works(items[0], ask, faults[0])
-    return [_refusal(one, who) if isinstance(one, FAULTS) else one for one in answers]
+        _check_that_it_works(items[0], ask, faults[0].error)
+    return [_refusal(one.error, who) if isinstance(one, _Fault) else one for one in answers]
 
 
-def _alone(item: T, ask: Callable[[Sequence[T]], Sequence[R]]) -> R | Exception:
+class _Fault(NamedTuple):
+    error: Exception
+
+
+def _alone(item: T, ask: Callable[[Sequence[T]], Sequence[R]]) -> R | _Fault:
     try:
         return ask([item])[0]
     except FAULTS as error:
-        return error
+        return _Fault(error)
 
 
-def _check_that_it_works(item: T, ask: Callable[[Sequence[T]], Sequence[R]], fault: Any) -> None:
+def _check_that_it_works(
+    item: T, ask: Callable[[Sequence[T]], Sequence[R]], error: Exception
+) -> None:
     try:
         ask([_ordinary(item)])
     except FAULTS:
-        raise fault from None
+        raise error from None
 
 
 def _ordinary(item: Any) -> Any:
