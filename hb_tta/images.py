@@ -175,7 +175,7 @@ def _decoded(file: BinaryIO, name: str) -> Image.Image:
         raise UserError(f"{name} is empty: give an image file")
     file.seek(0)
     try:
-        with warnings.catch_warnings():
+        with _truncation_is_an_error(), warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(file, formats=_readable())
             if image.format == "PNG":

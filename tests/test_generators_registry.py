@@ -86,7 +86,7 @@ def test_names_resolve_to_spec_classes():
 
 
 def test_an_unknown_name_lists_the_choices():
-    with pytest.raises(UserError, match="no method 'hummingbrid': choose from hummingbird, i2t2i"):
+    with pytest.raises(UserError, match="no method 'hummingbrid', did you mean 'hummingbird'"):
         get_method("hummingbrid")
 
 

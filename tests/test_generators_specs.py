@@ -102,7 +102,7 @@ def test_flags_that_every_method_is_offered_warn_where_they_are_ignored():
     [
         ({"num_inference_steps": 0}, "num_inference_steps=0"),
         ({"guidance_scale": float("inf")}, "guidance_scale=inf"),
-        ({"dtype": "int8"}, "dtype 'int8' is not known: choose one of float32"),
+        ({"dtype": "int8"}, "dtype 'int8' is not known: choose from float32"),
         ({"height": 100}, "height=100 is no size"),
         ({"width": -8}, "width=-8 is no size"),
         ({"lora_scale": float("nan")}, "lora_scale=nan"),

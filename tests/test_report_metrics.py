@@ -46,7 +46,7 @@ def evaluated(tmp_path_factory):
     work = tmp_path_factory.mktemp("metrics")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(upstream.AVAILABLE_SIMPLE_MODELS, "guesses", "lmms_eval_texts.Guesses")
-        views = f"family=pocket,n=2,store={work / 'store'}"
+        views = f"family=pocket,n=2,seeds=fixed,store={work / 'store'}"
         own = {}
         for part, names, more in (
             ("generated", GENERATED, ",combine=vote"),

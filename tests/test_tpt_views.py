@@ -366,7 +366,6 @@ def test_the_average_weighs_tasks_alike_and_its_gain_is_over_the_same_samples():
         (["--task", "mnist"], "task 'mnist' is not known"),
         (["--task", "pocket_objects", "--augment", "magic"], "magic"),
         (["--task", "imagenet", "--data", "/nowhere"], "there is no folder"),
-        (["--task", "pocket_objects", "--crops", "-1"], "out of range"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(line, told, capsys):

@@ -125,11 +125,11 @@ def stopping_after(count: int):
     add = Output.add
     added: list[object] = []
 
-    def stop(self, request, augmentation):
+    def stop(self, request, *rest):
         if len(added) == count:
             raise KeyboardInterrupt
         added.append(request)
-        return add(self, request, augmentation)
+        return add(self, request, *rest)
 
     return stop
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from hb_tta.errors import UserError
 from hb_tta.images import FORMATS, load_image
@@ -56,8 +56,10 @@ def chunk(kind: bytes, body: bytes, *, damaged: bool = False) -> bytes:
     return len(body).to_bytes(4, "big") + kind + body + checksum.to_bytes(4, "big")
 
 
+@pytest.mark.parametrize("tolerant", [False, True], ids=["", "a library tolerates damage"])
 @pytest.mark.parametrize("which", [b"IHDR", b"gAMA", b"IDAT"])
-def test_a_checksum_of_a_png_that_is_wrong_is_damage(which):
+def test_a_checksum_of_a_png_that_is_wrong_is_damage(which, tolerant, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", tolerant)
     rows = b"".join(b"\0" + bytes(range(48)) for _ in range(16))
     header = b"".join(n.to_bytes(4, "big") for n in (16, 16)) + bytes((8, 2, 0, 0, 0))
     gamma = (45455).to_bytes(4, "big")
