@@ -414,7 +414,7 @@ def test_the_control_learns_to_denoise(cache, tmp_path):
 
 
 def test_a_run_that_loses_its_diversity_stops(settings, tmp_path):
-    strict = replace(settings, min_diversity=1.0, max_steps=3, evaluate_steps=1)
+    strict = replace(settings, learning_rate=0.03, max_steps=3, evaluate_steps=1)  # far too high
     result = train(strict, tmp_path / "run", quiet=True)
     assert result["step"] == 1 and "diversity fell" in result["ended"]
 
