@@ -11,6 +11,8 @@ from lmms_eval_runs import METHODS, answers, evaluate, records, small_tasks, val
 
 pytest.importorskip("lmms_eval", reason="the extra lmms-eval is not installed")
 
+from loguru import logger
+
 from hb_tta import spelling
 from hb_tta.generators.registry import GENERATORS
 from hb_tta.integrations.lmms_eval import backend, prepare
@@ -67,7 +69,12 @@ def test_a_gate_shows_views_to_those_who_are_not_sure(run, stock, tmp_path):
     p = [gate["p"] for gate in gates(run(**{**flags, "augment_args": "family=pocket,n=2,gate=0"}))]
     gate = median(p)
     store = tmp_path / "own"
+    said: list[str] = []
+    sink = logger.add(lambda line: said.append(str(line)), level="INFO")
     some = run(augment="randaugment", augment_args=f"family=pocket,n=2,gate={gate},store={store}")
+    logger.remove(sink)
+    passed = sum(its["passed"] for its in gates(some))
+    assert any(f"{passed} of {len(p)} questions were answered from views" in line for line in said)
     passed = [its["passed"] for its in gates(some)]
     assert passed == [its < gate for its in p] and any(passed) and not all(passed)
     for number, through in enumerate(passed):

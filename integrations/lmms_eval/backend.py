@@ -230,6 +230,13 @@ class AugmentedBackend:
             for place, its in self._hb_shown(name, rest, evidence):
                 answers[place] = self._hb_answer(its, told[place], answer, own)
         self._hb_write()
+        if self.rank == 0:
+            views = self.hb_settings.views
+            logger.info(
+                f"hb-tta: {len(rest)} of {len(requests)} questions were answered from views of "
+                f"{views.method} too (at most {self.hb_settings.n} each, preset={views.preset}); "
+                "the others were sure without, or have no image"
+            )
         return answers
 
     def _hb_write(self) -> None:
