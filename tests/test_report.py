@@ -209,7 +209,7 @@ def test_the_command_that_makes_views_again(both):
     assert augmented.command == (
         "lmms-eval --model llava_hf --tasks mme --model_args pretrained=tiny,device_map=cpu "
         "--limit 8 --device cpu --augment hummingbird --augment_args "
-        "family=pocket,seed=0,views=2,store=/data/views --log_samples --output_path "
+        "preset=paper,family=pocket,seed=0,views=2,store=/data/views --log_samples --output_path "
         + both[1]
     )  # fmt: skip
 

@@ -186,6 +186,7 @@ def test_of_an_open_answer_the_first_token_is_shown():
     asked = replace(record, answer="no", target="No.")
     text = page.render("t", score([of_a_task([asked])]), store=Store("/nowhere")).html
     assert text.count('class="bar') == 1 and "red …" not in text
+    assert '<span class="bar right" style="--share:0.9999"' in text and "no 100.0 %" in text
 
 
 LETTERED = "What is it?\nA. a cat\n(B) a dog\nC: <b>ox</b>\nAnswer with the letter."
