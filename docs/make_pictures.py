@@ -124,7 +124,7 @@ def evaluate(results: Path) -> None:
         *("--model_args", f"pretrained={get_family('pocket').weights('mllm').location},"
           "device_map=cpu", "--log_samples"),
     )  # fmt: skip
-    args = f"family=pocket,n={VIEWS},seed={SEED},store={results / 'store'}"
+    args = f"preset=paper,family=pocket,n={VIEWS},seed={SEED},store={results / 'store'}"
     for run, more in (
         ("plain", ()),
         (METHODS[0], ("--augment", METHODS[0], "--augment_args", args)),

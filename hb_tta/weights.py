@@ -68,7 +68,7 @@ class Weights:
         if not _HUB_ID.fullmatch(self.location) or self.location[0] in ".~":
             raise UserError(
                 f"{self.location!r} is no folder and no hub id: check the path, or give an id"
-                " such as 'stabilityai/stable-diffusion-xl-base-1.0'"
+                " of the hub: 'organisation/name'"
             )
         return False
 
@@ -220,10 +220,12 @@ class Weights:
                 " in (hf auth login), or name a folder"
             ) from error
         except Exception as error:  # the HTTP client below has exceptions of its own
+            absent = isinstance(error, errors.LocalEntryNotFoundError)  # what the sentence says
+            why = "" if absent else f" ({type(error).__name__})"
             raise UserError(
                 f"the weights {self.location!r} are not all on this machine and the hub cannot be"
-                f" reached ({type(error).__name__}): connect and run"
-                f" `hb-tta download {self.location}`, or name a folder"
+                f" reached{why}: connect and run `hb-tta download` for all models of photographs or"
+                f" `hb-tta download {self.location}` for these, or name a folder"
             ) from error
 
 

@@ -48,7 +48,9 @@ def test_a_pages_python_runs_from_top_to_bottom(page, tmp_path, monkeypatch, cap
     space: dict = {"__name__": "__main__"}
     for snippet in blocks("python", page.read_text(encoding="utf-8")):
         exec(compile(snippet, page.name, "exec"), space)
-    assert "Loading weights" not in capfd.readouterr().err
+    told = capfd.readouterr()
+    assert "Loading weights" not in told.err
+    assert "None" not in told.out, "an example shows something"
     if page.name == "README.md":
         assert [view.mode for view in space["views"]] == ["RGB"] * 4
         assert len({view.tobytes() for view in space["views"]}) == 4
@@ -180,7 +182,8 @@ def tree() -> list[str]:
     return paths
 
 
-def test_the_readmes_tree_is_on_disk():
+def test_the_readmes_tree_is_on_disk_and_names_each_once():
+    assert [path for path in tree() if tree().count(path) > 1] == []
     assert [path for path in tree() if not (ROOT / path).exists()] == []
 
 

@@ -160,8 +160,9 @@ def test_a_home_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_neither_a_folder_nor_a_hub_id(location: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     for ask in (Weights(location).fingerprint, Weights(location).local_folder):
-        with pytest.raises(UserError, match="is no folder and no hub id"):
+        with pytest.raises(UserError, match="is no folder and no hub id") as told:
             ask()
+        assert "'organisation/name'" in str(told.value) and "diffusion" not in str(told.value)
 
 
 def test_a_file_is_no_folder(folder: Path) -> None:
@@ -366,6 +367,14 @@ def test_what_is_asked_of_the_hub_once_is_known_without_it(tmp_path: Path) -> No
         assert ask(["org/name", "lora"], "fingerprint") == [f"hub:{commit}/lora"]
         assert set(hub.served) <= {".gitattributes"}  # no weights for a name
     assert ask(["org/name"], "fingerprint", offline=True) == [f"hub:{commit}"]
+
+
+def test_what_is_not_here_is_asked_for_in_the_words_of_a_person(tmp_path: Path) -> None:
+    with TinyHub("org/name", HUB_FILES).running() as hub:
+        endpoint = hub.endpoint
+    said = Asked(tmp_path / "new", endpoint)(["org/name"], "fingerprint", offline=True)
+    assert "`hb-tta download` for all" in said and "`hb-tta download org/name`" in said
+    assert "LocalEntryNotFound" not in said
 
 
 def test_weights_are_fetched_without_pickles_and_duplicates(tmp_path: Path) -> None:

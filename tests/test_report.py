@@ -108,6 +108,7 @@ def test_the_odd_question_of_a_limit_is_left_out(tmp_path):
     color = scored([str(tmp_path)])["runs"][0]["categories"]["color"]
     assert (color["acc"], color["acc_plus"], color["left_out"]) == (0.0, 0.0, 1)
     _, runs = read_runs([str(tmp_path)])
+    assert "could have shown" not in table.text("mme", score(runs))  # nothing is compared
     assert "1 questions are left out" in table.text("mme", score(runs))
 
 
@@ -304,3 +305,15 @@ sys.exit(main({line!r}))
 def test_markdown(both):
     text = table.markdown(score(read_runs(both)[1]))
     assert "| count | hummingbird | 75.0 [50.0, 100.0] 0.0 (p=1.000) |" in text
+
+
+def test_what_so_many_questions_could_have_shown_stands_below_the_table(tmp_path, store):
+    write_plain(tmp_path)
+    write_augmented(tmp_path, store, date="20260102_000000")
+    runs = scored([str(tmp_path)])["runs"]
+    against = runs[1]["categories"]["all"]["against_plain"]
+    low, high = against["acc_difference_interval"]
+    assert 0 < against["acc_could_have_shown"] == pytest.approx((high - low) * 2.8 / 3.92, rel=0.01)
+    task, found = read_runs([str(tmp_path)])
+    told = table.text(task, score(found))
+    assert f"{against['acc_could_have_shown']:.1f} points of ACC" in " ".join(told.split())

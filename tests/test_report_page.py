@@ -182,10 +182,11 @@ def test_of_an_open_answer_the_first_token_is_shown():
     record = Record("0", "0", "", 1.0, answer="red", target="red", seen=views)
     text = page.render("t", score([of_a_task([record])]), store=Store("/nowhere")).html
     assert "red … 62 %" in text
-    assert 'class="bar"' not in text and "no 100" not in text
+    assert 'class="bar' not in text and "no 100" not in text
     asked = replace(record, answer="no", target="No.")
     text = page.render("t", score([of_a_task([asked])]), store=Store("/nowhere")).html
-    assert text.count('class="bar"') == 1 and "red …" not in text
+    assert text.count('class="bar') == 1 and "red …" not in text
+    assert '<span class="bar right" style="--share:0.9999"' in text and "no 100.0 %" in text
 
 
 LETTERED = "What is it?\nA. a cat\n(B) a dog\nC: <b>ox</b>\nAnswer with the letter."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from hb_tta.progress import spoken
@@ -52,8 +52,8 @@ def on_devices(
         rows.append(
             {
                 "device": device.name,
-                "seconds_per_sample": round(seconds, 4),
-                "hours": round(images * seconds / 3600, 2),
+                "seconds_per_sample": float(f"{seconds:.4g}"),
+                "hours": float(f"{images * seconds / 3600:.4g}"),
                 "fits": memory_gib <= device.memory_gib,
                 "memory_gib": device.memory_gib,
                 "basis": device.basis,
@@ -72,10 +72,15 @@ def table(rows: Sequence[dict[str, Any]], here: dict[str, Any]) -> str:
     shown: list[list[Cell | str]] = [
         [
             row["device"],
-            spoken(row["hours"] * 3600),
-            f"{row['seconds_per_sample']:.3g} s",
+            _at_least(row["hours"] * 3600, 1, spoken),
+            _at_least(row["seconds_per_sample"], 0.001, lambda seconds: f"{seconds:.3g} s"),
             "yes" if row["fits"] else f"no: it has {row['memory_gib']:.0f} GiB",
         ]
         for row in [*rows, here]
     ]
     return renderers.text(Table(["one of", "time", "a sample", "fits"], shown))
+
+
+def _at_least(seconds: float, least: float, told: Callable[[float], str]) -> str:
+    """A time that is reckoned from operations says nothing below ``least``: it is never 0."""
+    return told(seconds) if seconds >= least else f"under {least:g} s"

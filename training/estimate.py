@@ -295,8 +295,8 @@ def table(found: dict[str, Any]) -> str:
         "steps": f"{found['steps']:,} of {found['samples_per_step']} samples: "
         f"{found['images']:,} images"
         + ("" if found["epochs"] is None else f", {found['epochs']:g} epochs"),
-        "memory": f"about {found['memory_gib']:g} GiB a device in {found['dtype']} "
-        f"(by preset: {presets})",
+        "memory": f"about {found['memory_gib']:g} GiB on a device like this, "
+        f"in {found['dtype']} (by preset: {presets})",
         "work": f"{found['tflop_per_sample']:g} TFLOP a sample",
     }
     lines = [f"{name:10} {text}" for name, text in rows.items()]
@@ -313,7 +313,7 @@ def table(found: dict[str, Any]) -> str:
     lines += [f"speed of {name}: {basis}" for name, basis in told.items()]
     lines += [
         f"A whole training is taken to reach {EFFICIENCY:.0%} of what large products do; several "
-        "devices share the work."
+        "devices share the work. The named GPUs are reckoned in bfloat16: half the memory."
     ]
     lines += ["", "settings (--set KEY=VALUE):"]
     lines += [f"  {key} = {json.dumps(value)}" for key, value in settings.items()]

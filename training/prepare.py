@@ -89,11 +89,16 @@ def describe_all(
             if describer is None and any(_needs_description(record) for record in records):
                 describer = spec.load(device)
             write_aside(path, json.dumps(_described(records, describer, start)).encode())
-            progress("describing", start + len(records), rows)
+            progress("describing", *_done(start + len(records), rows, len(records) < SHARD))
         if len(read_json(path)) < SHARD:
             break  # the source ends here
     if describer is not None:
         describer.unload()
+
+
+def _done(done: int, rows: int | None, ended: bool) -> tuple[int, int | None]:
+    """(rows done, rows in all): a source that has ended has no more than it gave."""
+    return done, done if ended else rows
 
 
 def _needs_description(record: Example | BadRecord) -> bool:
@@ -174,7 +179,7 @@ def encode_all(
         if good:
             tensors = _encoded(good, generator, rewards, with_latents)
             write_aside(target, save(tensors, {"format": "pt"}))
-        progress("encoding", start + len(records), rows)
+        progress("encoding", *_done(start + len(records), rows, len(records) < SHARD))
 
 
 @torch.no_grad()

@@ -57,11 +57,16 @@ def figures(values: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
+def bad_rows(count: int) -> str:
+    """How many cannot be used."""
+    return f"{count} bad row{'s' * (count != 1)}"
+
+
 def told(prepared: Prepared) -> str:
     """How many samples there are, and what became of the rest."""
     text = f"{len(prepared.training)} samples, {len(prepared.held_out)} held out"
     if prepared.left_out:
         text += f", {prepared.left_out} left out (images of held-out ones)"
     if prepared.bad:
-        text += f", {len(prepared.bad)} bad rows: see bad_records.jsonl"
+        text += f", {bad_rows(len(prepared.bad))}: see bad_records.jsonl"
     return text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from dataclasses import MISSING
 from importlib import metadata
 from typing import Any
@@ -123,7 +124,8 @@ def _told(name: str, setting: dict[str, Any]) -> str:
         notes.append(f"default: {values.pop()}")
     else:
         notes += [f"default of {family}: {value}" for family, value in setting["default"].items()]
-    return f"{setting['help'].rstrip('.')} ({'; '.join(notes)})"
+    told = f"{setting['help'].rstrip('.')} ({'; '.join(notes)})"
+    return re.sub(r"\bNone\b", "none", told)  # as it is typed
 
 
 def _locations(family: str) -> dict[str, str]:

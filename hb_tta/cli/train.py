@@ -115,6 +115,8 @@ def _is_main_process() -> bool:
 
 
 def _told(result: dict[str, Any]) -> str:
+    from hb_tta.training.progress import bad_rows
+
     lines = [f"{result['step']} steps; ended by {result['ended']}"]
     first, last = result["first"], result["last"]
     if first and last:
@@ -125,7 +127,7 @@ def _told(result: dict[str, Any]) -> str:
         lines.append(f"{result['skipped']} steps skipped: their gradient was not finite")
     out = visible(result["out"])
     if result["bad_records"]:
-        lines.append(f"{result['bad_records']} bad rows: {out}/bad_records.jsonl")
+        lines.append(f"{bad_rows(result['bad_records'])}: {out}/bad_records.jsonl")
     drawn = f" and {Path(result['curve']).name}" if result["curve"] else ""
     lines.append(f"the LoRA is in {out}; look at its samples/{drawn}")
     return "\n".join(lines)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 SMALL = 128  # pixels; images up to this are enlarged with crisp edges
 LARGEST = 512  # pixels; larger images are embedded at this size, so that a page stays light
 
+DOUBT = "A description is what a model wrote, and may itself be wrong."
+_ASKED = "Of a view only the asked fact counts: it may change whatever else it likes."
+
 
 @dataclass(frozen=True)
 class Linked:
@@ -94,6 +97,8 @@ def render(panels: Sequence[Panel], *, title: str, subtitle: str = "") -> str:
     """The page that shows the panels in order: UTF-8 HTML that needs no file but linked ones."""
     addresses = _addresses(panels)
     body = "\n".join(_panel(panel, addresses) for panel in panels)
+    if any(row.description is not None for panel in panels for row in panel.rows):
+        body += f'\n<p class="notes">{visible(DOUBT)} {_ASKED}</p>'
     linked = any(not address.startswith("data:") for address in addresses.values())
     return document(
         title, f'<div class="sheet">\n{body}\n</div>', lead=subtitle, files_beside=linked

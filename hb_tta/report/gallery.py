@@ -218,12 +218,13 @@ def _bar(seen: Seen, record: Record) -> str:
     share = share_of_yes(seen.yes, seen.no)
     leans = "yes" if share > 0.5 else "no"
     right = leans == target
+    kind = "right" if right else "wrong"
     shown = share if leans == "yes" else 1 - share
     logs = f"log p(yes) {seen.yes:.3f}, log p(no) {seen.no:.3f}"
     return (
-        f'<span class="bar" style="--yes-share:{share:.4f}" title="{logs}"></span>'
-        f'<span class="score {"right" if right else "wrong"}">{leans} {100 * shown:.1f} % '
-        f"{_MARKS['right' if right else 'wrong']}</span>"
+        f'<span class="bar {kind}" style="--share:{shown:.4f}" title="{logs}"></span>'
+        f'<span class="score {kind}">{leans} {100 * shown:.1f} % '
+        f"{_MARKS[kind]}</span>"
     )
 
 

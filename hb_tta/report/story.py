@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hb_tta.report.contact_sheet import data_uri
+from hb_tta.report.contact_sheet import DOUBT, data_uri
 from hb_tta.report.document import document, visible
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_JUDGED = "Of a view only the asked fact is judged: it may change whatever else it likes."
 _MARKS = {True: "✓", False: "✗"}
 _VERDICTS = {
     (True, True): ("right", "right alone, right with the views"),
@@ -118,7 +119,8 @@ class Frame:
 
 def render(stories: Sequence[Story], frame: Frame) -> str:
     """The page: UTF-8 HTML that needs no other file and no network."""
-    notes = "".join(f"<p>{visible(note)}</p>" for note in (*tally(stories), *frame.notes))
+    said = (*tally(stories), *frame.notes, *([f"{DOUBT} {_JUDGED}"] if _described(stories) else []))
+    notes = "".join(f"<p>{visible(note)}</p>" for note in said)
     told = "\n".join(_story(number, story) for number, story in enumerate(stories, 1))
     body = (
         f'<div class="tale"><div class="tally">{notes}</div>\n{told}\n'
@@ -139,6 +141,10 @@ def tally(stories: Sequence[Story]) -> list[str]:
             f"{method} ({ends.count((False, True))} fixed, {ends.count((True, False))} broken)."
         )
     return sentences
+
+
+def _described(stories: Sequence[Story]) -> bool:
+    return any(attempt.description is not None for s in stories for attempt in s.attempts)
 
 
 def _methods(stories: Sequence[Story]) -> list[str]:

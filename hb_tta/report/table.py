@@ -11,8 +11,8 @@ from typing import Any
 
 from hb_tta.metrics import Interval, PairedTest
 from hb_tta.report import parts, renderers
-from hb_tta.report.cells import NOTHING, Cell, Comparison, Table
-from hb_tta.report.scores import Score, Scored
+from hb_tta.report.cells import NOTHING, Cell, Comparison, Table, figure
+from hb_tta.report.scores import ALL, Score, Scored
 
 NOTE = (
     "In percent, with 95 % bootstrap intervals over images; behind them the difference to the "
@@ -63,8 +63,9 @@ def to_json(task: str, scored: Sequence[Scored]) -> dict[str, Any]:
 
     ``runs`` → ``metrics``, see ``parts.to_json``. Of MME ``runs`` → ``categories`` → ``acc``,
     ``acc_interval`` ([low, high]), ``acc_plus``, ``acc_plus_interval``, ``questions``, ``images``,
-    ``left_out``, and ``against_plain`` with the differences, their intervals and p-values, in
-    percent. ``acc_plus`` is null where images do not have two questions.
+    ``left_out``, and ``against_plain`` with the differences, their intervals, p-values and
+    what could have been shown, in percent. ``acc_plus`` is null where images do not have two
+    questions.
     """
     by_metric = scored[0].by_metric
     return {
@@ -128,12 +129,30 @@ def cells_of(one: Scored, category: str) -> list[Cell | str]:
 def remarks(scored: Sequence[Scored]) -> list[str]:
     """What a reader must know to read the figures right."""
     said = parts.uncompared(scored)
+    said += _could_have_shown(scored)
     left_out = max(one.total.left_out for one in scored)
     if left_out:
         said.append(
             f"{left_out} questions are left out: their image's other question was not asked."
         )
     return said
+
+
+def _could_have_shown(scored: Sequence[Scored]) -> list[str]:
+    """What the whole sample could have shown of each run that is compared."""
+    found = []
+    for one in scored:
+        if one.total.change is None:
+            continue
+        tests = {"ACC": one.total.change.acc, "ACC+": one.total.change.acc_plus}
+        sizes = [
+            f"{figure(test.could_have_shown, 'percent')} points of {kind}"
+            for kind, test in tests.items()
+            if test is not None and test.could_have_shown is not None
+        ]
+        if sizes:
+            found.append(f"{name_of(one, scored)} {' and '.join(sizes)}")
+    return [f"{parts.SHOWN_NOTE} Of {ALL}: {'; '.join(found)}."] if found else []
 
 
 def _asked(score: Score) -> str:
@@ -172,8 +191,10 @@ def _interval_json(name: str, interval: Interval | None) -> dict[str, Any]:
 def _test_json(name: str, test: PairedTest | None) -> dict[str, Any]:
     if test is None:
         return {}
+    shown = test.could_have_shown
     return {
         f"{name}_difference": 100 * test.difference,
         f"{name}_difference_interval": [100 * test.low, 100 * test.high],
         f"{name}_p_value": test.p_value,
+        f"{name}_could_have_shown": None if shown is None else 100 * shown,
     }
