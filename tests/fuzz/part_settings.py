@@ -42,9 +42,14 @@ SOUND: dict[str, Callable[[Any], bool]] = {
     **{
         name: lambda value: value >= 1
         for name in (
-            "batch_size", "micro_batch_size", "max_steps", "save_steps", "evaluate_steps",
-            "held_out", "lora_rank", "gradient_steps", "max_new_tokens",
+            "batch_size", "max_steps", "save_steps", "evaluate_steps", "lora_rank",
+            "gradient_steps", "max_new_tokens",
         )
+    },
+    # None: decided when the data and the memory are known; for patience, never.
+    **{
+        name: lambda value: value is None or value >= 1
+        for name in ("micro_batch_size", "held_out", "patience")
     },
 }  # fmt: skip
 TUNING = ("--lr", "--selection", "--generated-selection", "--steps", "--crops", "--limit",
