@@ -21,7 +21,13 @@ from hb_tta.training.pocket_family.run import RecipeRun
 from hb_tta.training.pocket_family.small_form import LEFT, save_stages
 from hb_tta.training.pocket_family.strict_reader import read_strictly
 from hb_tta.training.pocket_family.text import EDIT_WORDS, tokenize, with_words
-from hb_tta.training.pocket_family.unet import LAYOUT, LAYOUT_SHARE, draw_timesteps, latest_unet
+from hb_tta.training.pocket_family.unet import (
+    LAYOUT,
+    LAYOUT_SHARE,
+    WIDTHS,
+    draw_timesteps,
+    latest_unet,
+)
 
 GENERATOR = ("vae_encoder", "image_encoder", "text_encoders", "vae_decoder", "unet")
 
@@ -46,7 +52,7 @@ def run(tmp_path_factory) -> RecipeRun:
 def test_from_nothing_the_generator_is_a_stock_pipeline(tmp_path: Path) -> None:
     made = train(tmp_path)
     pipeline = StableDiffusionXLPipeline.from_pretrained(made.weights / "generator")
-    assert pipeline.unet.config.block_out_channels == (64, 128)
+    assert pipeline.unet.config.block_out_channels == list(WIDTHS)
 
 
 def test_going_on_the_generator_is_a_stock_pipeline_and_draws_every_form(run: RecipeRun) -> None:

@@ -36,7 +36,9 @@ from hb_tta.training.pocket_family.preview import judged_drawings
 from hb_tta.training.pocket_family.run import RecipeRun, Scenes, training_scenes
 from hb_tta.training.pocket_family.text import image_embeds, tokenize
 from hb_tta.training.pocket_family.vae import encode
+from hb_tta.training.pocket_family.widen import widened
 
+WIDTHS = (96, 192)
 STEPS = 14_000
 FIRST_SHARE = 0.45  # of the training, where it starts from nothing
 CAPTIONS = 4  # of each scene, in drawn forms
@@ -80,14 +82,18 @@ def scheduler() -> DDIMScheduler:
 
 
 def build_unet() -> UNet2DConditionModel:
-    """SDXL's UNet at two levels and 4.6 million parameters."""
+    """SDXL's UNet at two levels and 9.6 million parameters.
+
+    Widths, heads and the norms' groups are one and a half times those of the earlier (64, 128), so
+    that its weights can be carried over (``widen``).
+    """
     return UNet2DConditionModel(
-        sample_size=8, in_channels=8, out_channels=8, block_out_channels=(64, 128),
+        sample_size=8, in_channels=8, out_channels=8, block_out_channels=WIDTHS,
         layers_per_block=1, down_block_types=("CrossAttnDownBlock2D",) * 2,
-        up_block_types=("CrossAttnUpBlock2D",) * 2, attention_head_dim=(2, 4),
+        up_block_types=("CrossAttnUpBlock2D",) * 2, attention_head_dim=(3, 6),
         transformer_layers_per_block=1, cross_attention_dim=256, use_linear_projection=True,
-        addition_embed_type="text_time", addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=6 * 8 + 128, norm_num_groups=16,
+        addition_embed_type="text_time", addition_time_embed_dim=8, time_embedding_dim=256,
+        projection_class_embeddings_input_dim=6 * 8 + 128, norm_num_groups=24,
     )  # fmt: skip
 
 
@@ -126,11 +132,13 @@ def train_unet(run: RecipeRun) -> None:
 
 
 def _start(run: RecipeRun) -> UNet2DConditionModel:
-    """An untrained denoiser, or an earlier family's."""
-    if run.start:
-        folder = run.start / "generator" / "unet"
-        return UNet2DConditionModel.from_pretrained(folder, dtype=torch.float32)
-    return build_unet()
+    """An untrained denoiser, or an earlier family's, carried over where it is narrower."""
+    if not run.start:
+        return build_unet()
+    folder = run.start / "generator" / "unet"
+    earlier = UNet2DConditionModel.from_pretrained(folder, dtype=torch.float32)
+    same = tuple(earlier.config.block_out_channels) == WIDTHS
+    return earlier if same else widened(earlier, build_unet())
 
 
 def latest_unet(run: RecipeRun) -> UNet2DConditionModel:
