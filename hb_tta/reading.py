@@ -86,14 +86,15 @@ def parse_json(text: bytes | str) -> Any:
         found = json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
-    if text.count("[") + text.count("{") > DEEPEST and _is_deep(found):
+    if text.count("[") + text.count("{") > DEEPEST and is_deep(found):
         raise ValueError("it is nested too deep")
     return found
 
 
-def _is_deep(value: Any) -> bool:
+def is_deep(value: Any, deepest: int = DEEPEST) -> bool:
+    """Whether lists and objects are nested in more than ``deepest`` levels."""
     level = [value]
-    for _ in range(DEEPEST):
+    for _ in range(deepest):
         level = [inner for outer in level for inner in _items(outer)]
         if not level:
             return False

@@ -3,34 +3,15 @@
 import base64
 import io
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from pages import Page
 from PIL import Image
 
 from hb_tta.report.contact_sheet import LARGEST, Panel, Row, data_uri, render, visible
 
 EVIL = '<script>alert("x")</script><img src=http://example.org/x.png onerror=alert(1)>&amp;\x00\x1b'
-
-
-class Page(HTMLParser):
-    """Collects a page's elements and its text."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(source)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.text += data
-
-    def images(self) -> list[dict[str, str | None]]:
-        return [attributes for tag, attributes in self.tags if tag == "img"]
 
 
 def noise(seed: int, size: int = 16) -> Image.Image:

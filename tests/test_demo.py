@@ -1,10 +1,10 @@
 """The demo: questions that nobody chose, told to the end, on a page that holds what it says."""
 
 import io
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from pages import Page
 from PIL import Image
 
 from hb_tta.augment import Augmentation
@@ -91,22 +91,6 @@ def test_the_demo_tells_what_the_model_and_the_reader_say(work):
 # ── The page ─────────────────────────────────────────────────────────────────────────────────────
 
 EVIL = '<script>alert("x")</script><img src=http://example.org/x.png onerror=alert(1)>'
-
-
-class Page(HTMLParser):
-    """A page's elements and its text."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(source)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.text += data
 
 
 def story(before: bool, after: bool, keeps: tuple = (True, False), text: str = "told") -> Story:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import TypeVar
 
 from hb_tta.store.entries import NewEntry
 from hb_tta.store.memory import MemoryStore
@@ -15,6 +16,8 @@ from hb_tta.store.store import Store
 from hb_tta.store.writer import Writer
 
 MOST_BEHIND = 64  # entries that may wait to be written when the next batch begins
+
+T = TypeVar("T")
 
 
 def fill(
@@ -92,6 +95,29 @@ def filling(
             queue = deque(refused)
     if there:
         yield there
+
+
+def read_entries(
+    store: Store | MemoryStore,
+    namespace: str,
+    keys: Iterable[str],
+    read: Callable[[bytes], T | None],
+    into: dict[str, T],
+) -> list[str]:
+    """Adds what the store has to ``into`` and gives the keys of the rest.
+
+    Args:
+        read: what a payload holds; None where it is not of our making, which is as if it lacked.
+    """
+    missing = []
+    for key in keys:
+        entry = store.read(namespace, key)
+        found = None if entry is None else read(entry[0])
+        if found is None:
+            missing.append(key)
+        else:
+            into[key] = found
+    return missing
 
 
 def missing_keys(

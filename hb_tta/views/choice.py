@@ -17,7 +17,7 @@ from hb_tta.errors import UserError
 from hb_tta.images import load_image
 from hb_tta.reading import parse_json
 from hb_tta.store import MemoryStore, NewEntry, Store
-from hb_tta.store.fill import fill, missing_keys
+from hb_tta.store.fill import fill, missing_keys, read_entries
 from hb_tta.views.make import TRIES, VANISHED, Stored, ViewMaker, bar
 from hb_tta.views.models import Models
 from hb_tta.views.plan import PlannedContext, PlannedViews, score_key
@@ -189,7 +189,7 @@ class Chooser:
         scores: dict[str, float] = {}
         for _ in range(TRIES):
             left = [key for key in wanted if key not in scores and key not in self._refused]
-            missing = self._read(left, scores)
+            missing = read_entries(self._store, "scores", left, _score_in, scores)
             if not missing:
                 return scores
             with bar("judging", "image", len(missing), self._size, self._progress) as shown:
@@ -202,18 +202,6 @@ class Chooser:
                     on_progress=shown.update,
                 )
         raise UserError(VANISHED)
-
-    def _read(self, keys: Iterable[str], scores: dict[str, float]) -> list[str]:
-        """Adds what the store has to ``scores`` and gives the keys of the rest."""
-        missing = []
-        for key in keys:
-            found = self._store.read("scores", key)
-            score = None if found is None else _score_in(found[0])
-            if score is None:
-                missing.append(key)
-            else:
-                scores[key] = score
-        return missing
 
     def _judge(self, asked: Sequence[_Asked]) -> Iterator[NewEntry]:
         """The entries of one batch."""

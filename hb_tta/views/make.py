@@ -20,7 +20,7 @@ from hb_tta.progress import Progress
 from hb_tta.progress import progress as told
 from hb_tta.reading import parse_json
 from hb_tta.store import MemoryStore, NewEntry, Store
-from hb_tta.store.fill import fill, filling, missing_keys
+from hb_tta.store.fill import fill, filling, missing_keys, read_entries
 from hb_tta.views.models import Models
 from hb_tta.views.plan import PlannedContext, PlannedViews
 from hb_tta.views.refusals import apart, tried
@@ -103,15 +103,7 @@ class ViewMaker:
 
     def read_descriptions(self, keys: Iterable[str], texts: dict[str, str]) -> list[str]:
         """Adds what the store has to ``texts`` and gives the keys of the rest."""
-        missing = []
-        for key in keys:
-            found = self._store.read("descriptions", key)
-            text = None if found is None else _text_in(found[0])
-            if text is None:
-                missing.append(key)
-            else:
-                texts[key] = text
-        return missing
+        return read_entries(self._store, "descriptions", keys, _text_in, texts)
 
     def _describe(self, drafts: Sequence[tuple[PlannedContext, int]]) -> Iterator[NewEntry]:
         """The entries of one batch: a context and the number of its draft each."""

@@ -66,12 +66,7 @@ def read_text(path: Path) -> str:
 
 def is_deep(value: Any) -> bool:
     """Whether it is nested deeper than ``DEEPEST``."""
-    level = [value]
-    for _ in range(DEEPEST):
-        level = [inner for outer in level for inner in _parts(outer)]
-        if not level:
-            return False
-    return True
+    return reading.is_deep(value, DEEPEST)
 
 
 def number(value: Any) -> float | None:
@@ -83,9 +78,3 @@ def number(value: Any) -> float | None:
     except OverflowError:
         return None
     return found if math.isfinite(found) else None
-
-
-def _parts(value: Any) -> Any:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
