@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -23,6 +24,16 @@ def visible(text: object) -> str:
     )
 
 
+def told(sentence: str, most: int = 900) -> str:
+    """A sentence without the middles of what is too long in it: what was typed may be a whole file.
+
+    A word loses all behind its first 400 characters (a path may be longer than that, and is seldom
+    read so far), a sentence its middle: the way out stands at the end.
+    """
+    words = re.sub(r"\S{400,}", lambda word: f"{word[0][:399]}…", sentence)
+    return words if len(words) <= most else f"{words[: most - 300]} … {words[-297:]}"
+
+
 class UserError(Exception):
     """A mistake that a person can mend.
 
@@ -31,7 +42,7 @@ class UserError(Exception):
     """
 
     def __str__(self) -> str:
-        return visible(super().__str__())
+        return told(visible(super().__str__()))
 
 
 class HbTtaWarning(UserWarning):

@@ -13,6 +13,15 @@ import torch
 torch.set_num_threads(1)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc):
+    """Sets are ordered anew in every process, and two of pytest-xdist then disagree."""
+    for mark in metafunc.definition.iter_markers("parametrize"):
+        if len(mark.args) > 1 and isinstance(mark.args[1], (set, frozenset)):
+            raise pytest.UsageError(
+                f"{metafunc.definition.nodeid}: parametrize over a sorted list, not over a set."
+            )
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_store(tmp_path_factory: pytest.TempPathFactory):
     """Tests neither see nor change what the person who runs them keeps."""

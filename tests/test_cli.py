@@ -406,6 +406,30 @@ def test_a_mistake_is_told_in_one_sentence(work, arguments, told, capsys):
     assert told in sentence(capsys.readouterr().err)
 
 
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["tpt", "--selection=" + "x" * 70_000],
+        ["tpt", "--task", "p" * 9_000],
+        ["augment", "scene.png", "--seed", "9" * 70_000 + "x"],
+        ["augment", "scene.png", "-n", "9 views " * 9_000],
+        ["augment", "scene.png", "--method", "hummingbird " * 9_000],
+        ["augment", "scene.png", "--augment_args", "p" * 9_000],
+        ["augment", "p" * 9_000],
+        ["store", "x" * 70_000],
+        ["report", "--" + "x" * 70_000],
+        ["report", "run", *[f"--x{i}" for i in range(5_000)]],
+    ],
+    ids=lambda typed: " ".join(typed)[:30],
+)
+def test_what_is_refused_is_not_repeated_whole(typed, work, capsys):
+    try:
+        assert main(typed) == 1
+    except SystemExit as stopped:
+        assert stopped.code == 2
+    assert 20 < len(capsys.readouterr().err.splitlines()[-1]) <= 1000
+
+
 def test_debug_shows_where_a_mistake_was_met(work):
     done = hb_tta("augment", "none.png", *QUICK, "--debug")
     assert done.returncode == 1

@@ -21,7 +21,7 @@ from importlib import import_module
 from typing import Any, NoReturn, TextIO
 
 from hb_tta.device import is_out_of_memory
-from hb_tta.errors import HbTtaWarning, UserError, meant, visible
+from hb_tta.errors import HbTtaWarning, UserError, meant, told, visible
 
 # name: (module, what it does)
 COMMANDS = {
@@ -117,7 +117,7 @@ class CommandParser(argparse.ArgumentParser):
         if wrong:
             close = meant(wrong[1], re.findall(r"[\w.-]+", wrong[2]))
             message += f", did you mean {close!r}?" if close else ""
-        super().error(message)
+        super().error(told(message))
 
     def _option_meant(self, extra: Sequence[str]) -> str:
         given = next((word[2:].split("=")[0] for word in extra if word.startswith("--")), None)
