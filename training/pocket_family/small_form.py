@@ -50,7 +50,7 @@ LEFT = {
 TRAININGS = {
     "vae_encoder": ("vae_encoder", "vae_longer", "vae_pressure"),
     "image_encoder": ("image_encoder", "image_longer"),
-    "mllm_two": ("mllm_two_sight", "mllm_two"),
+    "mllm_two": ("mllm_two_sight", "mllm_two_aligned", "mllm_two"),
     "evaluator": ("evaluator_sight", "evaluator"),
 }
 
