@@ -1,11 +1,14 @@
 """Which model fills which role: ``sdxl`` (hub weights, the paper's scale) and ``pocket`` (bundled).
 
 Nothing else in the project knows a family's name: code asks for a role and loads what fills it.
+A folder is a family too: a folder a role, named like it, and ``family.json`` with the settings
+that the models were made for, as the training recipe of the pocket family leaves it.
 Importing this module imports no torch.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -14,10 +17,11 @@ from types import MappingProxyType
 from typing import Any
 
 from hb_tta.errors import UserError, choose_from, shown
+from hb_tta.reading import read_json, user_path
 from hb_tta.weights import Weights, as_weights
 
 ROLES = (
-    *("generator", "image_encoder", "lora", "mllm", "evaluator", "clip", "reader"),
+    *("generator", "image_encoder", "lora", "mllm", "mllm_two", "evaluator", "clip", "reader"),
     "statistics",
 )
 
@@ -31,7 +35,8 @@ class Family:
         roles: role → weights; a family may leave a role empty (``sdxl`` has no reader).
             ``generator``: a diffusers SDXL pipeline folder. ``image_encoder``: the CLIP vision
             tower that embeds the reference image. ``lora``: a PEFT LoRA folder for the UNet.
-            ``mllm``: a chat model that describes. ``evaluator``: BLIP-2 for image-text retrieval.
+            ``mllm``: a chat model that describes. ``mllm_two``: another that answers, built
+            otherwise, for tables of two MLLMs. ``evaluator``: BLIP-2 for image-text retrieval.
             ``clip``: an open_clip model. ``reader``: reads a scene's attributes off an image.
             ``statistics``: of the images that the family was trained on (views/familiar.py).
         defaults: of its generator: ``num_inference_steps`` (DDIM), ``guidance_scale``
@@ -131,20 +136,71 @@ def _sdxl() -> Family:
     )
 
 
+def pocket_folder() -> Path:
+    """Where the pocket family lies: the bundled one, or what ``HB_TTA_POCKET`` names instead.
+
+    So that whoever trained the family anew has all that is done with it done with theirs: demo,
+    tasks, tests and experiments.
+    """
+    named = os.environ.get("HB_TTA_POCKET")
+    return user_path(named) if named else Path(__file__).parent / "pocket" / "weights"
+
+
 def _pocket() -> Family:
     """The bundled models; guidance 2 was best for them (higher ones bleed colours)."""
-    folder = Path(__file__).parent / "pocket" / "weights"
-    roles = {
-        role: Weights(str(folder / role))
-        for role in ROLES
-        if role not in ("lora", "image_encoder", "statistics") or (folder / role).is_dir()
-    }
-    roles["image_encoder"] = Weights(str(folder / "generator"), subfolder="image_encoder")
+    return folder_family(pocket_folder(), name="pocket")
+
+
+FAMILY_FILE = "family.json"
+
+
+def folder_family(folder: Path, *, name: str | None = None) -> Family:
+    """The family in a folder; its name is the folder's path, unless it has another.
+
+    Raises:
+        UserError: the folder has no ``family.json``, or not of the layout.
+    """
+    roles = {role: Weights(str(folder / role)) for role in ROLES if (folder / role).is_dir()}
+    if "generator" in roles and "image_encoder" not in roles:
+        roles["image_encoder"] = Weights(str(folder / "generator"), subfolder="image_encoder")
     return Family(
-        name="pocket",
+        name=name or str(folder),
         roles=MappingProxyType(roles),
-        defaults=_defaults(num_inference_steps=25, guidance_scale=2.0, image_size=64),
+        defaults=_defaults(**family_file(folder)["defaults"]),
     )
+
+
+def family_file(folder: Path) -> dict[str, Any]:
+    """What ``family.json`` says: the generator's ``defaults``, and the world's ``edition``.
+
+    Raises:
+        UserError: it is not there, or says something else.
+    """
+    path = folder / FAMILY_FILE
+    try:
+        said = read_json(path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{str(folder)!r} is no folder of a family: it has no {FAMILY_FILE} that can be read "
+            f"({error})"
+        ) from None
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "num_inference_steps": int, "guidance_scale": (int, float), "image_size": int,
+    }  # fmt: skip
+    settings = said.get("defaults") if isinstance(said, dict) else None
+    if (
+        not isinstance(settings, dict)
+        or settings.keys() != kinds.keys()
+        or not all(
+            isinstance(value, kinds[key]) and not isinstance(value, bool) and value > 0
+            for key, value in settings.items()
+        )
+    ):
+        raise UserError(
+            f"{str(path)!r} must have an object 'defaults' with positive numbers for "
+            f"{', '.join(kinds)}"
+        )
+    return said
 
 
 _FAMILIES: dict[str, Callable[[], Family]] = {"pocket": _pocket, "sdxl": _sdxl}
@@ -155,14 +211,19 @@ def list_families() -> list[str]:
     return sorted(_FAMILIES)
 
 
-def get_family(name: str | Family) -> Family:
-    """The family of that name; a ``Family`` is given back as it is.
+def get_family(name: str | PathLike[str] | Family) -> Family:
+    """The family of that name, or in that folder; a ``Family`` is given back as it is.
 
     Raises:
         UserError: there is no such family.
     """
     if isinstance(name, Family):
         return name
-    if not isinstance(name, str) or name not in _FAMILIES:
-        raise UserError(f"there is no family {shown(name)}{choose_from(name, list_families())}")
-    return _FAMILIES[name]()
+    if isinstance(name, str) and name in _FAMILIES:
+        return _FAMILIES[name]()
+    if isinstance(name, str | PathLike) and name and user_path(name).is_dir():
+        return folder_family(user_path(name).absolute())
+    raise UserError(
+        f"there is no family {shown(name)}{choose_from(name, list_families())}, or name a folder "
+        f"of one, with {FAMILY_FILE} in it"
+    )
