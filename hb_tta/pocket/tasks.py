@@ -37,7 +37,7 @@ from .world import (
     render,
     sample_scenes,
 )
-from .worn import STRENGTHS, some_kind, wear
+from .worn import ASKED, some_kind, wear
 
 CATEGORIES = BUNDLED.categories
 SUFFIX = "Please answer yes or no."
@@ -162,7 +162,7 @@ def pocket_mme(
 
 
 def _some_wear(rng: np.random.Generator) -> Wear:
-    return Wear(some_kind(rng), int(rng.choice(STRENGTHS)), int(rng.integers(2**32)))
+    return Wear(some_kind(rng), int(rng.choice(ASKED)), int(rng.integers(2**32)))
 
 
 def question_pairs(

@@ -26,14 +26,22 @@ from hb_tta.pocket.idefics2 import (
 )
 from hb_tta.pocket.world import SIZE
 from hb_tta.training.pocket_family.labels import Heads, head_accuracy, head_loss
-from hb_tta.training.pocket_family.mllm import GO_ON_RATE, HIDDEN, carry_words, teach
+from hb_tta.training.pocket_family.mllm import (
+    GO_ON_RATE,
+    HIDDEN,
+    MANY_WORDS,
+    WORDS_RATE,
+    WORDS_STEPS,
+    carry_words,
+    teach,
+)
 from hb_tta.training.pocket_family.mllm_packing import Packer, Student
 from hb_tta.training.pocket_family.mllm_processor import (
     CHAT_TEMPLATE,
     IMAGE,
     IMAGE_TOKENS,
     PATCH,
-    make_tokenizer,
+    kept_tokenizer,
 )
 from hb_tta.training.pocket_family.optimize import Draws, optimize
 from hb_tta.training.pocket_family.run import RecipeRun, dev_scenes, training_scenes
@@ -52,7 +60,7 @@ BORDER = "<fake_token_around_image>"
 def train_mllm_two(run: RecipeRun) -> None:
     """Train the model and save it with its processor."""
     torch.manual_seed(run.seed)
-    processor = make_processor()
+    processor = make_processor(kept_tokenizer(run, "mllm_two", BORDER))
     model = build_model(run, processor.tokenizer)
     _train_sight(run, model)
     model.model.vision_model.requires_grad_(False)
@@ -66,17 +74,20 @@ def train_mllm_two(run: RecipeRun) -> None:
             part.requires_grad_(True)
     steps, lr = (GO_ON_STEPS, GO_ON_RATE) if run.start else (STEPS, 2e-3)
     teach(run, "mllm_two", student, packer, steps=steps, lr=lr)
+    teach(
+        run, "mllm_two_words", student, packer,
+        steps=WORDS_STEPS, lr=WORDS_RATE, worded=MANY_WORDS,
+    )  # fmt: skip
     model.eval().half().save_pretrained(run.weights / "mllm_two")
     processor.save_pretrained(run.weights / "mllm_two")
 
 
-def make_processor() -> Idefics2Processor:
+def make_processor(tokenizer: PreTrainedTokenizerFast) -> Idefics2Processor:
     """The first MLLM's words and chat template; 64×64 pictures as they are, 64 tokens each."""
     side = {"shortest_edge": SIZE, "longest_edge": SIZE}
     pictures = Idefics2ImageProcessor(
         size=side, do_image_splitting=False, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )
-    tokenizer = make_tokenizer(boundary=BORDER)
     return Idefics2Processor(
         pictures, tokenizer, image_seq_len=IMAGE_TOKENS, chat_template=CHAT_TEMPLATE
     )

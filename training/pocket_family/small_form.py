@@ -50,7 +50,8 @@ LEFT = {
 TRAININGS = {
     "vae_encoder": ("vae_encoder", "vae_longer", "vae_pressure"),
     "image_encoder": ("image_encoder", "image_longer"),
-    "mllm_two": ("mllm_two_sight", "mllm_two_aligned", "mllm_two"),
+    "mllm": ("mllm", "mllm_words"),
+    "mllm_two": ("mllm_two_sight", "mllm_two_aligned", "mllm_two", "mllm_two_words"),
     "evaluator": ("evaluator_sight", "evaluator"),
 }
 
