@@ -29,7 +29,7 @@ from hb_tta.pocket.captions import ATTRIBUTES
 from hb_tta.pocket.world import SIZE, Scene
 from hb_tta.training.pocket_family.blemish import blemished
 from hb_tta.training.pocket_family.edits import SWAPS, Choice, draw_choice, wrong_words
-from hb_tta.training.pocket_family.labels import Heads, Labels, head_accuracy, head_loss
+from hb_tta.training.pocket_family.labels import IGNORED, Heads, Labels, head_accuracy, head_loss
 from hb_tta.training.pocket_family.matching import (
     itc_loss,
     itc_scores,
@@ -58,7 +58,8 @@ TEMPERATURE = 0.07  # CLIP's initial one, kept fixed
 # What is wrong with a caption: nothing, an attribute, a swap, or it tells of another picture.
 FAULTS = ("none", *ATTRIBUTES, *SWAPS, "other")
 WORN = 0.15  # the share of worn pictures
-STEPS, SIGHT_STEPS = 1600, 500
+NOUN_WEIGHT = 2.0
+STEPS, SIGHT_STEPS = 1800, 400
 
 
 def train_evaluator(run: RecipeRun) -> None:
@@ -184,7 +185,7 @@ def _train_matching(
     noun is told to be and shows itself to be.
     """
     scenes = training_scenes(run, everything=True)
-    labels = label(scenes.records)
+    dev, labels = dev_scenes(run, 400), label(scenes.records)
     related = np.flatnonzero([scene.relation is not None for scene in scenes.records])
     model.vision_model.requires_grad_(False)
     fault_head = nn.Linear(WIDTH, len(FAULTS)).to(run.device)
@@ -217,15 +218,40 @@ def _train_matching(
         seen = head_loss(whole(queries.flatten(1)), labels.whole, rows)
         pictures = [scenes.records[rows[i]] for i in batch.image]
         of_nouns = noun_labels(batch.texts, pictures, ids.shape[1])
-        nouns = head_loss(noun_heads(match.words_NTD), of_nouns)
+        nouns = NOUN_WEIGHT * head_loss(noun_heads(match.words_NTD), of_nouns)
         return itm_loss(match.logits, fits, image) + faults + words + contrast + seen + nouns
 
     heads = {"whole": whole, "fault": fault_head, "word": word_head, "nouns": noun_heads}
     optimize(
         run, "evaluator", {"model": model} | heads, loss, steps=run.steps(STEPS), lr=1e-3,
         evaluate_every=100,
-        evaluate=lambda: _means(pair_accuracy(model, processor, dev_scenes(run, 400), run.device)),
+        evaluate=lambda: _means(pair_accuracy(model, processor, dev, run.device))
+        | noun_accuracy(model, noun_heads, processor, dev, run.device),
     )  # fmt: skip
+
+
+@torch.no_grad()
+def noun_accuracy(
+    model: Blip2ForImageTextRetrieval,
+    heads: Heads,
+    processor: Blip2Processor,
+    scenes: Scenes,
+    device: str = "cpu",
+) -> dict[str, float]:
+    """How well the nouns of right and wrong captions know what is told and seen of them."""
+    records = scenes.records[:128]
+    batch = CaptionBatch(records, np.random.default_rng(0))
+    ids, mask = tokenize(processor, batch.texts, device)
+    tokens = model.vision_model(scenes.pixels(slice(0, 128), device)).last_hidden_state
+    words = itm_match(model, tokens[batch.image.to(device)], ids, mask).words_NTD
+    pictures = [records[i] for i in batch.image]
+    labels = noun_labels(batch.texts, pictures, ids.shape[1])
+    return {
+        name: float(
+            (logits.argmax(-1).cpu() == labels[name])[labels[name] != IGNORED].float().mean()
+        )
+        for name, logits in heads(words).items()
+    }
 
 
 class CaptionBatch:
