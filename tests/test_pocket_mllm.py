@@ -20,7 +20,7 @@ from hb_tta.families import get_family
 from hb_tta.pocket.captions import NUMBERS
 from hb_tta.pocket.edition import FILLINGS
 from hb_tta.pocket.reading import answer as read_answer
-from hb_tta.pocket.reading import reading_of
+from hb_tta.pocket.reading import read_description, reading_of
 from hb_tta.pocket.tasks import PARTS, make_pair, pocket_mme
 from hb_tta.pocket.world import (
     BACKGROUNDS,
@@ -34,7 +34,7 @@ from hb_tta.pocket.world import (
 )
 from hb_tta.training.pocket_family import mllm, mllm_evaluate, optimize
 from hb_tta.training.pocket_family import mllm_lessons as lessons_of
-from hb_tta.training.pocket_family.mllm_evaluate import keeps, read_description
+from hb_tta.training.pocket_family.mllm_evaluate import keeps
 from hb_tta.training.pocket_family.mllm_packing import Packer, packed_logits
 from hb_tta.training.pocket_family.mllm_processor import AFTER, BEFORE, IMAGE_TOKENS, make_processor
 from hb_tta.training.pocket_family.run import RecipeRun, to_pixels

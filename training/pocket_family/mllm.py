@@ -108,7 +108,8 @@ def teach(
 
     def evaluate() -> dict[str, float]:
         curriculum.pass_on(exam.take())
-        return dict(zip(CATEGORIES, curriculum.marks.tolist(), strict=True))
+        marks = dict(zip(CATEGORIES, curriculum.marks.tolist(), strict=True))
+        return marks | {"words": exam.take_words()}
 
     optimize(
         run, stage, {"mllm": student.model, "curriculum": curriculum}, loss,
@@ -255,6 +256,7 @@ class Exam:
         pairs = run.examples(100, least=4)
         pictures: list[np.ndarray] = []
         self.lessons: list[list[Lesson]] = []
+        self.worded: list[list[Lesson]] = []
         rng = np.random.default_rng(0)
         for category in CATEGORIES:
             told: list[Scene] = []
@@ -267,6 +269,13 @@ class Exam:
                     told.append(pair.told)
                     questions = ((pair.yes, "Yes"), (pair.no, "No"))
                     self.lessons.append([Lesson(q + MME_SUFFIX, a) for q, a in questions])
+                    if category != "style":
+                        self.worded.append(
+                            [
+                                Lesson(f"{pair.description}.\n{q}{MME_SUFFIX}", a, False)
+                                for q, a in questions
+                            ]
+                        )
             drawn = render_batch(told)
             half = len(told) // 2
             drawn[half : half + half // 2] = wear_some(drawn[half : half + half // 2], rng, 1.0)
@@ -275,14 +284,21 @@ class Exam:
 
     def take(self) -> list[float]:
         """The accuracy by category: whether the first token is the answer's."""
-        rows = range(0, len(self.lessons), 100)
-        right = np.concatenate([self._right(slice(row, row + 100)) for row in rows])
-        return right.reshape(len(CATEGORIES), -1).mean(1).tolist()
+        return self._right(self.lessons).reshape(len(CATEGORIES), -1).mean(1).tolist()
 
-    def _right(self, rows: slice) -> np.ndarray:
-        pack = self.packer.pack(self.lessons[rows])
+    def take_words(self) -> float:
+        """The accuracy from right descriptions alone, over the categories that words can tell."""
+        return float(self._right(self.worded).mean())
+
+    def _right(self, lessons: list[list[Lesson]]) -> np.ndarray:
+        parts = range(0, len(lessons), 100)
+        return np.concatenate([self._some_right(lessons, slice(p, p + 100)) for p in parts])
+
+    def _some_right(self, lessons: list[list[Lesson]], rows: slice) -> np.ndarray:
+        pack = self.packer.pack(lessons[rows])
+        features = self.features[rows][: len(lessons[rows])]
         with torch.no_grad():
-            logits = packed_logits(self.student, self.features[rows], pack, self.packer.image_start)
+            logits = packed_logits(self.student, features, pack, self.packer.image_start)
         right = (logits.argmax(-1).cpu() == pack.targets_A).numpy()
         _, firsts = np.unique(pack.lessons_A.numpy(), return_index=True)
         return right[firsts]
