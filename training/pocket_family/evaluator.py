@@ -59,7 +59,7 @@ TEMPERATURE = 0.07  # CLIP's initial one, kept fixed
 FAULTS = ("none", *ATTRIBUTES, *SWAPS, "other")
 WORN = 0.15  # the share of worn pictures
 NOUN_WEIGHT = 2.0
-STEPS, SIGHT_STEPS = 1800, 400
+STEPS, SIGHT_STEPS = 1000, 400
 
 
 def train_evaluator(run: RecipeRun) -> None:
