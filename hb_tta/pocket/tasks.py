@@ -9,8 +9,10 @@ wrong alternative is uniform over the others.
 ``reasoning`` compares two numbers. Where grounds lean, ``scene`` asks of those that lean to a
 neighbour, whether they are the one or the other.
 
-From the third edition on the pictures are of three parts, which take turns: half show combinations
-that no answering model was trained on, a quarter are worn, a quarter are neither.
+From the third edition on the pictures are of three parts, which take turns: half are worn, as much
+as the worst of training or more, a quarter show combinations that no answering model was trained
+on, a quarter are neither. Worn ones are the most, for there clean views bring most, and copies of
+the same picture, moved or filtered, next to nothing.
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ FOCUS = {category: focus(category) for category in CATEGORIES}
 
 
 HELD_OUT, WORN, ORDINARY = PARTS = ("held-out", "worn", "ordinary")
-_TURNS = (HELD_OUT, WORN, HELD_OUT, ORDINARY)
+_TURNS = (WORN, HELD_OUT, WORN, ORDINARY)
 
 
 class Wear(NamedTuple):

@@ -247,7 +247,7 @@ class Curriculum(nn.Module):
 class Exam:
     """Question pairs of the dev split, answered in packed form: both questions an image.
 
-    As in the benchmark half of the pictures show held-out combinations and a quarter are worn. The
+    Half of the pictures show held-out combinations and a quarter are worn, as in training. The
     marks decide what is asked in training, never what is shown.
     """
 
