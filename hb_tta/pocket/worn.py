@@ -11,7 +11,7 @@ trained on costs them next to nothing, and leaves views nothing to bring.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,11 +54,16 @@ def some_kind(rng: np.random.Generator) -> str:
     return "blur" if rng.random() < 0.5 else others[rng.integers(len(others))]
 
 
-def wear_some(pictures: Picture, rng: np.random.Generator, share: float) -> Picture:
-    """A batch (N, H, W, 3) of which ``share`` is worn, in any kind, as in training."""
+def wear_some(
+    pictures: Picture,
+    rng: np.random.Generator,
+    share: float,
+    strengths: Sequence[int] = TRAINED,
+) -> Picture:
+    """A batch (N, H, W, 3) of which ``share`` is worn, in any kind; as in training by default."""
     worn = pictures.copy()
     for row in np.flatnonzero(rng.random(len(pictures)) < share):
-        worn[row] = wear(pictures[row], some_kind(rng), int(rng.choice(TRAINED)), rng)
+        worn[row] = wear(pictures[row], some_kind(rng), int(rng.choice(strengths)), rng)
     return worn
 
 
