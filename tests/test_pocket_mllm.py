@@ -32,7 +32,7 @@ from hb_tta.pocket.world import (
     render_batch,
     sample_scenes,
 )
-from hb_tta.training.pocket_family import mllm, mllm_evaluate, optimize
+from hb_tta.training.pocket_family import mllm, mllm_evaluate, mllm_processor, optimize
 from hb_tta.training.pocket_family import mllm_lessons as lessons_of
 from hb_tta.training.pocket_family.mllm_evaluate import keeps
 from hb_tta.training.pocket_family.mllm_packing import Packer, packed_logits
@@ -267,6 +267,18 @@ def test_any_text_tokenises_and_only_a_bos_is_added(processor):
 
 def test_the_vocabulary_is_the_same_each_time(processor):
     assert make_processor().tokenizer.get_vocab() == processor.tokenizer.get_vocab()
+
+
+def test_a_run_keeps_its_tokenizer_when_the_lessons_change(tmp_path, monkeypatch):
+    run = RecipeRun(tmp_path / "work", tmp_path / "weights")
+    made = mllm_processor.kept_tokenizer(run, "mllm")
+    monkeypatch.setattr(mllm_processor, "_corpus", lambda: ["other words altogether"])
+    assert mllm_processor.make_tokenizer().get_vocab() != made.get_vocab()
+    again = mllm_processor.kept_tokenizer(run, "mllm")
+    assert again.get_vocab() == made.get_vocab() and again.padding_side == "left"
+    text = "Is there a circle in this image?"
+    assert again(text)["input_ids"] == made(text)["input_ids"]
+    assert make_processor(again).tokenizer.image_token == "<image>"
 
 
 def test_long_templates_cost_a_token_a_word(processor):
