@@ -18,7 +18,7 @@ from hb_tta.weights import Weights, as_weights
 
 ROLES = (
     *("generator", "image_encoder", "lora", "mllm", "evaluator", "clip", "reader"),
-    *("statistics", "mumu", "detector"),
+    *("statistics", "mumu", "detector", "mllm_two"),
 )
 
 
@@ -35,7 +35,8 @@ class Family:
             ``clip``: an open_clip model. ``reader``: reads a scene's attributes off an image.
             ``statistics``: of the images that the family was trained on (views/familiar.py).
             ``mumu``: of prompts of words and images (generators/mumu/folder.py).
-            ``detector``: finds in an image what a text names.
+            ``detector``: finds in an image what a text names. ``mllm_two``: an Idefics2, which
+            answers, and with which a training of MUMU begins.
         defaults: of its generator: ``num_inference_steps`` (DDIM), ``guidance_scale``
             (classifier-free) and ``image_size`` (side of a generated image, pixels).
         method_defaults: method → what it has otherwise on this family, by name of the setting.
@@ -136,7 +137,7 @@ def _sdxl() -> Family:
     )
 
 
-_MAY_LACK = ("lora", "image_encoder", "statistics", "mumu", "detector")
+_MAY_LACK = ("lora", "image_encoder", "statistics", "mumu", "detector", "mllm_two")
 
 
 def _pocket() -> Family:

@@ -17,10 +17,10 @@ from hb_tta.training.lora import lora_tensors, set_lora_tensors
 from hb_tta.training.progress import Console, bad_rows
 from hb_tta.training.recipes import Settings
 from hb_tta.training.run import RunFolder
-from hb_tta.training.schedule import gradient_steps, rate_factor
+from hb_tta.training.schedule import gradient_steps, learning_rate
 from hb_tta.training.sheet import SampleSheets
 from hb_tta.training.stopping import total_reward
-from hb_tta.training.trained import Held, Key, set_schedule
+from hb_tta.training.trained import Held, Key
 from hb_tta.training.tuned import lora_of, tune
 
 _PREFIX = "lora."  # in a checkpoint
@@ -67,7 +67,8 @@ class RewardTraining:
 
     def set_rates(self, step: int) -> None:
         """See ``Trained``."""
-        set_schedule(self.optimizer, rate_factor(self._settings, step))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self._settings, step)
 
     def losses(self, step: int, keys: Sequence[Key]) -> tuple[Tensor, dict[str, Tensor]]:
         """See ``Trained``."""

@@ -39,8 +39,7 @@ class Trained(Protocol):
         samples: to train on.
         bad: why rows cannot be used.
         parameters: that are trained, in a fixed order.
-        optimizer: of all of them, in that order; its groups' ``base_lr`` is the rate before the
-            schedule.
+        optimizer: of all of them, in that order.
         curves: the figures of the convergence curve.
         min_diversity: the least, of the first evaluation's; ``None``: any.
     """
@@ -92,9 +91,3 @@ class Trained(Protocol):
     def score(self, figures: dict[str, float]) -> float:
         """What the best of several evaluations has most of."""
         ...
-
-
-def set_schedule(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Every group's rate: its own before the schedule, times the schedule."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * factor

@@ -76,11 +76,10 @@ def _objective(settings: Settings, rollout: Rollout, frozen: Frozen) -> Objectiv
 
 
 def _optimizer(settings: Settings, parameters: list[Any]) -> torch.optim.Optimizer:
-    groups = [{"params": parameters, "base_lr": settings.learning_rate}]
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=settings.learning_rate)
+        return torch.optim.SGD(parameters, lr=settings.learning_rate)
     return torch.optim.AdamW(
-        groups,
+        parameters,
         lr=settings.learning_rate,
         betas=(0.9, settings.beta_2),
         weight_decay=settings.weight_decay,

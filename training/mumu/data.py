@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from PIL import Image
@@ -17,11 +17,12 @@ from hb_tta.datasets.own import open_rows
 from hb_tta.datasets.pocket import TRAINING_SEED
 from hb_tta.datasets.rows import Columns, OwnRows, Row, parsed
 from hb_tta.detect import Box
+from hb_tta.detect.detector import Corners
 from hb_tta.errors import UserError
 from hb_tta.images import load_image
 from hb_tta.pocket.captions import Mention, caption, told_from_either
 from hb_tta.pocket.edition import BUNDLED, Edition
-from hb_tta.pocket.world import Scene, render, sample_scenes
+from hb_tta.pocket.world import SIZE, Scene, render, sample_scenes
 from hb_tta.training.data import BadRecord
 from hb_tta.training.settings import Common
 
@@ -149,8 +150,9 @@ def boxes_of(scene: Scene, text: str, rng: np.random.Generator) -> tuple[Box, ..
         thing = things[int(rng.integers(len(things)))]
         reach = MARGIN * thing.radius
         x0, y0, x1, y1 = thing.x - reach, thing.y - reach, thing.x + reach, thing.y + reach
-        box = (max(0.0, x0), max(0.0, y0), min(64.0, x1), min(64.0, y1))
-        boxes.append(Box(text[start:stop], start, stop, box, 1.0))
+        edge = float(SIZE)
+        box = tuple(float(min(edge, max(0.0, corner))) for corner in (x0, y0, x1, y1))
+        boxes.append(Box(text[start:stop], start, stop, cast(Corners, box), 1.0))
     return tuple(sorted(boxes, key=lambda box: box.start))
 
 
