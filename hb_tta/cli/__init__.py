@@ -34,6 +34,7 @@ COMMANDS = {
         "hb_tta.cli.calibrate",
         "gate, judge, combiner for your model, from a run",
     ),
+    "bootstrap": ("hb_tta.cli.bootstrap", "find captions' words in their images, to train MUMU on"),
     "train": ("hb_tta.cli.train", "fine-tune the generator with rewards, into a LoRA"),
     "lora": ("hb_tta.cli.lora", "inspect a LoRA or convert it to another format"),
     "tpt": ("hb_tta.cli.tpt", "test-time prompt tuning of a CLIP on a benchmark"),

@@ -11,7 +11,7 @@ Shape suffixes: B prompts, L tokens, T text positions, C the UNet's ``cross_atte
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import cycle, pairwise
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ class TextTargets:
     def __init__(self, pipe: Any) -> None:
         self._pipe, self.variance = pipe, 1.0
         self._tokenizer = pipe.tokenizer or pipe.tokenizer_2
+        self.length: int = self._tokenizer.model_max_length  # T
 
     @torch.no_grad()
     def states(self, captions: Sequence[str], device: torch.device) -> Tensor:
@@ -50,9 +51,8 @@ class TextTargets:
     def places(self, caption: str) -> tuple[list[int], int]:
         """For each character of a caption the text position of its word, -1 where it has none (a
         blank, or behind what the encoders read); and the position of the end."""
-        most = self._tokenizer.model_max_length
         found = self._tokenizer(
-            caption, truncation=True, max_length=most, return_offsets_mapping=True
+            caption, truncation=True, max_length=self.length, return_offsets_mapping=True
         )
         of_char = [-1] * len(caption)
         for position, (start, end) in enumerate(found.offset_mapping):
@@ -67,21 +67,16 @@ class TextTargets:
             UserError: the caption holds a mark of the encoder's tokenizer.
         """
         of_char, end = self.places(drawn.caption)
-        most = self._tokenizer.model_max_length
         chars = written(drawn, encoder, tokens)
         ids, offsets = encoder.tokenised(drawn.prompt, tokens)
-        wanted: list[int] = []
-        padding = end + 1
-        for place, (start, stop) in enumerate(offsets):
-            said = [chars[i] for i in range(start, stop) if chars[i] >= 0]
-            position = of_char[said[-1]] if said else -1
-            if place == 0:
-                position = 0  # both begin with their mark
-            elif position < 0:
-                position = padding if padding < most else most - 1
-                padding = padding + 1 if padding + 1 < most else min(end + 1, most - 1)
-            wanted.append(position)
-        return _with_images(wanted, drawn, encoder, tokens, ids, of_char)
+        wanted = [_said(of_char, [chars[i] for i in range(*place)]) for place in offsets]
+        for place, (now, after) in enumerate(pairwise([*wanted, -1])):
+            if now == after:  # of a word in pieces the last says it, which has read them all
+                wanted[place] = -1
+        wanted[0] = 0  # both begin with their mark
+        wanted = _with_images(wanted, drawn, encoder, tokens, ids, of_char)
+        padding = cycle(range(min(end + 1, self.length - 1), self.length))
+        return [next(padding) if position < 0 else position for position in wanted]
 
 
 def written(drawn: Drawn, encoder: Encoder, tokens: int) -> list[int]:
@@ -106,6 +101,12 @@ def written(drawn: Drawn, encoder: Encoder, tokens: int) -> list[int]:
             "leave that row out"
         )
     return chars
+
+
+def _said(of_char: Sequence[int], chars: Sequence[int]) -> int:
+    """The text position of the last of some characters that has a place in the caption."""
+    said = [char for char in chars if char >= 0]
+    return of_char[said[-1]] if said else -1
 
 
 def _with_images(
