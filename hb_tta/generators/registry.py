@@ -16,7 +16,16 @@ from hb_tta.plugins import Registry, lacks
 
 
 def _fault(name: str, found: Any) -> str | None:
-    parts = ("method", "needs_description", "outputs", "to_json", "load", "from_family", "fitter")
+    parts = (
+        "method",
+        "needs_description",
+        "outputs",
+        "to_json",
+        "load",
+        "from_family",
+        "fitter",
+        "finder",
+    )
     missing = lacks(found, *parts)
     if not missing:
         return None
