@@ -16,7 +16,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from sdxl_folders import PIPELINE
-from tiny_mumu import CONTEXT, WIDTH, make_processor, picture, save_idefics2, save_mumu, vlm_config
+from tiny_mumu import CONTEXT, WIDTH, make_processor, picture, save_idefics2, save_mumu
 from transformers import Idefics2Config
 
 from hb_tta.errors import UserError
@@ -434,6 +434,7 @@ def _cut(name: str) -> Callable[[Path], object]:
     return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-40])
 
 
+CONNECTOR = "connector/model.safetensors"
 VLM_LORA = "vlm/adapter_model.safetensors"
 UNFIT = [
     (_without("connector"), "have no folder 'connector'"),
@@ -453,12 +454,9 @@ UNFIT = [
     (_connector(out_features=128), "gives 128 numbers a token, the UNet .* attends to 64"),
     (lambda folder: (folder / "connector/config.json").write_text("{}"), "does not name"),
     (_cut("connector/model.safetensors"), "cannot be loaded as a connector"),
+    (_rewritten(CONNECTOR, lambda t: {n: v for n, v in t.items() if "qkv" not in n}), "cannot be"),
     (
-        _rewritten("connector/model.safetensors", lambda t: {n: v for n, v in t.items() if "qkv" not in n}),
-        "cannot be loaded as a connector",
-    ),
-    (
-        _rewritten("connector/model.safetensors", lambda t: {**t, "norm.bias": t["norm.bias"] / 0}),
+        _rewritten(CONNECTOR, lambda t: {**t, "norm.bias": t["norm.bias"] / 0}),
         "not finite",
     ),
     (_rewritten(VLM_LORA, lambda t: {n: v.repeat(1, 2) for n, v in t.items()}), "the VLM's is"),
