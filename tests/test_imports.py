@@ -17,7 +17,7 @@ LAYERS = (
     ("file_index", "locks"),
     ("context", "images", "metrics", "processors", "hub_files"),
     ("weights",),
-    ("families", "lora", "plugins", "presets", "spelling"),
+    ("detect", "families", "lora", "plugins", "presets", "spelling"),
     ("describe", "generators", "pocket", "rewards", "store", "tta"),
     ("datasets", "views"),
     ("augment",),
