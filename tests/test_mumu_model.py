@@ -93,7 +93,6 @@ def test_the_connectors_real_sizes(width, heads, layers):
     assert millions(connector) == pytest.approx(layers + ends, abs=0.1)
 
 
-@pytest.fixture(scope="module")
 def idefics2_8b() -> PatchesModel:
     config = Idefics2Config(
         vision_config=dict(
@@ -109,13 +108,14 @@ def idefics2_8b() -> PatchesModel:
         return PatchesModel(config)
 
 
-def test_idefics2s_real_sizes_without_its_perceiver(idefics2_8b):
-    assert millions(idefics2_8b.vision_model) == pytest.approx(417.8, abs=0.1)
-    assert millions(idefics2_8b.connector) == pytest.approx(91.8, abs=0.1)
-    assert millions(idefics2_8b.connector.modality_projection) == millions(idefics2_8b.connector)
+def test_idefics2s_real_sizes_without_its_perceiver():
+    model = idefics2_8b()
+    assert millions(model.vision_model) == pytest.approx(417.8, abs=0.1)
+    assert millions(model.connector) == pytest.approx(91.8, abs=0.1)
+    assert millions(model.connector.modality_projection) == millions(model.connector)
     # Without the head, which the facts' 7,110.7 hold no more than the perceiver.
-    assert millions(idefics2_8b.text_model) == pytest.approx(7110.7, abs=0.1)
-    assert not [name for name, _ in idefics2_8b.named_parameters() if "perceiver" in name]
+    assert millions(model.text_model) == pytest.approx(7110.7, abs=0.1)
+    assert not [name for name, _ in model.named_parameters() if "perceiver" in name]
 
 
 @pytest.mark.parametrize(
@@ -126,14 +126,11 @@ def test_idefics2s_real_sizes_without_its_perceiver(idefics2_8b):
         (r"text_model\..*\.(?:[qkvo]|gate|up|down)_proj", 20.97),
     ],
 )
-def test_loras_real_sizes(idefics2_8b, targets, size):
+def test_loras_real_sizes(targets, size):
     config = LoraConfig(r=8, target_modules=targets)
-    model = inject_adapter_in_model(config, idefics2_8b, targets[:4], low_cpu_mem_usage=True)
-    mine = [p for name, p in model.named_parameters() if f"lora_A.{targets[:4]}" in name or
-            f"lora_B.{targets[:4]}" in name]  # fmt: skip
-    assert sum(p.numel() for p in mine) / 1e6 == pytest.approx(size, abs=0.01)
-    for name in [name for name, m in model.named_modules() if hasattr(m, "delete_adapter")]:
-        model.get_submodule(name).delete_adapter(targets[:4])
+    model = inject_adapter_in_model(config, idefics2_8b(), "default", low_cpu_mem_usage=True)
+    added = [p.numel() for name, p in model.named_parameters() if "lora_" in name]
+    assert sum(added) / 1e6 == pytest.approx(size, abs=0.01)
 
 
 # ── The encoder ──────────────────────────────────────────────────────────────────────────────────
@@ -154,7 +151,7 @@ def test_any_number_of_tokens_from_crops_of_any_shape(encoder, tokens, side):
 def test_crops_are_padded_with_black_in_the_encoder_too(encoder, size):
     white = Prompt.of([Image.new("RGB", size, "white")])
     pixels = encoder.inputs([white], 324)["pixel_values"][0]
-    lit = (pixels > 0.99).all(0).float()
+    lit = (pixels > 0).all(0).float()
     assert float(lit.mean()) == pytest.approx(24 / 40, abs=0.02)
     assert bool((pixels[:, 0, 0] == -1).all())
     middle = lit[126] if size[0] > size[1] else lit[:, 126]
@@ -246,10 +243,13 @@ def test_a_model_saved_without_a_perceiver_loads(tmp_path, encoder):
 
 
 def test_a_mixed_batch_is_one_by_one(generator):
-    seeds = [[number, number + 50] for number in range(len(PROMPTS))]
-    together = generator.generate(prompts(), seeds, output_type="latent")
+    how: dict = {"num_inference_steps": 1, "output_type": "latent"}
+    seeds = [[number] for number in range(len(PROMPTS))]
+    seeds[1] = [1, 50, 51]
+    together = generator.generate(prompts(), seeds, **how)
     for prompt, its, latents in zip(prompts(), seeds, together, strict=True):
-        alone = generator.generate([prompt], [its[:1]], output_type="latent")[0][0]
+        assert len(latents) == len(its)
+        alone = generator.generate([prompt], [its[:1]], **how)[0][0]
         torch.testing.assert_close(latents[0], alone, atol=1e-4, rtol=1e-4)
     flat = torch.stack([latents[0] for latents in together])
     assert len({tuple(row.flatten()[:4].tolist()) for row in flat}) == len(PROMPTS)
@@ -258,8 +258,12 @@ def test_a_mixed_batch_is_one_by_one(generator):
 def test_pictures_and_their_places_count(generator):
     """One seed: what differs is the prompt."""
     given = (["a", A, "man"], ["a", B, "man"], ["a", "man", A], ["a man"], [A], ["a", A, A, "man"])
-    latents = generator.generate([Prompt.of(it) for it in given], [[0]] * len(given),
-                                 output_type="latent")  # fmt: skip
+    latents = generator.generate(
+        [Prompt.of(it) for it in given],
+        [[0]] * len(given),
+        num_inference_steps=1,
+        output_type="latent",
+    )
     for first in range(len(given)):
         for second in range(first):
             assert (latents[first][0] - latents[second][0]).abs().max() > 1e-3
@@ -321,7 +325,7 @@ def test_encoder_and_unet_take_turns(generator, monkeypatch):
     generator.encoder.register_forward_pre_hook(lambda *_: passes.append(len(moves)))
     generator._device = torch.device("cpu:0")  # a name of its own, so that places can be told
     monkeypatch.setattr(torch.nn.Module, "to", logged)
-    generator.generate(prompts()[:2], [[0, 1, 2], [3]])
+    generator.generate(prompts()[:2], [[0, 1, 2], [3]], num_inference_steps=1)
     assert moves == [
         ("UNet2DConditionModel", "cpu"),
         ("Encoder", "cpu:0"),
@@ -377,7 +381,7 @@ def test_a_step_of_training_moves_what_is_trained_and_survives_saving(tmp_path, 
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[1] < losses[0]
     # B of a fresh LoRA is zero, so that A's first gradient is zero: it moves at the second step.
     still = [name for name, p in trained.items() if torch.equal(p, before[name])]
@@ -434,6 +438,10 @@ def _cut(name: str) -> Callable[[Path], object]:
     return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-40])
 
 
+def _wider(tensors: dict) -> dict:
+    return {n: v.repeat(1, 2) if "lora_A" in n else v for n, v in tensors.items()}
+
+
 CONNECTOR = "connector/model.safetensors"
 VLM_LORA = "vlm/adapter_model.safetensors"
 UNFIT = [
@@ -459,7 +467,7 @@ UNFIT = [
         _rewritten(CONNECTOR, lambda t: {**t, "norm.bias": t["norm.bias"] / 0}),
         "not finite",
     ),
-    (_rewritten(VLM_LORA, lambda t: {n: v.repeat(1, 2) for n, v in t.items()}), "the VLM's is"),
+    (_rewritten(VLM_LORA, _wider), "changes a weight of the shape .*, the VLM's is"),
     (
         _rewritten(VLM_LORA, lambda t: {n.replace("text_model", "model"): v for n, v in t.items()}),
         "none of its .* layers is one of the VLM|has no place in the VLM",

@@ -41,8 +41,8 @@ GENERATORS = Registry(
     {
         "hummingbird": "hb_tta.generators.hummingbird:HummingbirdSpec",
         "i2t2i": "hb_tta.generators.i2t2i:I2T2ISpec",
-        "mumu": "hb_tta.generators.mumu.spec:MumuSpec",
         "randaugment": "hb_tta.generators.randaugment:RandAugmentSpec",
+        "mumu": "hb_tta.generators.mumu.spec:MumuSpec",
         "jitter": "hb_tta.generators.jitter:JitterSpec",
         "crops": "hb_tta.generators.crops:CropsSpec",
         "noise": "hb_tta.generators.noise:NoiseSpec",
