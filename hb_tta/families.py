@@ -21,8 +21,8 @@ from hb_tta.reading import read_json, user_path
 from hb_tta.weights import Weights, as_weights
 
 ROLES = (
-    *("generator", "image_encoder", "lora", "mllm", "mllm_two", "evaluator", "clip", "reader"),
-    "statistics",
+    *("generator", "image_encoder", "lora", "mllm", "evaluator", "clip", "reader"),
+    *("statistics", "mumu", "detector", "mllm_two"),
 )
 
 
@@ -35,10 +35,12 @@ class Family:
         roles: role → weights; a family may leave a role empty (``sdxl`` has no reader).
             ``generator``: a diffusers SDXL pipeline folder. ``image_encoder``: the CLIP vision
             tower that embeds the reference image. ``lora``: a PEFT LoRA folder for the UNet.
-            ``mllm``: a chat model that describes. ``mllm_two``: another that answers, built
-            otherwise, for tables of two MLLMs. ``evaluator``: BLIP-2 for image-text retrieval.
+            ``mllm``: a chat model that describes. ``evaluator``: BLIP-2 for image-text retrieval.
             ``clip``: an open_clip model. ``reader``: reads a scene's attributes off an image.
             ``statistics``: of the images that the family was trained on (views/familiar.py).
+            ``mumu``: of prompts of words and images (generators/mumu/folder.py).
+            ``detector``: finds in an image what a text names. ``mllm_two``: an Idefics2, which
+            answers, and with which a training of MUMU begins.
         defaults: of its generator: ``num_inference_steps`` (DDIM), ``guidance_scale``
             (classifier-free) and ``image_size`` (side of a generated image, pixels).
         method_defaults: method → what it has otherwise on this family, by name of the setting.
@@ -130,9 +132,12 @@ def _sdxl() -> Family:
                 "mllm": Weights("llava-hf/llava-v1.6-mistral-7b-hf"),
                 "evaluator": Weights("Salesforce/blip2-itm-vit-g"),
                 "clip": big_g,
+                "detector": Weights("IDEA-Research/grounding-dino-base"),
             }
         ),
         defaults=_defaults(num_inference_steps=25, guidance_scale=15.0, image_size=1024),
+        # MUMU's section 6. Nobody has published its weights: that role is empty.
+        method_defaults=_defaults(mumu=_defaults(num_inference_steps=50, guidance_scale=6.0)),
     )
 
 
@@ -160,18 +165,20 @@ def folder_family(folder: Path, *, name: str | None = None) -> Family:
     Raises:
         UserError: the folder has no ``family.json``, or not of the layout.
     """
+    said = family_file(folder)
     roles = {role: Weights(str(folder / role)) for role in ROLES if (folder / role).is_dir()}
     if "generator" in roles and "image_encoder" not in roles:
         roles["image_encoder"] = Weights(str(folder / "generator"), subfolder="image_encoder")
     return Family(
         name=name or str(folder),
         roles=MappingProxyType(roles),
-        defaults=_defaults(**family_file(folder)["defaults"]),
+        defaults=_defaults(**said["defaults"]),
+        method_defaults=_defaults(**{m: _defaults(**own) for m, own in said["methods"].items()}),
     )
 
 
 def family_file(folder: Path) -> dict[str, Any]:
-    """What ``family.json`` says: the generator's ``defaults``, and the world's ``edition``.
+    """What ``family.json`` says: ``defaults``, ``methods`` (as ``method_defaults``), ``edition``.
 
     Raises:
         UserError: it is not there, or says something else.
@@ -200,6 +207,9 @@ def family_file(folder: Path) -> dict[str, Any]:
             f"{str(path)!r} must have an object 'defaults' with positive numbers for "
             f"{', '.join(kinds)}"
         )
+    methods = said.setdefault("methods", {})
+    if not isinstance(methods, dict) or not all(isinstance(own, dict) for own in methods.values()):
+        raise UserError(f"'methods' in {str(path)!r} must be an object of objects of settings")
     return said
 
 

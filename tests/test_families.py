@@ -24,6 +24,7 @@ def test_sdxl_is_the_papers_models_at_the_authors_settings() -> None:
         "mllm": "llava-hf/llava-v1.6-mistral-7b-hf",
         "evaluator": "Salesforce/blip2-itm-vit-g",
         "clip": "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k",
+        "detector": "IDEA-Research/grounding-dino-base",
     }
     assert family.weights("lora").subfolder == "lora_unet_65000"
     assert dict(family.defaults) == {
@@ -36,12 +37,12 @@ def test_sdxl_is_the_papers_models_at_the_authors_settings() -> None:
 def test_pocket_lies_inside_the_package() -> None:
     family = get_family("pocket")
     weights = Path(hb_tta.__file__).parent / "pocket" / "weights"
-    for role in set(ROLES) - {"image_encoder", "lora", "mllm_two"}:
+    for role in set(ROLES) - {"image_encoder", "lora", "mllm_two", "mumu", "detector"}:
         assert family.weights(role) == Weights(str(weights / role))
     assert family.weights("image_encoder") == Weights(
         str(weights / "generator"), subfolder="image_encoder"
     )
-    for role in ("lora", "mllm_two"):
+    for role in ("lora", "mllm_two", "mumu", "detector"):
         assert (role in family.roles) == (weights / role).is_dir()
     assert family.defaults["image_size"] == 64
 
@@ -82,6 +83,7 @@ def test_a_folder_is_a_family(tmp_path: Path, monkeypatch) -> None:
         json.dumps({"defaults": DEFAULTS | {"guidance_scale": True}}),
         json.dumps({"defaults": DEFAULTS | {"num_inference_steps": 0}}),
         json.dumps({"defaults": DEFAULTS | {"colour": 1}}),
+        json.dumps({"defaults": DEFAULTS, "methods": {"mumu": 3}}),
     ],
 )
 def test_a_folder_that_is_no_family_is_told(tmp_path: Path, text: str) -> None:

@@ -60,8 +60,8 @@ EXAM_EVERY = 100
 STEPS, GO_ON_STEPS, BATCH, LENGTH = 4500, 2400, 8, 320
 GO_ON_RATE = 7e-4  # at 1.5e-3 150 steps cost what was known: scene by open questions 97 → 26 %
 OPEN_SHARE, COMPOUND_SHARE, WORDED_SHARE = 0.35, 0.08, 0.12
-# Answering from words is learnt last: of the lessons of before so few never taught it.
-WORDS_STEPS, WORDS_RATE, MANY_WORDS = 800, 5e-4, 0.6
+# Answering from words is learnt last, and from very many: of the lessons of before it was not.
+WORDS_STEPS, WORDS_RATE, MANY_WORDS = 1500, 1e-3, 0.85
 GUESSED, GUESSED_OPEN_SHARE = 0.6, 0.75  # below this mark a category is little more than guessed
 WORN = 0.3  # the share of worn pictures
 

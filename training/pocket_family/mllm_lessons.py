@@ -58,7 +58,7 @@ WITH_RELATION = Mention(background=False)
 # A group's count is 1 five times as often as 4: questions about small counts are thinned, so that
 # the number that is asked for says nothing of the answer.
 _COUNT_KEPT = {1: 0.2, 2: 0.43, 3: 0.6, 4: 1.0}
-PICTURED = 0.35  # the share of questions with a description that have the picture too
+PICTURED = 0.2  # the share of questions with a description that have the picture too
 WRONG_WORDS = 0.2  # the share of descriptions beside a picture that are wrong by one edit
 # What a wrong word is put for, so that the question's answer by the words is another one.
 _ATTRIBUTE = {

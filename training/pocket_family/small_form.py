@@ -45,6 +45,7 @@ LEFT = {
     "mllm_two": ("weights/mllm_two",),
     "evaluator": ("weights/evaluator",),
     "clip": ("weights/clip",),
+    "statistics": ("weights/statistics", "weights/family.json"),
 }
 # Trainings of a stage, in their order, where they have other names than the stage.
 TRAININGS = {
