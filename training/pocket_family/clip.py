@@ -47,7 +47,7 @@ BATCH = 64
 # would have nothing to gain: the CLIP is to be imperfect, for a true reason. With two it sees no
 # relation.
 VISION_LAYERS = 3
-STEPS = 600
+STEPS = 1500
 WORN = 0.25  # the share of worn pictures
 TEMPLATE = "a photo of a {}."
 CLASSES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
