@@ -109,8 +109,8 @@ def test_every_setting_of_a_training_is_explained():
 
 
 def test_every_setting_of_views_is_explained():
-    from hb_tta.integrations.settings import COMBINING, combinations
     from hb_tta.settings import OPTIONS
+    from hb_tta.settings.augmented import COMBINING, combinations
 
     text = (ROOT / "docs" / "evaluate.md").read_text(encoding="utf-8")
     table = text.partition("## Which views")[2].partition("## ")[0]

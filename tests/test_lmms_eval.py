@@ -24,8 +24,8 @@ from hb_tta.integrations.lmms_eval import backend, prepare
 from hb_tta.integrations.lmms_eval.folders import run_name
 from hb_tta.integrations.lmms_eval.model_args import model_args
 from hb_tta.integrations.lmms_eval.view_counts import IDENTITY
-from hb_tta.integrations.settings import Combining
 from hb_tta.integrations.sidecar import read_sidecar
+from hb_tta.settings.augmented import Combining
 from hb_tta.tta.combine import RULES
 from hb_tta.tta.vote import vote
 

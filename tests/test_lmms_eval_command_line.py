@@ -16,7 +16,7 @@ from hb_tta.generators.registry import GENERATORS
 from hb_tta.integrations.lmms_eval import command_line, manifests, prepare
 from hb_tta.integrations.lmms_eval.model_args import model_args as our_model_args
 from hb_tta.integrations.lmms_eval.model_args import without_ours
-from hb_tta.integrations.settings import AugmentSettings
+from hb_tta.settings.augmented import AugmentSettings
 
 MODEL = ["--model", "llava_hf", "--model_args", "pretrained=somewhere"]
 

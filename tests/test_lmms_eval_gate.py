@@ -18,7 +18,7 @@ from hb_tta.generators.registry import GENERATORS
 from hb_tta.integrations.lmms_eval import backend, prepare
 from hb_tta.integrations.lmms_eval.model_args import model_args
 from hb_tta.integrations.lmms_eval.rows import shown_together
-from hb_tta.integrations.settings import AugmentSettings
+from hb_tta.settings.augmented import AugmentSettings
 from hb_tta.store import Store
 
 

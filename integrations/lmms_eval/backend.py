@@ -33,10 +33,10 @@ from hb_tta.integrations.lmms_eval.requests import Question
 from hb_tta.integrations.lmms_eval.rows import Evidence
 from hb_tta.integrations.lmms_eval.view_counts import IDENTITY, ViewCounts, sidecar_line
 from hb_tta.integrations.parking import Parking
-from hb_tta.integrations.settings import DESCRIBE, VOTE, AugmentSettings
 from hb_tta.integrations.sidecar import Sidecar
 from hb_tta.locks import owned
 from hb_tta.progress import progress
+from hb_tta.settings.augmented import DESCRIBE, VOTE, AugmentSettings
 from hb_tta.tta.combine import Combiner
 from hb_tta.tta.gate import Gated, decide, sureness, sureness_of_choice
 from hb_tta.tta.vote import vote

@@ -11,9 +11,9 @@ from typing import Any
 from hb_tta.errors import UserError
 from hb_tta.generators import list_methods
 from hb_tta.integrations.lmms_eval.model_args import model_args
-from hb_tta.integrations.settings import AugmentSettings, combinations
 from hb_tta.reading import read_bytes
 from hb_tta.settings import settings_table
+from hb_tta.settings.augmented import AugmentSettings, combinations
 
 SUPPORTED = ((0, 7, 3), (0, 8))  # from … to before …
 TASKS = Path(__file__).parents[1] / "tasks"

@@ -16,7 +16,7 @@ from PIL.Image import Image
 from hb_tta.describe import reworded
 from hb_tta.images import pixel_digest
 from hb_tta.integrations.lmms_eval.requests import Question
-from hb_tta.integrations.settings import DESCRIBE, Combining
+from hb_tta.settings.augmented import DESCRIBE, Combining
 from hb_tta.tta.answer import behind
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,8 @@ from hb_tta.describe.rewording import check_rewordings
 from hb_tta.errors import UserError, choose_from
 from hb_tta.generators import get_method, list_methods
 from hb_tta.presets import at_harness
-from hb_tta.settings import ViewSettings, by_name
+from hb_tta.settings.asked import by_name
+from hb_tta.settings.value import ViewSettings
 from hb_tta.store import content_key
 from hb_tta.tta.combine import CONTRAST, Combiner, rules_for
 from hb_tta.tta.rule import WORDS
@@ -93,10 +95,13 @@ class AugmentSettings:
         _check_together(self.views, self.combining, self.no_views)
 
     @classmethod
-    def parse(cls, method: str, arguments: str, device: str | None = None) -> AugmentSettings:
+    def parse(
+        cls, method: str, arguments: str | Mapping[str, Any], device: str | None = None
+    ) -> AugmentSettings:
         """From the flags' values.
 
         Args:
+            arguments: text, or a mapping of the same keys.
             device: where the views are made, if the arguments do not say it.
 
         Raises:
