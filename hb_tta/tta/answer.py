@@ -13,7 +13,7 @@ asks about the image alone first, and makes views only where the model is not su
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -155,14 +155,43 @@ def _decoded(
 
     from hb_tta.tta.decoding import decode_jointly
 
-    complete(processor, model.config)
-    inputs = [_inputs(model, processor, *row) for row in rows]
+    asked = calls(model, processor, [chat(*row) for row in rows], settings)
     with torch.inference_mode():
-        calls = [partial(model.generate, **own, **settings) for own in inputs]
-        decoded = decode_jointly(calls, combiner, mode=mode)
-    prompt = 0 if model.config.is_encoder_decoder else inputs[0]["input_ids"].shape[1]
-    text = processor.batch_decode(decoded.value[:, prompt:], skip_special_tokens=True)[0]
-    return text, decoded
+        decoded = decode_jointly(asked, combiner, mode=mode)
+    return new_words(model, processor, asked, decoded.value)[0], decoded
+
+
+Chat = list[dict[str, Any]]
+"""Messages as transformers' chat templates take them, with Pillow images in them."""
+
+
+def chat(image: Any, question: str) -> Chat:
+    """One message: the picture, if there is one, and the prompt."""
+    pictures = [] if image is None else [{"type": "image", "image": image}]
+    return [{"role": "user", "content": [*pictures, {"type": "text", "text": question}]}]
+
+
+def calls(
+    model: Any, processor: Any, chats: Sequence[Chat], settings: Mapping[str, Any]
+) -> list[partial[Any]]:
+    """Each row of a question as a call of ``model.generate``, for ``hb_tta.tta.decoding``."""
+    complete(processor, model.config)
+    inputs = [_inputs(model, processor, one) for one in chats]
+    return [partial(model.generate, **own, **settings) for own in inputs]
+
+
+def new_words(
+    model: Any, processor: Any, asked: Sequence[partial[Any]], ids_RT: Tensor
+) -> tuple[str, Tensor]:
+    """What was decoded of the first row: its text without special tokens, and its new tokens.
+
+    Args:
+        asked: of ``calls``.
+        ids_RT: what the first of them gave.
+    """
+    prompt = 0 if model.config.is_encoder_decoder else asked[0].keywords["input_ids"].shape[1]
+    new_RT = ids_RT[:, prompt:]
+    return processor.batch_decode(new_RT, skip_special_tokens=True)[0], new_RT[0]
 
 
 def _answer(processor: Any, text: str, decoded: Any, told: Gated | None) -> Answer:
@@ -177,11 +206,9 @@ def _answer(processor: Any, text: str, decoded: Any, told: Gated | None) -> Answ
     )
 
 
-def _inputs(model: Any, processor: Any, image: Any, question: str) -> Any:
-    pictures = [] if image is None else [{"type": "image", "image": image}]
-    content = [*pictures, {"type": "text", "text": question}]
+def _inputs(model: Any, processor: Any, messages: Chat) -> Any:
     inputs = processor.apply_chat_template(
-        [{"role": "user", "content": content}],
+        messages,
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,

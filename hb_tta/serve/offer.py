@@ -1,0 +1,98 @@
+"""What the server does to a question, and what of it a client may have otherwise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from hb_tta.errors import UserError, choose_from
+from hb_tta.serve.limits import Limits
+from hb_tta.serve.refusal import Refused
+from hb_tta.settings import by_name, refuse_share
+from hb_tta.settings.augmented import AugmentSettings
+
+OVERRIDES = (
+    *("n", "seed", "candidates", "min_score", "gate", "seeds"),
+    *("combine", "real_weight", "share", "alpha", "paraphrases"),
+)
+"""Settings that a client may say: none of them loads a model or names a file."""
+
+_BOUNDED = {"n": "views", "candidates": "candidates", "paraphrases": "paraphrases"}
+
+
+class Offer:
+    """The server's own settings, and those that clients ask for.
+
+    Attributes:
+        settings: of a question of which its client says nothing.
+
+    Args:
+        method: of the views.
+        asked: what the person who serves said of them, by name (``hb_tta.settings.by_name``).
+        limits: what clients may ask for at most.
+        device: of the views, where nothing is said.
+        combines: how the backend can combine views, the usual way first; None: in every way.
+
+    Raises:
+        UserError: as of ``AugmentSettings.parse``.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        asked: Mapping[str, Any],
+        limits: Limits,
+        device: str | None = None,
+        combines: Sequence[str] | None = None,
+    ) -> None:
+        refuse_share(asked)
+        usual = {} if combines is None else {"combine": combines[0]}
+        self._method, self._asked, self._limits = method, {**usual, **asked}, limits
+        self._device, self._combines = device, combines
+        self.settings = self._possible(self._asked)
+        self._varied = lru_cache(maxsize=256)(self._parse)
+
+    def of(self, given: Mapping[str, Any]) -> AugmentSettings:
+        """The settings of a question.
+
+        Args:
+            given: some of ``OVERRIDES``, as ``ViewSettings.parse`` reads them.
+
+        Raises:
+            Refused: another setting is among them, a value is none, or more than is allowed.
+        """
+        if not given:
+            return self.settings
+        try:
+            return self._varied(json.dumps(given, sort_keys=True))
+        except UserError as error:
+            raise Refused(400, f"hb_tta: {error}") from None
+
+    def _parse(self, given: str) -> AugmentSettings:
+        said = by_name(json.loads(given))
+        for name in said:
+            if name not in OVERRIDES:
+                raise UserError(f"{name} is not a client's to say{choose_from(name, OVERRIDES)}")
+        settings = self._possible({**self._asked, **said})
+        for name, limit in _BOUNDED.items():
+            most = max(getattr(self._limits, limit), _number(self.settings, name))
+            if _number(settings, name) > most:
+                raise UserError(f"{name}={_number(settings, name)} is too many: use up to {most}")
+        return settings
+
+    def _possible(self, asked: Mapping[str, Any]) -> AugmentSettings:
+        settings = AugmentSettings.parse(self._method, asked, self._device)
+        rule = settings.combining.combine
+        if self._combines is not None and rule not in self._combines:
+            raise UserError(
+                f"combine={rule} needs a model whose probabilities are known, and this one gives "
+                f"texts: use combine={' or '.join(self._combines)}"
+            )
+        return settings
+
+
+def _number(settings: AugmentSettings, name: str) -> int:
+    holder = settings.combining if name == "paraphrases" else settings.views
+    return getattr(holder, name) or 0
