@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--augment", default="hummingbird", metavar="METHOD",
-        help="of the views, see `hb-tta list` (default: hummingbird)",
+        help="of the views, see `hb-tta list`; none: none (default: hummingbird)",
     )  # fmt: skip
     parser.add_argument(
         spelling.ARGS,

@@ -29,11 +29,11 @@ class Answering:
 
     Args:
         backend: who answers.
-        views: who makes the views.
+        views: who makes the views; None: there are none.
         counts: of what is done.
     """
 
-    def __init__(self, backend: Backend, views: Views, counts: Counts) -> None:
+    def __init__(self, backend: Backend, views: Views | None, counts: Counts) -> None:
         self._backend, self._views, self._counts = backend, views, counts
         self._pool = ThreadPoolExecutor(THREADS) if backend.elsewhere else None
 
@@ -46,7 +46,7 @@ class Answering:
         asked = [job for job in jobs if _augmented(job)]
         self._answer_plainly([job for job in asked if _gate(job) is not None], gates)
         rest = [job for job in asked if not job.ended and not job.over]
-        for group in self._views.make(rest):
+        for group in self._views.make(rest) if self._views is not None else ():
             self._show(group)
             self._later(
                 [one.job for one in group if not one.job.ended],

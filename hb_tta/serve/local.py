@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,14 @@ from hb_tta.serve.asking import Question, Said
 from hb_tta.serve.chat import Decoding
 from hb_tta.serve.job import LENGTH, STOP
 from hb_tta.settings.augmented import VOTE
-from hb_tta.tta.answer import calls, first_token, new_words, yes_no, yes_no_tokens
+from hb_tta.tta.answer import Spoken, spoken
 from hb_tta.tta.combine import Combiner
-from hb_tta.tta.decoding import decode_jointly
+from hb_tta.tta.decoding import Decoded
 from hb_tta.tta.gate import sureness
+from hb_tta.tta.room import Room
+from hb_tta.tta.together import Asked, decode_together
 from hb_tta.tta.vote import vote
+from hb_tta.tta.words import first_token, yes_no, yes_no_tokens
 
 
 class Local:
@@ -48,48 +51,76 @@ class Local:
         dtype: str | None = None,
     ) -> None:
         self.names = (name or Path(source).name or source, source)
+        self._room = Room()
         self.model, self.processor = load_mllm(source, device=device, dtype=dtype)
 
     def ask(self, questions: Sequence[Question]) -> list[Said | Exception]:
         """See ``Backend``."""
-        return [self._tried(question) for question in questions]
-
-    def _tried(self, question: Question) -> Said | Exception:
-        try:
+        found: list[Said | Exception | None] = [None] * len(questions)
+        together: list[int] = []
+        for place, question in enumerate(questions):
             if question.combining.combine == VOTE and len(question.rows) > 1:
-                return self._voted(question)
-            return self._decoded(question)
-        except Exception as error:
-            return error
+                found[place] = self._voted(question)
+            elif question.decoding.seed is not None:  # each draws from its own beginning
+                (found[place],) = self._decoded([question])
+            else:
+                together.append(place)
+        said = self._decoded([questions[place] for place in together])
+        for place, one in zip(together, said, strict=True):
+            found[place] = one
+        return found  # type: ignore[return-value]
 
-    def _voted(self, question: Question) -> Said:
+    def _voted(self, question: Question) -> Said | Exception:
         """Each row alone, and the answer that most of them give."""
         alone = [question._replace(rows=[row], words=None) for row in question.rows]
-        said = [self._decoded(one) for one in alone]
+        said: list[Said] = []
+        for one in self._decoded(alone):
+            if isinstance(one, Exception):
+                return one
+            said.append(one)
         texts = [one.text for one in said]
         chosen = said[vote(texts, question.combining.real_weight)]
-        return chosen._replace(answers=[{"text": text} for text in texts], p=None)
+        return chosen._replace(answers=[{"text": text} for text in texts], combined=None, p=None)
 
-    def _decoded(self, question: Question) -> Said:
-        asked = question.conversation
-        chats = [asked.chat(row.images, row.words) for row in question.rows]
-        rows = calls(self.model, self.processor, chats, self._settings(question.decoding))
-        prompt = rows[0].keywords["input_ids"].shape[1]
-        watch = _Watch(question, self.processor, prompt)
+    def _decoded(self, questions: Sequence[Question]) -> list[Said | Exception]:
+        """The rows of several questions, decoded in as few batches as they fit into."""
+        watches = [_Watch(question, self.processor) for question in questions]
+        asked = [self._asked(*both) for both in zip(questions, watches, strict=True)]
+        seed = questions[0].decoding.seed if len(questions) == 1 else None
+        with torch.inference_mode(), _drawing(seed):
+            found = decode_together(asked, self._room)
+        return [
+            one if isinstance(one, Exception) else self._said(question, one, watch)
+            for question, one, watch in zip(questions, found, watches, strict=True)
+        ]
+
+    def _asked(self, question: Question, watch: _Watch) -> Asked:
+        settings = self._settings(question.decoding)
         if question.words is not None:
-            rows[0].keywords["stopping_criteria"] = StoppingCriteriaList([watch])
-        combiner = question.combining.combiner if len(rows) > 1 else Combiner()
-        with torch.inference_mode(), _drawing(question.decoding.seed):
-            decoded = decode_jointly(rows, combiner)
-        text, new_T = new_words(self.model, self.processor, rows, decoded.value)
-        text, stopped = _cut(text, question.decoding.stop)
+            settings["stopping_criteria"] = StoppingCriteriaList([watch])
+        calls = [
+            partial(
+                spoken,
+                self.model,
+                self.processor,
+                question.conversation.chat(row.images, row.words),
+                settings,
+            )
+            for row in question.rows
+        ]
+        return Asked(calls, question.combining.combiner if len(calls) > 1 else Combiner())
+
+    def _said(self, question: Question, decoded: Decoded[Any], watch: _Watch) -> Said:
+        made: Spoken = decoded.value
+        text, stopped = _cut(made.text, question.decoding.stop)
         watch.tell(text)
-        full = len(new_T) >= question.decoding.tokens and int(new_T[-1]) not in self._ends
+        count = len(made.tokens_T)
+        full = count >= question.decoding.tokens and int(made.tokens_T[-1]) not in self._ends
         logits = [*decoded.first_logits_VRK[:, 0], decoded.first_combined_RK[0]]
         *answers, combined = [self._first(logits_K) for logits_K in logits]
         p = sureness(decoded.first_combined_RK[0], decoded.entropies, text, self._words)
         ended = LENGTH if full and not stopped else STOP
-        return Said(text, answers, combined, p, ended, prompt, len(new_T))
+        return Said(text, answers, combined, p, ended, made.prompt, count)
 
     def _settings(self, decoding: Decoding) -> dict[str, Any]:
         """Of ``generate``: what a client does not say is the model's own affair."""
@@ -122,13 +153,16 @@ class Local:
 class _Watch(StoppingCriteria):
     """Tells the words of the real row as they come, and ends what nobody waits for."""
 
-    def __init__(self, question: Question, processor: Any, prompt: int) -> None:
-        self._question, self._processor, self._prompt = question, processor, prompt
+    def __init__(self, question: Question, processor: Any) -> None:
+        self._question, self._processor = question, processor
+        self._prompt: int | None = None  # tokens
         self._told = 0
         self._held = max(map(len, question.decoding.stop), default=1) - 1
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
         """See ``transformers``."""
+        if self._prompt is None:  # behind the first word
+            self._prompt = input_ids.shape[1] - 1
         new_T = input_ids[0, self._prompt :]
         text = self._processor.tokenizer.decode(new_T, skip_special_tokens=True)
         if not text.endswith("\ufffd"):  # half of a character

@@ -12,12 +12,16 @@ from hb_tta.serve.limits import Limits
 from hb_tta.serve.refusal import Refused
 from hb_tta.settings import by_name, refuse_share
 from hb_tta.settings.augmented import AugmentSettings
+from hb_tta.spelling import ARGS
 
 OVERRIDES = (
     *("n", "seed", "candidates", "min_score", "gate", "seeds"),
     *("combine", "real_weight", "share", "alpha", "paraphrases"),
 )
 """Settings that a client may say: none of them loads a model or names a file."""
+
+PLAIN = "none"
+"""In place of a method: the model is served as it is."""
 
 _BOUNDED = {"n": "views", "candidates": "candidates", "paraphrases": "paraphrases"}
 
@@ -26,10 +30,10 @@ class Offer:
     """The server's own settings, and those that clients ask for.
 
     Attributes:
-        settings: of a question of which its client says nothing.
+        settings: of a question of which its client says nothing; None: no views are shown.
 
     Args:
-        method: of the views.
+        method: of the views, or ``PLAIN``.
         asked: what the person who serves said of them, by name (``hb_tta.settings.by_name``).
         limits: what clients may ask for at most.
         device: of the views, where nothing is said.
@@ -51,10 +55,12 @@ class Offer:
         usual = {} if combines is None else {"combine": combines[0]}
         self._method, self._asked, self._limits = method, {**usual, **asked}, limits
         self._device, self._combines = device, combines
-        self.settings = self._possible(self._asked)
+        if method == PLAIN and asked:
+            raise UserError(f"{', '.join(asked)} in {ARGS} is about views: --augment none has none")
+        self.settings = None if method == PLAIN else self._possible(self._asked)
         self._varied = lru_cache(maxsize=256)(self._parse)
 
-    def of(self, given: Mapping[str, Any]) -> AugmentSettings:
+    def of(self, given: Mapping[str, Any]) -> AugmentSettings | None:
         """The settings of a question.
 
         Args:
@@ -65,6 +71,8 @@ class Offer:
         """
         if not given:
             return self.settings
+        if self.settings is None:
+            raise Refused(400, f"hb_tta: {', '.join(given)}: this server shows no views")
         try:
             return self._varied(json.dumps(given, sort_keys=True))
         except UserError as error:
@@ -76,6 +84,7 @@ class Offer:
             if name not in OVERRIDES:
                 raise UserError(f"{name} is not a client's to say{choose_from(name, OVERRIDES)}")
         settings = self._possible({**self._asked, **said})
+        assert self.settings is not None
         for name, limit in _BOUNDED.items():
             most = max(getattr(self._limits, limit), _number(self.settings, name))
             if _number(settings, name) > most:

@@ -49,14 +49,16 @@ class Serving:
         from hb_tta.serve.app import Desk, build
 
         limits, counts = self.limits, Counts()
-        views = Views(self.offer.settings, self.store, limits)
+        settings = self.offer.settings
+        views = None if settings is None else Views(settings, self.store, limits)
         answering = Answering(self.backend, views, counts)
         remote = Remote(self.hosts, limits.fetching_seconds, limits.image_mb * MB)
         worker = Worker(answering, limits.waiting, limits.batch)
 
         def close() -> None:
             answering.close()
-            views.trim(now=True)
+            if views is not None:
+                views.trim(now=True)
 
         names, offer, access = self.backend.names, self.offer, self.access
         return build(Desk(names, offer, worker, limits, access, remote, counts, close))
@@ -91,11 +93,23 @@ def run(serving: Serving, listening: socket.socket, ready: Callable[[], None]) -
     Args:
         ready: called when it is about to begin.
     """
+    _raise_open_files(serving.limits.connections)
+    # uvicorn raises the signal once more behind its end, which has been obeyed then.
+    before = {number: signal.signal(number, _nothing) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        ready()
+        server_of(serving).run(sockets=[listening])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def server_of(serving: Serving) -> Any:
+    """uvicorn's server, which any thread may run on sockets that listen."""
     import uvicorn
 
     from hb_tta.serve.protocol import guarded
 
-    _raise_open_files(serving.limits.connections)
     config = uvicorn.Config(
         serving.app(),
         http=guarded(serving.limits),
@@ -107,14 +121,7 @@ def run(serving: Serving, listening: socket.socket, ready: Callable[[], None]) -
         proxy_headers=False,
         timeout_graceful_shutdown=serving.limits.seconds,
     )
-    # uvicorn raises the signal once more behind its end, which has been obeyed then.
-    before = {number: signal.signal(number, _nothing) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        ready()
-        uvicorn.Server(config).run(sockets=[listening])
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return uvicorn.Server(config)
 
 
 def _nothing(*_: object) -> None:
