@@ -1,4 +1,4 @@
-"""What the tests of ``hb-tta serve`` share: a server on a free port of this machine, and questions."""
+"""What the tests of ``hb-tta serve`` share: a server on a free port, and questions."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from hb_tta.errors import UserError
 from hb_tta.serve.endpoint import Endpoint
 from hb_tta.serve.limits import Limits
 from hb_tta.serve.offer import Offer
+from hb_tta.serve.views import Views
 from hb_tta.settings.augmented import AugmentSettings
 from hb_tta.store import Store
 
@@ -219,7 +220,7 @@ def metrics(place: str) -> dict[str, float]:
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
 
 
-def test_a_question_that_fails_takes_no_neighbour_with_it(model, monkeypatch):
+def test_a_question_that_fails_takes_no_neighbour_with_it(model):
     """A batch with one that no combiner can be asked for: the words are in two parts."""
     (sample,) = samples(1)
     two = messages(sample.image, "Is it red?")
@@ -237,6 +238,11 @@ def test_a_question_that_fails_takes_no_neighbour_with_it(model, monkeypatch):
     assert "2 text parts cannot be put in other words" in found[1].json()["error"]["message"]
 
 
+def post(place: str, body: list) -> httpx.Response:
+    asked = {"messages": body, "temperature": 0}
+    return httpx.post(f"{place}/v1/chat/completions", json=asked, timeout=60)
+
+
 # ── What is kept ─────────────────────────────────────────────────────────────────────────────────
 
 
@@ -249,17 +255,21 @@ def test_nothing_is_kept_unless_a_store_is_named(model, tmp_path, monkeypatch):
     store = Store(tmp_path / "own")
     with served(model, "jitter", VIEWS, store=store, limits={"store_mb": 1}) as place:
         assert content(ask(place, sample))
-        assert store.info().namespaces["views"].entries == 2
+        assert store.info().namespaces["views"].files == 2
 
 
-def test_a_store_keeps_to_its_size(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("hb_tta.serve.limits.MB", 1)  # no view is as small as a byte
-    monkeypatch.setattr("hb_tta.serve.views.MB", 1)
-    store = Store(tmp_path / "own")
-    with served(model, "jitter", VIEWS, store=store, limits={
-        "store_mb": 1, "body_mb": 10**7, "image_mb": 10**7, "memory_mb": 10**9}) as place:  # fmt: skip
-        assert content(ask(place, samples(1)[0]))
-    assert list(store.entries()) == []
+def test_a_store_keeps_to_its_size(tmp_path):
+    settings = AugmentSettings.parse("jitter", VIEWS)
+    store = Store(tmp_path)
+    views = Views(settings, store, Limits(store_mb=1))
+    for number in range(20):
+        store.put("views", f"{number:064x}", bytes(100_000), {})
+    views.trim(now=True)
+    kept = store.info().namespaces["views"]
+    assert 0 < kept.bytes <= 1_000_000 and kept.files < 20
+    store.put("views", "f" * 64, bytes(900_000), {})
+    views.trim()  # so soon it does not look again
+    assert store.info().namespaces["views"].bytes > 1_000_000
 
 
 # ── In front of another endpoint ─────────────────────────────────────────────────────────────────

@@ -19,10 +19,10 @@ def about(job: Job, said: Said, made: Made | None, gate: Gated | None) -> dict[s
     """Of an answer.
 
     ``description``: of the image, a list of them where there are several; None: none was written.
-    ``views``: see ``about_candidates``. ``answers``: what each row says, with the ``seed`` of the
-    view that it shows, None for the real images, and its other ``words``. ``combined``: the same
-    of all together. ``gate``: how sure the plain answer was and whether there were views; None: no
-    gate. ``warnings``: of the views. ``settings``: what decided all this; None: a plain answer.
+    ``views``: see ``about_candidates``. ``answers``: what each row says, with number and ``seed``
+    of the ``view`` that it shows, None for the real images, and its other ``words``. ``combined``:
+    the same of all together. ``gate``: how sure the plain answer was and whether there were views;
+    None: no gate. ``warnings``: of the views. ``settings``: what decided it; None: a plain answer.
     """
     its = [] if made is None else made.augmentations
     told = [one.description for one in its]
@@ -33,7 +33,7 @@ def about(job: Job, said: Said, made: Made | None, gate: Gated | None) -> dict[s
         "description": told[0] if len(told) == 1 else (told or None),
         "views": [] if made is None else about_candidates(made),
         "answers": [
-            {"seed": _seed(row, its), **_words(row), **one}
+            {"view": row.view, "seed": _seed(row, its), **_words(row), **one}
             for row, one in zip(rows, said.answers, strict=bool(said.answers))
         ],
         "combined": said.combined,
@@ -52,23 +52,25 @@ def _settings(settings: AugmentSettings) -> dict[str, Any]:
 def about_candidates(made: Made) -> list[dict[str, Any]]:
     """All that was generated: ``image`` (of the question, from 0), ``seed``, ``score``, ``kept``.
 
+    ``view``: its number among those of its image that are shown, from 0; None: it is not shown.
     ``png``: the candidate itself as a data: address, where the job asks for pictures.
     """
     found = []
     for number, its in enumerate(made.augmentations):
-        for seed, key, score, kept in sorted(_candidates(its), key=lambda one: one[0]):
-            one: dict[str, Any] = {"image": number, "seed": seed, "score": score, "kept": kept}
+        for seed, key, score, view in sorted(_candidates(its), key=lambda one: one[0]):
+            one: dict[str, Any] = {"image": number, "seed": seed, "score": score}
+            one |= {"kept": view is not None, "view": view}
             if made.job.pictures:
                 one["png"] = _png(made, its, key)
             found.append(one)
     return found
 
 
-def _candidates(its: Augmentation) -> list[tuple[int, str, float | None, bool]]:
+def _candidates(its: Augmentation) -> list[tuple[int, str, float | None, int | None]]:
+    """Seed, key, score and number of each."""
     scores: list[float | None] = [None] * len(its.seeds) if its.scores is None else [*its.scores]
-    shown = zip(its.seeds, its.keys, scores, strict=True)
-    found = [(seed, key, score, True) for seed, key, score in shown]
-    return found + [(seed, key, score, False) for seed, key, score in its.dropped]
+    shown = zip(its.seeds, its.keys, scores, range(len(its.seeds)), strict=True)
+    return [*shown, *((seed, key, score, None) for seed, key, score in its.dropped)]
 
 
 def _png(made: Made, its: Augmentation, key: str) -> str | None:

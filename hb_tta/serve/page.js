@@ -10,6 +10,7 @@ const state = document.getElementById("state");
 const LARGEST = 1e8;
 
 let running = null;
+let read = Promise.resolve();
 
 function element(name, kind, text) {
   const made = document.createElement(name);
@@ -25,7 +26,7 @@ function show(id) {
 }
 
 function percent(share) {
-  return `${(100 * share).toFixed(share > 0.995 && share < 1 ? 1 : 0)} %`;
+  return `${(100 * share).toFixed(share > 0.995 && share < 1 ? 1 : 0)}\u00a0%`;
 }
 
 // ── The picture ──────────────────────────────────────────────────────────────────────────────────
@@ -33,13 +34,16 @@ function percent(share) {
 function take(chosen) {
   if (!chosen) return;
   if (chosen.size > LARGEST) return fail("The picture is too large.");
-  const reader = new FileReader();
-  reader.addEventListener("load", () => {
-    picture.src = reader.result;
-    picture.hidden = false;
-    document.getElementById("hint").hidden = true;
+  read = new Promise((done) => {
+    const reader = new FileReader();
+    reader.addEventListener("load", () => {
+      picture.src = reader.result;
+      picture.hidden = false;
+      document.getElementById("hint").hidden = true;
+      done();
+    });
+    reader.readAsDataURL(chosen);
   });
-  reader.readAsDataURL(chosen);
 }
 
 picture.addEventListener("load", () => {
@@ -98,6 +102,7 @@ async function ask() {
   clear();
   state.textContent = "waiting …";
   try {
+    await read;
     const request = { method: "POST", headers: heads(), body: JSON.stringify(body()) };
     const response = await fetch("v1/chat/completions", { ...request, signal: mine.signal });
     if (!response.ok) return fail((await response.json()).error.message);
@@ -115,7 +120,7 @@ form.addEventListener("submit", (event) => {
 // ── What is told ─────────────────────────────────────────────────────────────────────────────────
 
 function clear() {
-  for (const section of document.querySelectorAll("#found section")) section.hidden = true;
+  for (const one of document.querySelectorAll("#found section")) one.hidden = true;
   for (const part of document.querySelectorAll("#found .said, #found .how, #found .views")) {
     part.textContent = "";
   }
@@ -170,12 +175,11 @@ function draw(views) {
 
 function figure(view) {
   const made = element("figure", view.kept ? "" : "dropped");
-  made.dataset.seed = view.seed;
-  made.append(view.png ? image(view.png, `seed ${view.seed}`) : element("span", "gone", "gone"));
-  const words = element("figcaption");
-  const score = view.score === null ? "" : `, score ${view.score.toFixed(2)}`;
-  words.append(element("span", "", `seed ${view.seed}${score}`), element("br"));
-  words.append(element("span", view.kept ? "kept" : "", view.kept ? "shown" : "not shown"));
+  const name = view.kept ? `view ${view.view + 1}` : "not shown";
+  // By its number: a seed may have more digits than JavaScript's numbers.
+  made.dataset.view = `${view.image}/${view.view}`;
+  made.append(view.png ? image(view.png, name) : element("span", "gone", "gone"));
+  const words = element("figcaption", "", view.score === null ? name : `${name}, score ${view.score.toFixed(2)}`);
   made.append(words);
   return made;
 }
@@ -197,10 +201,10 @@ function end(told) {
   }
   if (told.views.length && document.getElementById("views").hidden) draw(told.views);
   for (const answer of told.answers) {
-    const place = document.querySelector(`#views figure[data-seed="${answer.seed}"] figcaption`);
+    const place = document.querySelector(`figure[data-view="0/${answer.view}"] figcaption`);
     if (place) place.append(...says(answer));
   }
-  const real = told.answers.find((one) => one.seed === null);
+  const real = told.answers.find((one) => one.view === null);
   if (real?.first !== undefined && document.getElementById("plain").hidden && told.views.length) {
     const section = show("plain");
     section.querySelector(".said").textContent = real.first.trim();

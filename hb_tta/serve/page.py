@@ -47,9 +47,12 @@ _BODY = """<div class="ask"><form id="ask" autocomplete="off">
 <label class="tick"><input name="plain" type="checkbox"> no views at all</label>
 </div></details>
 <div class="go"><button>Ask</button><output id="state" role="status"></output></div>
-<p class="lead">{model}</p>
+<p class="how">The model that answers: <b>{model}</b></p>
 </form>
 <div id="found" aria-live="polite">
+<section id="before"><h2>what will be here</h2><p class="how">What the model says to the picture
+alone; what it writes down of it; the images that are drawn from that, and what a judge thinks of
+them; what the model says to each, and to all of them together.</p></section>
 <section id="answer" hidden><h2>answer</h2><p class="said" dir="auto"></p><p class="how"></p>
 </section>
 <section id="plain" hidden><h2>the model, shown the picture alone</h2><p class="said" dir="auto">
