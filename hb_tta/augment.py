@@ -116,7 +116,7 @@ class Augmenter:
         if batch_size is not None and batch_size < 1:
             raise UserError(f"batch_size={batch_size} is out of range: use 1 or more")
         self.task = task
-        self.store = _open(store)
+        self.store = open_store(store)
         self.generator_spec = generator
         self.describer_spec = describer if generator.needs_description else None
         # Without a description there is nothing to judge by.
@@ -430,9 +430,10 @@ def _short(value: Any) -> str:
     return repr(value)
 
 
-def _open(
+def open_store(
     store: Store | MemoryStore | str | PathLike[str] | bool | None,
 ) -> Store | MemoryStore | None:
+    """The store that a person names; ``None``: they want none."""
     if store is False:
         return None
     if store is None or store is True:
