@@ -43,7 +43,7 @@ def served(
 ) -> Iterator[str]:
     """The address of a server that lives as long as this is entered."""
     bounds = Limits(**(limits or {}))
-    offer = Offer(method, asked or {}, bounds, "cpu", backend.combines)
+    offer = Offer(method, asked or {}, bounds, backend.combines, "cpu")
     serving = Serving(backend, offer, Access(HOST, key), bounds, hosts, store)
     with listen(HOST, 0) as listening:
         server = server_of(serving)

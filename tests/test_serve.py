@@ -288,9 +288,14 @@ def test_an_endpoint_behind_it_votes(model):
                 assert len(texts) == 3 and texts[0] == model_alone(model, sample)
                 assert content(response) in texts
             refused = ask(place, asked[0], hb_tta={"combine": "mean"})
-            assert refused.status_code == 400 and "use combine=vote" in refused.text
-        with pytest.raises(UserError, match="combine=mean needs a model whose probabilities"):
-            Offer("jitter", {"combine": "mean"}, Limits(), None, backend.combines)
+            assert refused.status_code == 400 and "use combine=vote or concat" in refused.text
+            seen = ask(place, asked[0], hb_tta={"combine": "concat"}).json()
+            alone = ask(place, asked[0], hb_tta={"augment": False}).json()
+            (told,) = seen["hb_tta"]["answers"]  # one prompt, with three pictures in it
+            assert told["text"] and len(seen["hb_tta"]["views"]) == 2
+            assert seen["usage"]["prompt_tokens"] > 2 * alone["usage"]["prompt_tokens"]
+        with pytest.raises(UserError, match="combine=mean is not to be had of this model"):
+            Offer("jitter", {"combine": "mean"}, Limits(), backend.combines)
     with served(backend, "none") as place:  # nobody is behind it any more
         response = ask(place, asked[0])
         assert response.status_code == 502 and "cannot be asked" in response.text

@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
     store = None if folder in (None, "none") else Store(folder)
     with listen(arguments.host, arguments.port) as listening:
         backend = _backend(arguments, limits)
-        offer = Offer(arguments.augment, asked, limits, arguments.device, backend.combines)
+        offer = Offer(arguments.augment, asked, limits, backend.combines, arguments.device)
         serving = Serving(backend, offer, access, limits, arguments.allow_host, store)
         place = address_of(listening)
         line = f"serving {visible(backend.names[0])} at {place}/v1, its page at {place}/"

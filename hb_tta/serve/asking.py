@@ -57,12 +57,12 @@ class Backend(Protocol):
 
     Attributes:
         names: that clients may call it by; the first is told.
-        combines: how it can combine views, the usual way first; None: in every way.
+        combines: how it can combine views, the usual way first.
         elsewhere: whether it works on another machine, so that others can be asked meanwhile.
     """
 
     names: tuple[str, ...]
-    combines: tuple[str, ...] | None
+    combines: tuple[str, ...]
     elsewhere: bool
 
     def ask(self, questions: Sequence[Question]) -> Sequence[Said | Exception]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hb_tta.describe import reworded
 from hb_tta.errors import UserError
-from hb_tta.settings.augmented import DESCRIBE, Combining
+from hb_tta.settings.augmented import CONCAT, DESCRIBE, Combining
 from hb_tta.tta.answer import Chat, behind
 
 if TYPE_CHECKING:
@@ -66,37 +66,35 @@ class Conversation:
     def _last(self) -> list[str]:
         return [part for part in self.turns[-1].parts if isinstance(part, str)]
 
-    def chat(
-        self,
-        images: Sequence[Any] | None = None,
-        words: str | None = None,
-        *,
-        name: str = "image",
-    ) -> Chat:
-        """The messages as chat templates take them.
+    def chat(self, row: Row | None = None, show: Callable[[Image], Any] | None = None) -> Chat:
+        """The messages as chat templates take them, or OpenAI's endpoints.
 
         Args:
-            images: in place of its own; none at all takes them away.
-            words: in place of ``words``.
-            name: of the field in which a part has its image.
+            row: in place of what was asked itself.
+            show: what stands for an image in OpenAI's messages; None: a chat template's message.
         """
-        shown = self.images if images is None else images
+        row = Row(None, self.images) if row is None else row
         *before, last = self.turns
-        if words is not None:
-            said = (words if isinstance(part, str) else part for part in last.parts)
+        if row.words is not None:
+            said = (row.words if isinstance(part, str) else part for part in last.parts)
             last = last._replace(parts=tuple(said))
-        return [
-            {"role": turn.role, "content": list(_parts(turn, shown, name))}
-            for turn in (*before, last)
-        ]
+        turns = (*before, last)
+        return [{"role": t.role, "content": list(_parts(t, row, self, show))} for t in turns]
 
 
-def _parts(turn: Turn, images: Sequence[Any], name: str) -> Iterator[dict[str, Any]]:
+def _parts(
+    turn: Turn, row: Row, asked: Conversation, show: Callable[[Image], Any] | None
+) -> Iterator[dict[str, Any]]:
     for part in turn.parts:
         if isinstance(part, str):
             yield {"type": "text", "text": part}
-        elif images:
-            yield {"type": name, name: images[part]}
+        elif row.images:
+            behind_it = row.beside if part == len(asked.images) - 1 else ()
+            for image in (row.images[part], *behind_it):
+                if show is None:
+                    yield {"type": "image", "image": image}
+                else:
+                    yield {"type": "image_url", "image_url": {"url": show(image)}}
 
 
 class Row(NamedTuple):
@@ -106,11 +104,13 @@ class Row(NamedTuple):
         view: the number of the view that it shows; None: the real images, or none.
         images: in the places of the conversation's; none at all: it shows none.
         words: in place of its own; None: they stay.
+        beside: further images, behind the conversation's last.
     """
 
     view: int | None
-    images: Sequence[Any]
+    images: Sequence[Image]
     words: str | None = None
+    beside: Sequence[Image] = ()
 
 
 def rows_of(asked: Conversation, made: Sequence[Augmentation], combining: Combining) -> list[Row]:
@@ -118,11 +118,13 @@ def rows_of(asked: Conversation, made: Sequence[Augmentation], combining: Combin
 
     As in ``hb_tta.answer``: the images and each view of them, the same with each rewording, then
     the question behind the description without an image. View k shows each image's k-th view, or
-    the image itself where it has fewer.
+    the image itself where it has fewer. With combine=concat one row shows everything.
 
     Raises:
         UserError: the words cannot be changed.
     """
+    if combining.combine == CONCAT:
+        return [Row(None, asked.images, beside=[view for its in made for view in its.views])]
     most = max((len(its.views) for its in made), default=0)
     shown = [
         [its.views[k] if k < len(its.views) else image

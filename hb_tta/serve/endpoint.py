@@ -1,4 +1,5 @@
-"""A model behind another OpenAI-compatible endpoint: it gives texts, so its answers vote.
+"""A model behind another OpenAI-compatible endpoint: it gives texts, which vote.
+
 
 All rows of all questions of a batch are in flight at once, so that an engine can batch them.
 """
@@ -19,7 +20,7 @@ from hb_tta.serve.chat import Decoding
 from hb_tta.serve.conversation import Row
 from hb_tta.serve.job import LENGTH, STOP
 from hb_tta.serve.refusal import Refused
-from hb_tta.settings.augmented import VOTE
+from hb_tta.settings.augmented import CONCAT, VOTE
 from hb_tta.tta.vote import vote
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Endpoint:
         UserError: it does not answer, or has several models and none is named.
     """
 
-    combines = (VOTE,)
+    combines = (VOTE, CONCAT)
     elsewhere = True
 
     def __init__(self, url: str, name: str | None, key: str | None, seconds: float) -> None:
@@ -97,8 +98,7 @@ class Endpoint:
             raise Refused(502, "the model's answer is none in OpenAI's form") from None
 
     def _body(self, question: Question, row: Row) -> dict[str, Any]:
-        images = [{"url": data_address(image)} for image in row.images]
-        messages = question.conversation.chat(images, row.words, name="image_url")
+        messages = question.conversation.chat(row, data_address)
         return {"model": self._model, "messages": messages, **_fields(question.decoding)}
 
     def _only_model(self) -> str:

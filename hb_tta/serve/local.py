@@ -16,7 +16,7 @@ from hb_tta.describe import load_mllm
 from hb_tta.serve.asking import Question, Said
 from hb_tta.serve.chat import Decoding
 from hb_tta.serve.job import LENGTH, STOP
-from hb_tta.settings.augmented import VOTE
+from hb_tta.settings.augmented import RESCORE, VOTE, combinations
 from hb_tta.tta.answer import Spoken, spoken
 from hb_tta.tta.combine import Combiner
 from hb_tta.tta.decoding import Decoded
@@ -39,7 +39,6 @@ class Local:
         UserError: it cannot be loaded.
     """
 
-    combines = None
     elsewhere = False
 
     def __init__(
@@ -51,6 +50,8 @@ class Local:
         dtype: str | None = None,
     ) -> None:
         self.names = (name or Path(source).name or source, source)
+        # Logits say what rescoring would: mean is the same.
+        self.combines = tuple(one for one in ("mean", *combinations()) if one != RESCORE)
         self._room = Room()
         self.model, self.processor = load_mllm(source, device=device, dtype=dtype)
 
@@ -103,7 +104,7 @@ class Local:
                 spoken,
                 self.model,
                 self.processor,
-                question.conversation.chat(row.images, row.words),
+                question.conversation.chat(row),
                 settings,
             )
             for row in question.rows

@@ -37,7 +37,7 @@ class Offer:
         asked: what the person who serves said of them, by name (``hb_tta.settings.by_name``).
         limits: what clients may ask for at most.
         device: of the views, where nothing is said.
-        combines: how the backend can combine views, the usual way first; None: in every way.
+        combines: how the backend can combine views, the usual way first.
 
     Raises:
         UserError: as of ``AugmentSettings.parse``.
@@ -48,12 +48,12 @@ class Offer:
         method: str,
         asked: Mapping[str, Any],
         limits: Limits,
+        combines: Sequence[str],
         device: str | None = None,
-        combines: Sequence[str] | None = None,
     ) -> None:
         refuse_share(asked)
-        usual = {} if combines is None else {"combine": combines[0]}
-        self._method, self._asked, self._limits = method, {**usual, **asked}, limits
+        self._method, self._limits = method, limits
+        self._asked = {"combine": combines[0], **asked}
         self._device, self._combines = device, combines
         if method == PLAIN and asked:
             raise UserError(f"{', '.join(asked)} in {ARGS} is about views: --augment none has none")
@@ -94,10 +94,10 @@ class Offer:
     def _possible(self, asked: Mapping[str, Any]) -> AugmentSettings:
         settings = AugmentSettings.parse(self._method, asked, self._device)
         rule = settings.combining.combine
-        if self._combines is not None and rule not in self._combines:
+        if rule not in self._combines:
             raise UserError(
-                f"combine={rule} needs a model whose probabilities are known, and this one gives "
-                f"texts: use combine={' or '.join(self._combines)}"
+                f"combine={rule} is not to be had of this model: use combine="
+                f"{' or '.join(self._combines)}"
             )
         return settings
 

@@ -86,9 +86,9 @@ def prepare(argv: list[str]) -> list[Any]:
     _add_model_args(line, configs, settings)
     argv[1:] = line.arguments
 
-    from hb_tta.integrations.lmms_eval import backend
+    from hb_tta.integrations.lmms_eval import classes
 
-    return backend.override(models, settings, _output_path(line, configs))
+    return classes.override(models, settings, _output_path(line, configs))
 
 
 def _check_whole(

@@ -290,11 +290,10 @@ def test_a_thousand_connections(place):
 class Slow:
     """The bundled model on a bad day."""
 
-    combines = None
     elsewhere = False
 
     def __init__(self, model, seconds: float = 0.0, fails: int = 0) -> None:
-        self.names, self._model = model.names, model
+        self.names, self.combines, self._model = model.names, model.combines, model
         self._seconds, self._fails = seconds, fails
 
     def ask(self, questions):
