@@ -1,6 +1,5 @@
 """A model behind another OpenAI-compatible endpoint: it gives texts, which vote.
 
-
 All rows of all questions of a batch are in flight at once, so that an engine can batch them.
 """
 
