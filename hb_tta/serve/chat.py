@@ -135,7 +135,8 @@ def _check_model(name: Any, names: tuple[str, ...]) -> None:
 
 def _decoding(body: Mapping[str, Any], limits: Limits) -> Decoding:
     tokens = [_whole(body, name, 1, None) for name in ("max_completion_tokens", "max_tokens")]
-    most = next((value for value in tokens if value is not None), TOKENS)
+    usual = min(TOKENS, limits.tokens)
+    most = next((value for value in tokens if value is not None), usual)
     if most > limits.tokens:
         raise Refused(400, f"max_tokens={most} is too many: use up to {limits.tokens}")
     return Decoding(
@@ -175,17 +176,18 @@ def _conversation(messages: Any, limits: Limits, picture: Callable[[str], Image]
 
 
 def _turn(place: int, message: Any, addresses: list[str]) -> Turn:
-    if not isinstance(message, dict) or message.get("role") not in _ROLES:
+    role = message.get("role") if isinstance(message, dict) else None
+    if not isinstance(role, str) or role not in _ROLES:
         raise Refused(
             400, f"messages[{place}] has no role: use system, user or assistant, and content"
         )
     content = message.get("content")
     if isinstance(content, str):
-        return Turn(_ROLES[message["role"]], (content,))
+        return Turn(_ROLES[role], (content,))
     if not isinstance(content, list):
         raise Refused(400, f"messages[{place}].content is no text and no list of parts")
     parts = tuple(_part(f"messages[{place}].content", part, addresses) for part in content)
-    return Turn(_ROLES[message["role"]], parts)
+    return Turn(_ROLES[role], parts)
 
 
 def _part(where: str, part: Any, addresses: list[str]) -> str | int:

@@ -11,7 +11,7 @@ from hb_tta.errors import UserError, choose_from
 from hb_tta.serve.limits import Limits
 from hb_tta.serve.refusal import Refused
 from hb_tta.settings import by_name, refuse_share
-from hb_tta.settings.augmented import AugmentSettings
+from hb_tta.settings.augmented import AT_ONCE, AugmentSettings
 from hb_tta.spelling import ARGS
 
 OVERRIDES = (
@@ -52,6 +52,8 @@ class Offer:
         device: str | None = None,
     ) -> None:
         refuse_share(asked)
+        if AT_ONCE in asked:
+            raise UserError(f"{AT_ONCE}= in {ARGS} is a harness's: use --limits batch=N here")
         self._method, self._limits = method, limits
         self._asked = {"combine": combines[0], **asked}
         self._device, self._combines = device, combines
