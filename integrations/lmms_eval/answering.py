@@ -75,7 +75,7 @@ class Way(Protocol):
 def way_for(backend: Any, settings: AugmentSettings) -> Way:
     """The way to generate answers that the settings ask for."""
     ways: dict[str, Callable[[Any, AugmentSettings], Way]] = {VOTE: Votes, RESCORE: Rescores}
-    if settings.combining.combine == CONCAT and is_hosted(backend):
+    if settings.combining.combine == CONCAT and not holds_model(backend):
         return Texts(backend, settings)
     return ways.get(settings.combining.combine, Joint)(backend, settings)
 
@@ -183,7 +183,7 @@ class Texts(_Asking):
 
     def check(self, backend: Any) -> None:
         views = self._settings.views
-        if is_hosted(backend) and (views.gate is not None or views.gate_share is not None):
+        if views.gate is not None or views.gate_share is not None:
             raise UserError(
                 f"a gate needs probabilities, and {type(backend).__mro__[2].__name__} gives texts "
                 "alone: use gate=none"
@@ -305,6 +305,13 @@ class Likelihoods(_Asking):
 def is_failure(text: Any) -> bool:
     """Whether a text is no answer: lmms-eval's own mark for a request that it gave up on."""
     return isinstance(text, str) and text.startswith(_FAILED)
+
+
+def holds_model(backend: Any) -> bool:
+    """Whether a backend has a model in this process, whose logits can be had."""
+    from torch.nn import Module
+
+    return any(isinstance(value, Module) for value in vars(backend).values())
 
 
 def _heard(texts: Sequence[str]) -> list[int]:
