@@ -107,6 +107,17 @@ def test_one_prompt_shows_all_pictures(tasks, engine, monkeypatch):
     assert len(found[0]["images"][0]["keys"]) == 3
 
 
+def test_one_prompt_of_a_simple_backend_says_which_picture_is_meant(tasks, monkeypatch):
+    from lmms_eval import models as upstream
+
+    monkeypatch.setitem(upstream.AVAILABLE_SIMPLE_MODELS, "texts", "lmms_eval_texts.Counts")
+    flags = {"model": "texts", "model_args": "", "augment": "randaugment"}
+    found = answers(evaluate(tasks, **flags, augment_args="family=pocket,n=2,combine=concat"))
+    assert set(found) == {"3: The first picture is asked about; the others are variations of it."}
+    with pytest.raises(SystemExit, match="a gate needs probabilities"):
+        evaluate(tasks, **flags, augment_args="family=pocket,n=2,combine=concat,gate=0.5")
+
+
 @pytest.fixture(scope="module")
 def llava(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "llava"

@@ -47,7 +47,10 @@ class Rescored(NamedTuple):
 
 def proposals(texts: Sequence[str]) -> list[str]:
     """What there is to choose from, in the order of the views; ends of white space do not count."""
-    return list({text.strip(): text for text in reversed(texts)}.values())[::-1]
+    first: dict[str, str] = {}
+    for text in texts:
+        first.setdefault(text.strip(), text)
+    return list(first.values())
 
 
 def rescore(disputes: Sequence[Dispute], score: Scorer) -> list[Rescored | Exception]:

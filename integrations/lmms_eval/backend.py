@@ -16,12 +16,13 @@ from typing import Any, ClassVar, NamedTuple
 
 from hb_tta.disk import write_aside
 from hb_tta.errors import HbTtaWarning, UserError
-from hb_tta.integrations.lmms_eval.answering import Way, way_for, way_of_likelihoods
+from hb_tta.integrations.lmms_eval.answering import way_for, way_of_likelihoods
 from hb_tta.integrations.lmms_eval.failure import AugmentationFailed
 from hb_tta.integrations.lmms_eval.folders import PLUGIN_FOLDER, SETTINGS_FILE, run_name
 from hb_tta.integrations.lmms_eval.model_args import without_ours
 from hb_tta.integrations.lmms_eval.passes import Passes
 from hb_tta.integrations.lmms_eval.view_counts import IDENTITY
+from hb_tta.integrations.lmms_eval.way import Way
 from hb_tta.integrations.sidecar import Sidecar
 from hb_tta.locks import owned
 from hb_tta.settings.augmented import AugmentSettings

@@ -38,9 +38,12 @@ options of hb-tta:
                                         answer is below P; none: everywhere
                         gate_share=S    for the least sure share of all questions
                         combine=mean    {rules};
-                                        vote asks for an answer from each view, for backends that
-                                        give no logits; describe puts the description in the
-                                        image's place in one row more
+                                        describe puts the description in the image's place in
+                                        one row more. Where a backend gives no logits: vote asks
+                                        for an answer from each view; rescore lets all views
+                                        score what they propose (vLLM and its server); concat
+                                        shows all pictures in one prompt
+                        at_once=auto    questions that are answered in one batch
                         paraphrases=k   other wordings of the question, 0 to 4
                         n=0             no views: describe or paraphrases alone
                         real_weight=1   the real image's weight beside 1 of a view

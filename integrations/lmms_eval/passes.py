@@ -15,14 +15,13 @@ from typing import Any
 from loguru import logger
 
 from hb_tta.errors import UserError
-from hb_tta.integrations.lmms_eval.answering import Said, Way
 from hb_tta.integrations.lmms_eval.no_pictures import no_pictures
 from hb_tta.integrations.lmms_eval.quiet import quiet
+from hb_tta.integrations.lmms_eval.recording import Records
 from hb_tta.integrations.lmms_eval.requests import Question, with_documents
 from hb_tta.integrations.lmms_eval.rows import Evidence
-from hb_tta.integrations.lmms_eval.view_counts import sidecar_line
+from hb_tta.integrations.lmms_eval.way import Said, Way
 from hb_tta.integrations.parking import Parking
-from hb_tta.integrations.sidecar import Sidecar
 from hb_tta.progress import progress
 from hb_tta.settings.augmented import CONCAT, DESCRIBE, AugmentSettings
 from hb_tta.tta.gate import Gated, decide, sureness_of_choice
@@ -61,7 +60,7 @@ class Passes:
     def __init__(self, backend: Any, way: Way, own: Callable[[list[Any]], list[Any]]) -> None:
         self._backend, self._way, self._own = backend, way, own
         self._settings: AugmentSettings = backend.hb_settings
-        self._sidecar: Sidecar | None = backend.hb_sidecar
+        self._records = Records(backend.hb_sidecar)
         self._is_first = backend.rank == 0
 
     def answers(self, requests: list[Any]) -> list[Any]:
@@ -72,16 +71,14 @@ class Passes:
             Exception: what a request failed with, after its neighbours were answered.
         """
         answers: list[Any] = [None] * len(requests)
-        if self._sidecar is not None:
-            for task in {request.task_name for request in requests}:
-                self._sidecar.begin(task)
+        self._records.begin(requests)
         try:
             with quiet(type(self._backend)):
                 told = self._gate(requests, answers)
                 rest = [place for place, its in enumerate(told) if its is None or its.passed]
                 self._augmented(requests, rest, told, answers)
         finally:
-            self._write()
+            self._records.write()
         self._tell(len(rest), len(requests))
         return answers
 
@@ -105,8 +102,8 @@ class Passes:
             gate = told[one.place]
             if gate is not None:
                 record["gate"] = gate._asdict()
-            self._show(one.question, record)
-            answers[one.place] = self._keep(one.question.request, said.value, record)
+            self._records.show(one.question, record)
+            answers[one.place] = self._records.keep(one.question.request, said.value, record)
 
     def _evidence(self, requests: list[Any]) -> Iterator[Evidence]:
         """The questions with their views. All views are made before this returns.
@@ -173,13 +170,13 @@ class Passes:
         asked = self._plain(requests)
         for one, its in self._said("Asking plainly", range(len(requests)), asked):
             its.record["images"] = one.evidence.about()
-            self._show(one.question, its.record)
+            self._records.show(one.question, its.record)
             said[one.place], keys[one.place] = its, one.question.key
         told = decide(_sure(said, keys), views.gate, views.gate_share)
         for place, its in told.items():
             if not its.passed:
                 record = {**said[place].record, "gate": its._asdict()}
-                answers[place] = self._keep(requests[place], said[place].value, record)
+                answers[place] = self._records.keep(requests[place], said[place].value, record)
         return [told.get(place) for place in range(len(requests))]
 
     def _plain(self, requests: list[Any]) -> Iterator[Asked]:
@@ -228,36 +225,6 @@ class Passes:
                 yield
         finally:
             backend.task_dict = whole
-
-    # ── What the views said ──────────────────────────────────────────────────────────────────────
-
-    def _keep(self, request: Any, value: Any, record: dict[str, Any]) -> Any:
-        """Puts a question's record where it belongs, and gives what is returned for it."""
-        sidecar = self._sidecar_of(request)
-        if sidecar is not None:
-            sidecar.add(request.task_name, sidecar_line(request, record), {})
-        return value(record) if callable(value) else value
-
-    def _show(self, question: Question, record: dict[str, Any]) -> None:
-        sidecar = self._sidecar_of(question.request)
-        if sidecar is not None:
-            digests = (about["pixels"] for about in record["images"])
-            sidecar.show(dict(zip(digests, question.shown, strict=True)))
-
-    def _sidecar_of(self, request: Any) -> Sidecar | None:
-        """Where a request's record goes; nowhere, where it only fills up a batch."""
-        return None if request.metadata.get("__padding_only__") else self._sidecar
-
-    def _write(self) -> None:
-        """Write the sidecar; a disk that is full now must not cost the answers."""
-        try:
-            if self._sidecar is not None:
-                self._sidecar.write()
-        except OSError as error:
-            logger.warning(
-                f"hb-tta: what each view said could not be written ({error.strerror or error}); "
-                "the answers are complete"
-            )
 
     def _tell(self, augmented: int, count: int) -> None:
         if not self._is_first:

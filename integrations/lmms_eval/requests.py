@@ -35,7 +35,10 @@ _VISUALS = {
 
 # What tells a model which of many pictures it is asked about.
 _VARIATIONS = "The pictures that follow are variations of what is shown above."
-_FIRST = "The first {count} of the pictures are asked about; the others are variations of them.\n"
+_FIRST = (
+    "The first picture is asked about; the others are variations of it.\n",
+    "The first {} pictures are asked about; the others are variations of them.\n",
+)
 
 
 @dataclass
@@ -113,7 +116,7 @@ class Question:
             )
         else:
             arguments[self._place] = lambda *args, **more: [*visual(*args, **more), *others]
-            arguments[0] = _FIRST.format(count=len(self.shown)) + self.guidance
+            arguments[0] = _FIRST[len(self.shown) > 1].format(len(self.shown)) + self.guidance
         request.arguments = tuple(arguments)
         return request
 
