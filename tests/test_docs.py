@@ -115,12 +115,12 @@ def test_every_setting_of_a_training_is_explained():
 
 def test_every_setting_of_views_is_explained():
     from hb_tta.settings import OPTIONS
-    from hb_tta.settings.augmented import COMBINING, combinations
+    from hb_tta.settings.augmented import AT_ONCE, COMBINING, combinations
 
     text = (ROOT / "docs" / "evaluate.md").read_text(encoding="utf-8")
     table = text.partition("## Which views")[2].partition("## ")[0]
     firsts = " ".join(row.split("|")[1] for row in table.splitlines() if row.startswith("| `"))
-    assert set(re.findall(r"`(\w+)`", firsts)) == {*OPTIONS, *COMBINING}
+    assert set(re.findall(r"`(\w+)`", firsts)) == {*OPTIONS, *COMBINING, AT_ONCE}
     assert all(f"`{name}`" in table for name in combinations())
 
 
