@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 
@@ -84,6 +85,28 @@ def test_all_that_is_made_of_a_question_is_shown(model, tab):
         assert "from the picture alone" in text(tab, "#answer .how")[0]
         assert tab.complaints == []
         assert all(one.startswith((place, "data:image/")) for one in tab.requests)
+
+
+def test_what_a_view_says_stands_below_it_and_below_no_other(model, tab):
+    """Candidates as a judge leaves them; the real picture's answer is none of theirs."""
+    views = [
+        {"image": 0, "seed": 5, "score": 3.1, "kept": False, "view": None, "png": None},
+        {"image": 0, "seed": 6, "score": 7.2, "kept": True, "view": 0, "png": None},
+    ]
+    rows = [
+        (None, {}, "Yes"),
+        (0, {}, "No"),
+        (None, {"words": "?"}, "So"),
+        (0, {"words": "?"}, "So"),
+    ]
+    answers = [{"view": view, **words, "first": said, "share": 0.9} for view, words, said in rows]
+    told = {"answers": answers, "views": views, "combined": answers[0], "warnings": []}
+    with served(model, "none") as place:
+        tab.open(f"{place}/")
+        tab.run(f"end({json.dumps(told)})")
+    captions = text(tab, "#views figcaption")
+    assert captions == ["not shown, score 3.10", "view 1, score 7.20\nNo 90\u00a0%"]
+    assert text(tab, "#plain .said") == ["Yes"]
 
 
 def test_what_is_refused_is_told(model, tab):

@@ -200,7 +200,7 @@ function end(told) {
     [told.description].flat().forEach(describe);
   }
   if (told.views.length && document.getElementById("views").hidden) draw(told.views);
-  for (const answer of told.answers) {
+  for (const answer of told.answers.filter((one) => one.view !== null && !one.words)) {
     const place = document.querySelector(`figure[data-view="0/${answer.view}"] figcaption`);
     if (place) place.append(...says(answer));
   }
