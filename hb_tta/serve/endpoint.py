@@ -42,8 +42,9 @@ class Endpoint:
         UserError: it does not answer, or has several models and none is named.
     """
 
-    combines = (VOTE, CONCAT)
-    elsewhere = True
+    names: tuple[str, ...]
+    combines: tuple[str, ...] = (VOTE, CONCAT)
+    elsewhere: bool = True
 
     def __init__(self, url: str, name: str | None, key: str | None, seconds: float) -> None:
         self._url, self._seconds = url.rstrip("/"), seconds

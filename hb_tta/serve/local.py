@@ -39,7 +39,9 @@ class Local:
         UserError: it cannot be loaded.
     """
 
-    elsewhere = False
+    names: tuple[str, ...]
+    combines: tuple[str, ...]
+    elsewhere: bool = False
 
     def __init__(
         self,
