@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -26,7 +27,8 @@ class Joint(Asking):
             from hb_tta.tta.words import yes_no_tokens
 
             self._words = yes_no_tokens(self._tokenizer)
-        self._room = Room()
+        # Where the person says how many, it is they who say what fits.
+        self._room = Room() if settings.at_once is None else Room(sys.maxsize)
 
     def check(self, backend: Any) -> None:
         if is_hosted(backend):
@@ -47,8 +49,6 @@ class Joint(Asking):
             Asked([lambda row=row: own([row])[0] for row in rows], self.combiner(rows))
             for rows in questions
         ]
-        if self._settings.at_once is not None:  # it is the person who says what fits
-            self._room.rows = max(self._room.rows, sum(map(len, questions)))
         found = decode_together(asked, self._room)
         return [its if isinstance(its, Exception) else self._said(its) for its in found]
 
