@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from lmms_eval.api.instance import unwrap_generation_output
@@ -46,7 +47,7 @@ class Joint(Asking):
         from hb_tta.tta.together import Asked, decode_together
 
         asked = [
-            Asked([lambda row=row: own([row])[0] for row in rows], self.combiner(rows))
+            Asked([partial(_answer, own, row) for row in rows], self.combiner(rows))
             for rows in questions
         ]
         found = decode_together(asked, self._room)
@@ -68,6 +69,10 @@ class Joint(Asking):
             record |= {"views": views, "combined": combined}
         p = sureness(decoded.first_combined_RK[0], decoded.entropies, str(text), self._words)
         return Said(lambda record: with_record(text, counts, record), record, p)
+
+
+def _answer(own: Own, row: Any) -> Any:
+    return own([row])[0]
 
 
 class Likelihoods(Asking):
