@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -110,9 +111,9 @@ def measure_answers(
         "joint, in batches": lambda start, end: ask(joint[start:end]),
         "separate": lambda start, end: one_by_one(
             [
-                replace(q, image=view, views=())
-                for q in joint[start:end]
-                for view in (q.image, *q.views)
+                replace(question, image=image)
+                for question, its in zip(plain[start:end], augmented[start:end], strict=True)
+                for image in (question.image, *its.views)
             ]
         ),
     }
@@ -125,6 +126,7 @@ def measure_answers(
             began = clock()
             arms[name](start, end)
             seconds[name].append((clock() - began) / (end - start))
+            print(f"{end} {name}: {1000 * seconds[name][-1]:.1f} ms", file=sys.stderr, flush=True)
     return seconds
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from lmms_eval.api.instance import unwrap_generation_output
@@ -26,7 +28,8 @@ class Joint(Asking):
             from hb_tta.tta.words import yes_no_tokens
 
             self._words = yes_no_tokens(self._tokenizer)
-        self._room = Room()
+        # Where the person says how many, it is they who say what fits.
+        self._room = Room() if settings.at_once is None else Room(sys.maxsize)
 
     def check(self, backend: Any) -> None:
         if is_hosted(backend):
@@ -44,11 +47,9 @@ class Joint(Asking):
         from hb_tta.tta.together import Asked, decode_together
 
         asked = [
-            Asked([lambda row=row: own([row])[0] for row in rows], self.combiner(rows))
+            Asked([partial(_answer, own, row) for row in rows], self.combiner(rows))
             for rows in questions
         ]
-        if self._settings.at_once is not None:  # it is the person who says what fits
-            self._room.rows = max(self._room.rows, sum(map(len, questions)))
         found = decode_together(asked, self._room)
         return [its if isinstance(its, Exception) else self._said(its) for its in found]
 
@@ -68,6 +69,10 @@ class Joint(Asking):
             record |= {"views": views, "combined": combined}
         p = sureness(decoded.first_combined_RK[0], decoded.entropies, str(text), self._words)
         return Said(lambda record: with_record(text, counts, record), record, p)
+
+
+def _answer(own: Own, row: Any) -> Any:
+    return own([row])[0]
 
 
 class Likelihoods(Asking):
