@@ -54,7 +54,7 @@ class KnownImage:
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | KnownImage
 
 
-def load_image(source: ImageSource, most_pixels: int = MAX_PIXELS) -> Image.Image:
+def load_image(source: ImageSource, most_pixels: int | None = None) -> Image.Image:
     """Read an image as the eye sees it: 8-bit RGB, upright, on white.
 
     EXIF rotation is applied, an animation gives its first frame, transparency is flattened on
@@ -64,7 +64,7 @@ def load_image(source: ImageSource, most_pixels: int = MAX_PIXELS) -> Image.Imag
     Args:
         source: a path, the bytes of an image file, or a Pillow image (which stays as it is); a
             ``KnownImage`` is read from its path.
-        most_pixels: of the largest image that is read, at most ``MAX_PIXELS``.
+        most_pixels: of the largest image that is read; None: ``MAX_PIXELS``, the most there is.
 
     Returns:
         A new image of mode "RGB" without metadata.
@@ -72,6 +72,7 @@ def load_image(source: ImageSource, most_pixels: int = MAX_PIXELS) -> Image.Imag
     Raises:
         UserError: there is no such file, or it is no whole image of at most ``most_pixels``.
     """
+    most_pixels = MAX_PIXELS if most_pixels is None else most_pixels
     if isinstance(source, Image.Image):
         return _normalised(source, "the image given", most_pixels)
     if isinstance(source, bytes):
