@@ -34,7 +34,7 @@ class Captioned:
     """An image, its caption, and where the caption's words are in it.
 
     Attributes:
-        image: RGB, or the path of a file.
+        image: RGB, the path of a file, or a scene of the pocket world.
         caption: the equivalent of every prompt that is made of it.
         boxes: in the order of the caption.
     """
@@ -133,7 +133,7 @@ def told(scene: Scene, rng: np.random.Generator, mention: Mention | None = None)
     """
     scene = told_from_either(scene, rng)
     text = caption(scene, mention or Mention(background=bool(rng.random() < 0.5)))
-    return Captioned(render(scene), text, boxes_of(scene, text, rng))
+    return Captioned(scene, text, boxes_of(scene, text, rng))
 
 
 def boxes_of(scene: Scene, text: str, rng: np.random.Generator) -> tuple[Box, ...]:
@@ -190,6 +190,8 @@ def with_pixels(row: Captioned, number: int) -> Captioned:
     """
     if isinstance(row.image, Image.Image):
         return row
+    if isinstance(row.image, Scene):
+        return replace(row, image=render(row.image))
     try:
         return replace(row, image=load_image(row.image))
     except UserError as error:

@@ -124,7 +124,7 @@ def mumu_2() -> MumuSettings:
 def pocket_mumu() -> MumuSettings:
     """The bundled family on a CPU: 360 steps against the text encoders, 250 of denoising."""
     return MumuSettings(
-        family="pocket", data="pocket-mumu", samples=20_000, vlm_rank=0,
+        family="pocket", data="pocket-mumu", samples=8192, vlm_rank=0,
         connector_width=192, connector_layers=2, connector_heads=6, tokens=16, registers=20,
         most_crops=2, crop_share=0.8, bare_share=0.7, whole_share=0.0, head_share=0.0,
         align_steps=360, align_rate=1e-3, connector_rate=5e-4, unet_rate=1e-3, max_steps=610,

@@ -170,7 +170,8 @@ class MumuTraining:
                 good.append(row)
             else:
                 self.bad.append(reason)
-            console.rows("reading", row + 1, rows)
+            if (row + 1) % 512 == 0:
+                console.rows("reading", row + 1, rows)
         return good
 
     def _row(self, number: int) -> Captioned:
