@@ -35,7 +35,7 @@ from hb_tta.experiments.mumu_arms import (
 )
 from hb_tta.experiments.plan import PlannedRun, carry_out, kept, write_tables
 from hb_tta.families import Family, get_family
-from hb_tta.generators.registry import get_generator
+from hb_tta.generators import build_spec
 from hb_tta.metrics import bootstrap_interval, diversity, paired_test
 from hb_tta.pocket.edition import BUNDLED, SECOND, THIRD, Edition
 from hb_tta.pocket.reader import Reader
@@ -200,10 +200,8 @@ class Study:
 
     def by_text(self, asked: Sequence[Asked]) -> list[Image.Image]:
         """The words alone by the generator's own text encoders."""
-        spec = get_generator("i2t2i").from_family(
-            self.family, num_inference_steps=self.options.steps,
-            guidance_scale=self.options.guidance, dtype="float32",
-        )  # fmt: skip
+        own = {"num_inference_steps": self.options.steps, "guidance_scale": self.options.guidance}
+        spec = build_spec("i2t2i", self.family, own, dtype="float32")
         generator = spec.load(batch_size=self.options.batch_size)
         grey = Image.new("RGB", (SIZE, SIZE))
         contexts = [DescribedContext(grey, one.prompt.written("")) for one in asked]

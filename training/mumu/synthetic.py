@@ -26,7 +26,7 @@ from hb_tta.context import DescribedContext
 from hb_tta.disk import write_aside
 from hb_tta.errors import UserError
 from hb_tta.families import get_family
-from hb_tta.generators.registry import get_generator
+from hb_tta.generators import build_spec
 from hb_tta.images import load_image
 from hb_tta.progress import progress
 from hb_tta.reading import read_text
@@ -89,7 +89,7 @@ def draw(prompts: Sequence[str], options: argparse.Namespace) -> list[Path]:
     if not missing:
         return paths
     family = get_family(options.family)
-    generator = get_generator("i2t2i").from_family(family).load(batch_size=options.batch_size)
+    generator = build_spec("i2t2i", family).load(batch_size=options.batch_size)
     grey = Image.new("RGB", (64, 64), (128, 128, 128))  # this method looks at no image
     with progress("drawing", "image", len(missing)) as bar:
         for some in pieces(missing, options.batch_size):
