@@ -21,7 +21,7 @@ LAYERS = (
     ("describe", "generators", "pocket", "rewards", "store", "tta"),
     ("datasets", "views"),
     ("augment",),
-    ("settings",),
+    ("mumu", "settings"),
     ("report", "serve"),
     ("tpt",),
     ("training", "integrations"),

@@ -17,10 +17,15 @@ from PIL import Image
 from sdxl_folders import PIPELINE
 from tiny_models import make_tokenizer
 from transformers import (
+    CLIPTokenizer,
     Idefics2Config,
     Idefics2ForConditionalGeneration,
     Idefics2ImageProcessor,
     Idefics2Processor,
+    OwlViTConfig,
+    OwlViTForObjectDetection,
+    OwlViTImageProcessor,
+    OwlViTProcessor,
 )
 
 from hb_tta.generators.lora import ADAPTER, parts_of
@@ -132,3 +137,27 @@ def _spread(model: torch.nn.Module) -> None:
     for parameter in model.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.1)
+
+
+def save_owlvit(folder: Path, *, seed: int = 0) -> Path:
+    """A detector of phrases that finds boxes of every phrase where the threshold lets it."""
+    tokenizer = CLIPTokenizer.from_pretrained(PIPELINE / "tokenizer", model_max_length=16)
+    pictures = OwlViTImageProcessor(size={"height": 32, "width": 32})
+    OwlViTProcessor(pictures, tokenizer).save_pretrained(folder)
+    sizes = dict(
+        hidden_size=32, intermediate_size=37, num_hidden_layers=2, num_attention_heads=4,
+    )  # fmt: skip
+    config = OwlViTConfig(
+        text_config=dict(
+            **sizes, vocab_size=len(tokenizer), max_position_embeddings=16,
+            pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        ),
+        vision_config=dict(**sizes, image_size=32, patch_size=8),
+        projection_dim=32,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = OwlViTForObjectDetection(config)
+    model.save_pretrained(folder)
+    return folder

@@ -26,6 +26,7 @@ from hb_tta.errors import HbTtaWarning, UserError, meant, told, visible
 # name: (module, what it does)
 COMMANDS = {
     "augment": ("hb_tta.cli.augment", "generate views of an image, or of every line of a file"),
+    "mumu": ("hb_tta.cli.mumu", "make images of prompts of words and pictures"),
     "demo": ("hb_tta.cli.demo", "tell the method on bundled questions, on one page"),
     "download": ("hb_tta.cli.download", "fetch a family's weights from the hub, and no more"),
     "lmms-eval": ("hb_tta.cli.lmms_eval", "lmms-eval with --augment"),

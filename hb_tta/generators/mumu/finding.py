@@ -74,9 +74,8 @@ class Finder:
             least_area=self.spec.least_area,
             most_share=self.spec.most_share,
             most=self.spec.most,
-            heads=False,
         )
-        found = boxes_in(self._detector, images, texts, filters)
+        found = boxes_in(self._detector, images, texts, filters, heads=False)
         return [
             [SeenWord(one.word, one.start, one.end, tuple(one.box), one.score) for one in its]
             for its in found

@@ -193,18 +193,18 @@ class MumuGenerator:
 def prompt_of(context: DescribedContext, number: int = 0) -> Prompt:
     """A context's description with crops of its image; the words alone where nothing was found.
 
+    Without a word it is the image alone.
+
     Raises:
-        UserError: nobody has looked for the words, or there is neither word nor crop.
+        UserError: nobody has looked for the words.
     """
     if context.boxes is None:
         raise UserError(
             f"context {number} has no boxes, which this generator needs: find them first "
             "(spec.finder()), or give () on purpose"
         )
-    text = context.description or ""
-    if not text.strip():
-        raise UserError(f"context {number} has an empty description, of which MUMU makes nothing")
-    return with_crops(text, context.image.convert("RGB"), context.boxes)
+    text, image = context.description or "", context.image.convert("RGB")
+    return with_crops(text, image, context.boxes) if text.strip() else Prompt((image,))
 
 
 def stacked(rows: list[Conditions]) -> Conditions:

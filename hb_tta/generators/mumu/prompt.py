@@ -79,7 +79,8 @@ class Prompt:
                 f"a prompt is a list of strings and images, not {shown(given)}: write ['a', image, "
                 "'man']"
             )
-        return cls(_tidy([_part(part) for part in given], glue=" "))
+        parts = [_part(part) for part in given]
+        return cls(_tidy([part for part in parts if part != ""], glue=" "))
 
     @property
     def images(self) -> list[Image]:
@@ -190,7 +191,7 @@ def crop(image: Image, box: tuple[float, float, float, float]) -> Image:
 
 
 def _part(part: Any) -> Part:
-    return part if isinstance(part, str) else load_image(part)
+    return part.strip() if isinstance(part, str) else load_image(part)
 
 
 def _named(name: str, source: Any, folder: Path, read: Read) -> Image:

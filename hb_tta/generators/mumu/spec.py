@@ -9,20 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hb_tta.errors import UserError
 from hb_tta.generators.mumu.finding import FinderSpec
-from hb_tta.generators.mumu.folder import read_index, vlm_weights
+from hb_tta.generators.mumu.folder import PROCESSOR, part, read_index, vlm_weights
 from hb_tta.generators.mumu.prompt import MOST_IMAGES
 from hb_tta.generators.pipeline import SampledSpec
+from hb_tta.generators.protocol import Fitter
 from hb_tta.weights import Weights
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionXLPipeline
 
     from hb_tta.generators.mumu.generator import MumuGenerator, PromptGenerator
+
+MOST_WORDS = 512  # tokens of a description
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,15 @@ class PromptSpec(SampledSpec):
         from hb_tta.generators.mumu.generator import PromptGenerator
 
         return PromptGenerator(self, device=device, batch_size=batch_size, cpu_offload=cpu_offload)
+
+    def fitter(self) -> Fitter:
+        """See ``GeneratorSpec.fitter``: far more words than any caption of the training has."""
+        from hb_tta.generators.description import fit_description
+        from hb_tta.generators.mumu.encoder import load_processor
+
+        tokenizer = load_processor(part(self.mumu, PROCESSOR)).tokenizer
+        tokenizer.model_max_length = MOST_WORDS
+        return partial(fit_description, [tokenizer])
 
     def load_pipeline(self) -> StableDiffusionXLPipeline:
         """The base without text encoders, with MUMU's LoRA in its UNet, which knows of masks."""
