@@ -70,13 +70,13 @@ def main(argv: list[str] | None = None) -> None:
 def plan(options: argparse.Namespace) -> Iterator[PlannedRun]:
     """A run an arm, then the others."""
     study = Study(options)
-    yield study.planned("words, text encoders", partial(study.judged, ARMS["words"], study.by_text))
+    yield study.planned(_FIRST, partial(study.judged, ARMS["words"], study.by_text))
     for name, arm in ARMS.items():
         yield study.planned(f"{name}", partial(study.judged, arm, study.drawn))
     held_out = partial(study.judged, crops, study.drawn, held_out=True)
     yield study.planned("crops, held-out looks", held_out)
     by_text = partial(study.judged, ARMS["words"], study.by_text, held_out=True)
-    yield study.planned("words, held-out looks", by_text)
+    yield study.planned(_HELD_OUT, by_text)
     yield study.planned("conflict", study.conflict)
     yield study.planned("leak", partial(study.leak, study.drawn))
     yield study.planned("leak, pasted", partial(study.leak, paste))
@@ -275,7 +275,10 @@ def tables(results: dict[str, Figures]) -> list[Table]:
     """What is there so far."""
     judged = {name: its for name, its in results.items() if "bound" in its and "colour" in its}
     names = (*JUDGED, "filling")
-    rows = [[arm, *(_cell(its, name, judged) for name in names)] for arm, its in judged.items()]
+    rows = [
+        [arm, *(_cell(its, name, judged.get(_compared(arm))) for name in names)]
+        for arm, its in judged.items()
+    ]
     columns = ["prompt", *names]
     made = [Table(columns, rows, title="What the picture shows of what was asked", notes=_NOTES)]
     others = {name: its for name, its in results.items() if name not in judged}
@@ -293,26 +296,29 @@ def tables(results: dict[str, Figures]) -> list[Table]:
 _NOTES = (
     "Of scenes: every named colour is in the picture; each on its shape; the relation holds. The "
     "filling is that of the crops' scene, where the shapes are there; of three, chance is 33.",
-    "The small figure: the paired difference from words by the text encoders, where an arm asks "
-    "the same scenes.",
+    "Behind a value: its paired difference from the words of the same scenes by the text encoders.",
 )
-_FIRST = "words, text encoders"
+_FIRST, _HELD_OUT = "words, text encoders", "words, held-out looks"
 
 
-def _cell(its: Figures, name: str, judged: dict[str, Figures]) -> Cell | str:
+def _compared(arm: str) -> str:
+    """The row that asks the same scenes in words."""
+    return _HELD_OUT if "held-out" in arm else _FIRST
+
+
+def _cell(its: Figures, name: str, base: Figures | None) -> Cell | str:
     values = np.array(its[name])
     there = values >= 0
     if not there.any():
         return ""
     interval = bootstrap_interval(values[there])
-    base = judged.get(_FIRST)
     if base is None or its is base or name == "filling" or len(base[name]) != len(values):
         return Cell.of(interval)
     both = there & (np.array(base[name]) >= 0)
     if not both.any():
         return Cell.of(interval)
     test = paired_test(values[both], np.array(base[name])[both])
-    return Cell.of(interval, Comparison.of(test, _FIRST))
+    return Cell.of(interval, Comparison.of(test, "words by the text encoders"))
 
 
 def _said(its: Figures) -> Figures:

@@ -72,8 +72,9 @@ class Models:
 
     def set_tensors(self, tensors: dict[str, Tensor]) -> None:
         """See ``Trained.set_tensors``."""
-        own = dict(self.connector.named_parameters())
-        for prefix, state in ((_CONNECTOR, own), *self._lora_states()):
+        own: dict[str, Tensor] = dict(self.connector.named_parameters())
+        states: list[tuple[str, dict[str, Tensor]]] = [(_CONNECTOR, own), *self._lora_states()]
+        for prefix, state in states:
             for name, value in state.items():
                 put(value, tensors[prefix + name])
 
@@ -234,7 +235,8 @@ def vlm_layers(vlm: nn.Module, targets: Sequence[str]) -> list[str]:
     found = [
         path
         for path in linear
-        if path.startswith(VLM_PARTS) and (named_by(path, targets) or not path.startswith("text"))
+        if path.startswith(VLM_PARTS)
+        and (named_by(path, tuple(targets)) or not path.startswith("text"))
     ]
     if not any(path.startswith("text") for path in found):
         raise UserError(
