@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -225,7 +224,7 @@ def _add_loras(settings: MumuSettings, models: Models) -> None:
         )  # fmt: skip
 
 
-def vlm_layers(vlm: nn.Module, targets: Sequence[str]) -> list[str]:
+def vlm_layers(vlm: nn.Module, targets: tuple[str, ...]) -> list[str]:
     """The paths of the layers that get a LoRA: of the language model, and of the way there.
 
     Raises:
@@ -235,8 +234,7 @@ def vlm_layers(vlm: nn.Module, targets: Sequence[str]) -> list[str]:
     found = [
         path
         for path in linear
-        if path.startswith(VLM_PARTS)
-        and (named_by(path, tuple(targets)) or not path.startswith("text"))
+        if path.startswith(VLM_PARTS) and (named_by(path, targets) or not path.startswith("text"))
     ]
     if not any(path.startswith("text") for path in found):
         raise UserError(
