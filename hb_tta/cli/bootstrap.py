@@ -149,7 +149,9 @@ class Finder:
             arguments.most_share, arguments.most,
         )  # fmt: skip
         self._heads = not arguments.no_heads
-        self._weights, self._describer, self._detector = family.weights("detector"), None, None
+        self._weights = family.weights("detector")
+        self._describer: Any = None
+        self._detector: Any = None
         self._spec = DescriberSpec(family.weights("mllm"), dtype=default_dtype())
 
     def to_json(self) -> dict[str, Any]:

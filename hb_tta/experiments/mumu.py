@@ -275,7 +275,7 @@ def tables(results: dict[str, Figures]) -> list[Table]:
     """What is there so far."""
     judged = {name: its for name, its in results.items() if "bound" in its and "colour" in its}
     names = (*JUDGED, "filling")
-    rows = [
+    rows: list[list[Cell | str]] = [
         [arm, *(_cell(its, name, judged.get(_compared(arm))) for name in names)]
         for arm, its in judged.items()
     ]
@@ -283,7 +283,7 @@ def tables(results: dict[str, Figures]) -> list[Table]:
     made = [Table(columns, rows, title="What the picture shows of what was asked", notes=_NOTES)]
     others = {name: its for name, its in results.items() if name not in judged}
     if others:
-        told = [
+        told: list[list[Cell | str]] = [
             [name, figure, Cell.of(bootstrap_interval(values), kind=_kind(figure))]
             for name, its in others.items()
             for figure, values in _said(its).items()

@@ -91,7 +91,7 @@ class Bootstrapped:
         text, boxes, size = (written.get(name) for name in ("caption", "boxes", "size"))
         if not isinstance(text, str) or not text.strip():
             raise UserError('it has no "caption": write boxes by `hb-tta bootstrap`')
-        if not isinstance(boxes, list) or not _is_size(size):
+        if not isinstance(boxes, list) or size is None or not _is_size(size):
             raise UserError('it has no "boxes" and "size": write them by `hb-tta bootstrap`')
         if not isinstance(record.image, bytes) and not record.image.is_file():
             raise UserError(f"there is no image {str(record.image)!r}: check the path")

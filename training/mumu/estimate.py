@@ -106,7 +106,7 @@ def _cost(
     each = 4 if dtype == "float32" else 2
     parts = (vlm, unet, vae) if share else (vlm,)
     resident = each * sum(_numbers(part) for part in parts) + 16 * trained
-    layers = len(vlm.text_model.layers) + len(connector.layers)
+    layers = vlm.config.text_config.num_hidden_layers + settings.connector_layers
     wide = each * rows * tokens * vlm.config.text_config.hidden_size
     kept = {
         "none": 12 * layers * wide + share * step["saved"] * each / 4,
