@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from test_train import FORK, in_process, kill_after, metrics_of, untimed
 from tiny_mumu import save_idefics2
 
+from hb_tta.cli import main
 from hb_tta.detect import Box
 from hb_tta.detect.whole import KINDS
 from hb_tta.errors import UserError
@@ -26,6 +27,7 @@ from hb_tta.generators.mumu.encoder import Encoder, load_processor, load_vlm
 from hb_tta.generators.mumu.folder import load_parts, read_index, unet_lora
 from hb_tta.training.mumu.alignment import TextTargets, alignment_loss
 from hb_tta.training.mumu.data import Captioned, PocketCaptioned, open_captioned, with_pixels
+from hb_tta.training.mumu.models import family_of, load
 from hb_tta.training.mumu.prompts import assemble, augmented, draw_prompt
 from hb_tta.training.mumu.recipes import MUMU_RECIPES, MumuSettings
 from hb_tta.training.recipes import get_recipe
@@ -312,6 +314,20 @@ def test_bad_rows_are_counted_and_listed(idefics2, tmp_path):
     result = train(settings, tmp_path / "run", quiet=True)
     assert result["bad_records"] == 1
     assert "line 2" in (tmp_path / "run" / "bad_records.jsonl").read_text()
+
+
+def test_dry_run_counts_what_is_trained(idefics2, tmp_path, capsys):
+    changes = [f"vlm={idefics2}", "tokens=4", "vlm_rank=2", "dtype=float32"]
+    command = ["train", "--recipe", "pocket-mumu", "--dry-run", "--json", "--set", *changes]
+    assert main(command) == 0
+    found = json.loads(capsys.readouterr().out)
+    models = load(
+        tiny(idefics2, vlm_rank=2, connector_width=192, connector_layers=2, connector_heads=6),
+        family_of(tiny(idefics2)), torch.device("cpu"),
+    )  # fmt: skip
+    trained = sum(p.numel() for its in models.groups().values() for p in its)
+    assert found["trainable_parameters"] == trained
+    assert found["tflop_per_sample"] > 0 and found["memory_gib"] > 0
 
 
 def test_every_setting_of_mumu_is_explained():
