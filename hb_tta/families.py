@@ -18,7 +18,7 @@ from hb_tta.weights import Weights, as_weights
 
 ROLES = (
     *("generator", "image_encoder", "lora", "mllm", "evaluator", "clip", "reader"),
-    "statistics",
+    *("variation", "statistics"),
 )
 
 
@@ -31,6 +31,7 @@ class Family:
         roles: role → weights; a family may leave a role empty (``sdxl`` has no reader).
             ``generator``: a diffusers SDXL pipeline folder. ``image_encoder``: the CLIP vision
             tower that embeds the reference image. ``lora``: a PEFT LoRA folder for the UNet.
+            ``variation``: a pipeline that makes pictures from an image alone.
             ``mllm``: a chat model that describes. ``evaluator``: BLIP-2 for image-text retrieval.
             ``clip``: an open_clip model. ``reader``: reads a scene's attributes off an image.
             ``statistics``: of the images that the family was trained on (views/familiar.py).
@@ -125,6 +126,7 @@ def _sdxl() -> Family:
                 "mllm": Weights("llava-hf/llava-v1.6-mistral-7b-hf"),
                 "evaluator": Weights("Salesforce/blip2-itm-vit-g"),
                 "clip": big_g,
+                "variation": Weights("lambdalabs/sd-image-variations-diffusers", revision="v2.0"),
             }
         ),
         defaults=_defaults(num_inference_steps=25, guidance_scale=15.0, image_size=1024),
@@ -137,13 +139,16 @@ def _pocket() -> Family:
     roles = {
         role: Weights(str(folder / role))
         for role in ROLES
-        if role not in ("lora", "image_encoder", "statistics") or (folder / role).is_dir()
+        if role not in ("lora", "image_encoder", "variation", "statistics")
+        or (folder / role).is_dir()
     }
+    roles["variation"] = roles["generator"]  # which takes the image and an empty text
     roles["image_encoder"] = Weights(str(folder / "generator"), subfolder="image_encoder")
     return Family(
         name="pocket",
         roles=MappingProxyType(roles),
         defaults=_defaults(num_inference_steps=25, guidance_scale=2.0, image_size=64),
+        method_defaults=MappingProxyType({"image_variation": _defaults(guidance_scale=2.0)}),
     )
 
 
