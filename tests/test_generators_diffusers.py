@@ -29,8 +29,9 @@ from hb_tta.generators.calls import INSTRUCTION
 from hb_tta.weights import Weights
 
 TEXT = "two red dogs"
-CONTEXTS = [(reference(), TEXT), (reference().rotate(90), "a {blue} cat")]
+CONTEXTS = [(reference(), TEXT), (reference().rotate(90, expand=True), "a {blue} cat")]
 SEEDS = [[0, 1], [5]]
+LARGE = reference().resize((80, 64), 3)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,8 @@ def check(spec: DiffusersSpec, shape: str, size: tuple[int, int]) -> list[list[I
     assert spec.shape.name == shape
     generator = spec.load("cpu", batch_size=2)
     views = generator.generate(CONTEXTS, SEEDS)
-    assert [[view.size for view in its] for its in views] == [[size, size], [size]]
+    turned = size if size[0] == size[1] else size[::-1]  # as the second reference is
+    assert [[view.size for view in its] for its in views] == [[size, size], [turned]]
     assert len({view.tobytes() for its in views for view in its}) == 3
     (alone,) = generator.generate(CONTEXTS[1:], [[5]])[0]
     difference = max(
@@ -67,10 +69,10 @@ def check(spec: DiffusersSpec, shape: str, size: tuple[int, int]) -> list[list[I
 def test_an_edit_model_of_flow_matching_is_told_an_instruction_and_keeps_its_scheduler(made: Path):
     base = save_klein(made / "klein")
     spec = spec_of(base)
-    views = check(spec, "edit", (60, 48))
+    views = check(spec, "edit", (80, 64))
     pipe = DiffusionPipeline.from_pretrained(base)
     told = INSTRUCTION.replace("{description}", TEXT)
-    assert views[0][1].tobytes() == stock(pipe, 1, image=reference(), prompt=told).tobytes()
+    assert views[0][1].tobytes() == stock(pipe, 1, image=LARGE, prompt=told).tobytes()
     scheduler = spec.load("cpu").pipe.scheduler
     assert type(scheduler).__name__ == "FlowMatchEulerDiscreteScheduler"
     assert replace(spec, solver="ddim").load("cpu").pipe.scheduler.config == scheduler.config
@@ -86,11 +88,9 @@ def test_an_edit_model_of_flow_matching_is_told_an_instruction_and_keeps_its_sch
 
 def test_an_edit_model_of_noise_is_called_alike(made: Path):
     spec = spec_of(save_pix2pix(made / "pix2pix"), prompt_template="now {description}")
-    views = check(spec, "edit", (60, 48))
+    views = check(spec, "edit", (80, 64))
     pipe = DiffusionPipeline.from_pretrained(spec.base.location)
-    assert (
-        views[0][0].tobytes() == stock(pipe, 0, image=reference(), prompt=f"now {TEXT}").tobytes()
-    )
+    assert views[0][0].tobytes() == stock(pipe, 0, image=LARGE, prompt=f"now {TEXT}").tobytes()
 
 
 def test_image_to_image_noises_the_image_at_the_views_size(made: Path):

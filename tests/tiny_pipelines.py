@@ -132,7 +132,14 @@ def save_omnigen(folder: Path) -> Path:
             pad_token_id=0,
         ),
         scheduler=FlowMatchEulerDiscreteScheduler(invert_sigmas=True, num_train_timesteps=1),
-        vae=_golden(AutoencoderKL, "vae"),
+        vae=AutoencoderKL(  # its processor counts on a factor of 8
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(8,) * 4,
+            norm_num_groups=4,
+            latent_channels=4,
+            sample_size=32,
+        ),
         tokenizer=tokenizer,
     ).save_pretrained(folder)
     return folder

@@ -107,9 +107,12 @@ def _fid(real_ND: Tensor, generated_ND: Tensor) -> float:
 
 
 def _kid(real_ND: Tensor, generated_ND: Tensor) -> float:
-    metric = _torchmetrics().kid.KernelInceptionDistance(
-        feature=_Rows(real_ND.shape[1]), subsets=_KID_SUBSETS, subset_size=min(len(real_ND), FEWEST)
-    )
+    size = min(len(real_ND), FEWEST)
+    with warnings.catch_warnings():  # it warns of the memory that features take
+        warnings.simplefilter("ignore", UserWarning)
+        metric = _torchmetrics().kid.KernelInceptionDistance(
+            feature=_Rows(real_ND.shape[1]), subsets=_KID_SUBSETS, subset_size=size
+        )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # of the subsets
         return _value(metric.set_dtype(torch.float64), real_ND, generated_ND)

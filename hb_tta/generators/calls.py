@@ -23,6 +23,7 @@ INSTRUCTION = (
     "Make a new picture in which this stays exactly as it is: {description} Change everything "
     "else: the place, the background, the light and the point of view."
 )
+LEAST_SIDE = 64  # pixels: FLUX.2's
 _MARK = "<img><|image_1|></img>"  # where OmniGen's text has its image
 
 
@@ -53,8 +54,16 @@ def _images(contexts: Sequence[DescribedContext]) -> list[Any]:
     return [context.image.convert("RGB") for context in contexts]
 
 
+def _large(image: Any) -> Any:
+    """An image as it is, or enlarged: edit models refuse small ones."""
+    times = LEAST_SIDE / min(image.size)
+    if times <= 1:
+        return image
+    return image.resize([round(times * side) for side in image.size], 3)  # bicubic
+
+
 def _edit(pipe: Any, contexts: Any, spec: DiffusersSpec, guided: bool, device: Any) -> Conditions:
-    return {"prompt": _texts(contexts), "image": _images(contexts)}
+    return {"prompt": _texts(contexts), "image": [_large(image) for image in _images(contexts)]}
 
 
 def _noised(pipe: Any, contexts: Any, spec: DiffusersSpec, guided: bool, device: Any) -> Conditions:
@@ -77,7 +86,7 @@ def _image(pipe: Any, contexts: Any, spec: DiffusersSpec, guided: bool, device: 
 def _inputs(pipe: Any, contexts: Any, spec: DiffusersSpec, guided: bool, device: Any) -> Conditions:
     return {
         "prompt": [f"{_MARK} {text}" for text in _texts(contexts)],
-        "input_images": [[image] for image in _images(contexts)],
+        "input_images": [[_large(image)] for image in _images(contexts)],
     }
 
 

@@ -25,7 +25,7 @@ from hb_tta.errors import UserError
 from hb_tta.generators.arguments import described_contexts
 from hb_tta.generators.pipeline import sampler_of
 from hb_tta.generators.protocol import Conditions, ContextLike, Keep
-from hb_tta.generators.sampling import SLICED_DECODE_PIXELS, at_view_size
+from hb_tta.generators.sampling import SLICED_DECODE_PIXELS, at_view_size, default_side
 from hb_tta.generators.sdxl import conditions_of
 from hb_tta.images import load_image, pixel_digest
 from hb_tta.progress import progress
@@ -109,8 +109,15 @@ class TextualInversionGenerator:
             for row in range(len(batch)):
                 yield {name: vectors_BD[row] for name, vectors_BD in learned.items()}
 
-        found = self._keep(requests, make, self._sampler.batch_size)
+        found = self._keep(requests, make, self._at_once())
         return dict(zip(digests, found, strict=True))
+
+    def _at_once(self) -> int:
+        """Words that are learned together: the way back through large pictures takes much memory."""
+        views = self._sampler.batch_size
+        side = default_side(self.pipe)
+        pixels = (self.spec.height or side) * (self.spec.width or side)
+        return max(1, views // 4) if pixels >= SLICED_DECODE_PIXELS else views
 
 
 def check_can_learn(pipe: Any, spec: TextualInversionSpec) -> None:
@@ -220,9 +227,9 @@ def _latents(
     pixels = pipe.image_processor.preprocess(fitted).to(device)
     vae, config = pipe.vae, pipe.vae.config
     dtype = torch.float32 if vae.dtype == torch.float16 and config.force_upcast else vae.dtype
-    vae.to(dtype)  # SDXL's own overflows in float16
+    nn.Module.to(vae, dtype)  # SDXL's own overflows in float16; diffusers' own warns of nothing
     rows = [vae.encode(row[None].to(dtype)).latent_dist.mode() for row in pixels]
-    vae.to(pipe.unet.dtype)
+    nn.Module.to(vae, pipe.unet.dtype)
     return (torch.cat(rows).float() - (config.shift_factor or 0)) * config.scaling_factor
 
 
