@@ -18,7 +18,7 @@ from hb_tta.weights import Weights, as_weights
 
 ROLES = (
     *("generator", "image_encoder", "lora", "mllm", "evaluator", "clip", "reader"),
-    *("variation", "statistics"),
+    *("variation", "statistics", "mumu", "detector", "mllm_two"),
 )
 
 
@@ -35,6 +35,9 @@ class Family:
             ``mllm``: a chat model that describes. ``evaluator``: BLIP-2 for image-text retrieval.
             ``clip``: an open_clip model. ``reader``: reads a scene's attributes off an image.
             ``statistics``: of the images that the family was trained on (views/familiar.py).
+            ``mumu``: of prompts of words and images (generators/mumu/folder.py).
+            ``detector``: finds in an image what a text names. ``mllm_two``: an Idefics2, which
+            answers, and with which a training of MUMU begins.
         defaults: of its generator: ``num_inference_steps`` (DDIM), ``guidance_scale``
             (classifier-free) and ``image_size`` (side of a generated image, pixels).
         method_defaults: method → what it has otherwise on this family, by name of the setting.
@@ -126,18 +129,25 @@ def _sdxl() -> Family:
                 "mllm": Weights("llava-hf/llava-v1.6-mistral-7b-hf"),
                 "evaluator": Weights("Salesforce/blip2-itm-vit-g"),
                 "clip": big_g,
+                "detector": Weights("IDEA-Research/grounding-dino-base"),
                 "variation": Weights("lambdalabs/sd-image-variations-diffusers", revision="v2.0"),
             }
         ),
         defaults=_defaults(num_inference_steps=25, guidance_scale=15.0, image_size=1024),
-        # Nobody says with what guidance these ran: the stock pipelines' own.
-        method_defaults=MappingProxyType(
-            {
-                "image_translation": _defaults(guidance_scale=7.5),
-                "textual_inversion": _defaults(guidance_scale=7.5),
-            }
+        method_defaults=_defaults(
+            # MUMU's section 6. Nobody has published its weights: that role is empty.
+            mumu=_defaults(num_inference_steps=50, guidance_scale=6.0),
+            # Nobody says with what guidance these ran: the stock pipelines' own.
+            image_translation=_defaults(guidance_scale=7.5),
+            textual_inversion=_defaults(guidance_scale=7.5),
         ),
     )
+
+
+_MAY_LACK = (
+    *("lora", "image_encoder", "variation", "statistics"),
+    *("mumu", "detector", "mllm_two"),
+)
 
 
 def _pocket() -> Family:
@@ -146,8 +156,7 @@ def _pocket() -> Family:
     roles = {
         role: Weights(str(folder / role))
         for role in ROLES
-        if role not in ("lora", "image_encoder", "variation", "statistics")
-        or (folder / role).is_dir()
+        if role not in _MAY_LACK or (folder / role).is_dir()
     }
     roles["variation"] = roles["generator"]  # which takes the image and an empty text
     roles["image_encoder"] = Weights(str(folder / "generator"), subfolder="image_encoder")
@@ -155,7 +164,11 @@ def _pocket() -> Family:
         name="pocket",
         roles=MappingProxyType(roles),
         defaults=_defaults(num_inference_steps=25, guidance_scale=2.0, image_size=64),
-        method_defaults=MappingProxyType({"image_variation": _defaults(guidance_scale=2.0)}),
+        method_defaults=_defaults(
+            # The world's smallest shape has some 60 of a picture's 4,096 pixels.
+            mumu=_defaults(least_area=36),
+            image_variation=_defaults(guidance_scale=2.0),
+        ),
     )
 
 

