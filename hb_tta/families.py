@@ -168,6 +168,7 @@ def _pocket() -> Family:
             # The world's smallest shape has some 60 of a picture's 4,096 pixels.
             mumu=_defaults(least_area=36),
             image_variation=_defaults(guidance_scale=2.0),
+            textual_inversion=_defaults(learning_steps=300),
         ),
     )
 
