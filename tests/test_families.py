@@ -36,7 +36,7 @@ def test_sdxl_is_the_papers_models_at_the_authors_settings() -> None:
 def test_pocket_lies_inside_the_package() -> None:
     family = get_family("pocket")
     weights = Path(hb_tta.__file__).parent / "pocket" / "weights"
-    for role in set(ROLES) - {"image_encoder", "lora", "mumu", "detector", "variation"}:
+    for role in set(ROLES) - {"image_encoder", "lora", "mumu", "detector", "mllm_two", "variation"}:
         assert family.weights(role) == Weights(str(weights / role))
     assert family.weights("image_encoder") == Weights(
         str(weights / "generator"), subfolder="image_encoder"

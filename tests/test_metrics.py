@@ -278,7 +278,7 @@ def test_diversity_by_seeds_is_of_the_first_ones() -> None:
 
 def test_fidelity_of_answers_by_hand() -> None:
     reference = [True, False, None, True]
-    runs = [[True, False], [False, False], [None, None], [None, True]]
+    runs: list[list[bool | None]] = [[True, False], [False, False], [None, None], [None, True]]
     assert answer_fidelity(reference, runs).tolist() == [0.5, 1.0, 0.0, 0.5]
     with pytest.raises(ValueError, match="4 references, 1 generated"):
         answer_fidelity(reference, runs[:1])

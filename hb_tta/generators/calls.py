@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 from hb_tta.context import DescribedContext
 from hb_tta.errors import UserError
 from hb_tta.generators.protocol import Conditions
 
-if TYPE_CHECKING:
-    from hb_tta.generators.any_pipeline import DiffusersSpec
+Spec: TypeAlias = Any
+"""A ``DiffusersSpec``, whose module imports this one."""
 
 INSTRUCTION = (
     "Make a new picture in which this stays exactly as it is: {description} Change everything "
@@ -40,7 +40,7 @@ class Call:
     """
 
     name: str
-    encode: Callable[[Any, Sequence[DescribedContext], DiffusersSpec, bool, Any], Conditions]
+    encode: Callable[[Any, Sequence[DescribedContext], Spec, bool, Any], Conditions]
     template: str = "{description}"
     at_once: int | None = None
     constants: tuple[str, ...] = ()
@@ -62,37 +62,33 @@ def _large(image: Any) -> Any:
     return image.resize([round(times * side) for side in image.size], 3)  # bicubic
 
 
-def _edit(pipe: Any, contexts: Any, spec: DiffusersSpec, guided: bool, device: Any) -> Conditions:
+def _edit(pipe: Any, contexts: Any, spec: Spec, guided: bool, device: Any) -> Conditions:
     return {"prompt": _texts(contexts), "image": [_large(image) for image in _images(contexts)]}
 
 
-def _noised(pipe: Any, contexts: Any, spec: DiffusersSpec, guided: bool, device: Any) -> Conditions:
+def _noised(pipe: Any, contexts: Any, spec: Spec, guided: bool, device: Any) -> Conditions:
     from hb_tta.generators.sampling import at_view_size
 
     images = [at_view_size(pipe, c.image, spec.height, spec.width) for c in contexts]
     return {"prompt": _texts(contexts), "image": images}
 
 
-def _adapter(
-    pipe: Any, contexts: Any, spec: DiffusersSpec, guided: bool, device: Any
-) -> Conditions:
+def _adapter(pipe: Any, contexts: Any, spec: Spec, guided: bool, device: Any) -> Conditions:
     return {"prompt": _texts(contexts), "ip_adapter_image": _images(contexts)}
 
 
-def _image(pipe: Any, contexts: Any, spec: DiffusersSpec, guided: bool, device: Any) -> Conditions:
+def _image(pipe: Any, contexts: Any, spec: Spec, guided: bool, device: Any) -> Conditions:
     return {"image": _images(contexts)}
 
 
-def _inputs(pipe: Any, contexts: Any, spec: DiffusersSpec, guided: bool, device: Any) -> Conditions:
+def _inputs(pipe: Any, contexts: Any, spec: Spec, guided: bool, device: Any) -> Conditions:
     return {
         "prompt": [f"{_MARK} {text}" for text in _texts(contexts)],
         "input_images": [[_large(image)] for image in _images(contexts)],
     }
 
 
-def _embedded(
-    pipe: Any, contexts: Any, spec: DiffusersSpec, guided: bool, device: Any
-) -> Conditions:
+def _embedded(pipe: Any, contexts: Any, spec: Spec, guided: bool, device: Any) -> Conditions:
     from hb_tta.generators.sdxl import image_conditions
 
     texts, images = _texts(contexts), _images(contexts)
@@ -118,7 +114,7 @@ CALLS: Mapping[str, Call] = MappingProxyType(
 
 
 @lru_cache(maxsize=32)
-def call_of(spec: DiffusersSpec) -> str:
+def call_of(spec: Spec) -> str:
     """The shape of a base's call: what the class that its index names takes.
 
     Raises:
@@ -146,7 +142,7 @@ def call_of(spec: DiffusersSpec) -> str:
     )
 
 
-def _arguments(name: str, spec: DiffusersSpec) -> set[str]:
+def _arguments(name: str, spec: Spec) -> set[str]:
     import diffusers
 
     found = getattr(diffusers, name, None)
@@ -158,7 +154,7 @@ def _arguments(name: str, spec: DiffusersSpec) -> set[str]:
     return set(inspect.signature(found.__call__).parameters)
 
 
-def load_call(call: Call, spec: DiffusersSpec) -> Any:
+def load_call(call: Call, spec: Spec) -> Any:
     """A spec's pipeline on the CPU, with the adapter and the LoRAs in it.
 
     Raises:
@@ -178,7 +174,7 @@ def load_call(call: Call, spec: DiffusersSpec) -> Any:
     return pipe
 
 
-def _loaded(call: Call, spec: DiffusersSpec) -> Any:
+def _loaded(call: Call, spec: Spec) -> Any:
     from hb_tta.generators.loading import (
         load_image_encoder,
         load_image_to_image,
@@ -203,7 +199,7 @@ def _loaded(call: Call, spec: DiffusersSpec) -> Any:
     return pipe
 
 
-def _merge(pipe: Any, spec: DiffusersSpec) -> None:
+def _merge(pipe: Any, spec: Spec) -> None:
     """Both LoRAs into the UNet, which is rounded to its number format once, after the last."""
     from hb_tta.generators.lora import merge_lora
 
@@ -219,7 +215,7 @@ def _merge(pipe: Any, spec: DiffusersSpec) -> None:
         merge_lora(pipe.unet, folder, scale=scale, dtype=dtype)
 
 
-def _add_adapter(pipe: Any, spec: DiffusersSpec) -> None:
+def _add_adapter(pipe: Any, spec: Spec) -> None:
     from hb_tta.generators.reading import reading
 
     assert spec.ip_adapter is not None and spec.ip_adapter_file is not None

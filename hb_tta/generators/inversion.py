@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -30,12 +30,12 @@ from hb_tta.generators.sdxl import conditions_of
 from hb_tta.images import load_image, pixel_digest
 from hb_tta.progress import progress
 
-if TYPE_CHECKING:
-    from hb_tta.generators.textual_inversion import TextualInversionSpec
-
 STAR = "*"  # a token of its own in every CLIP vocabulary
 PROMPT = f"a photo of {STAR}"  # appendix N
 _ENCODER = re.compile(r"text_encoder(_\d+)?")
+
+Spec: TypeAlias = Any
+"""A ``TextualInversionSpec``, whose module imports this one."""
 
 Words: TypeAlias = "dict[str, Tensor]"
 """Text encoder → what is said in the place of the star, a row an image: (B, D)."""
@@ -51,7 +51,7 @@ class TextualInversionGenerator:
 
     def __init__(
         self,
-        spec: TextualInversionSpec,
+        spec: Spec,
         *,
         device: str | None = None,
         batch_size: int | None = None,
@@ -120,7 +120,7 @@ class TextualInversionGenerator:
         return max(1, views // 4) if pixels >= SLICED_DECODE_PIXELS else views
 
 
-def check_can_learn(pipe: Any, spec: TextualInversionSpec) -> None:
+def check_can_learn(pipe: Any, spec: Spec) -> None:
     """Raises UserError unless its text encoders are CLIPs and it predicts a noise."""
     tokenizers = [pipe.components[_tokenizer(name)] for name in _encoders(pipe)]
     if "unet" not in pipe.components or not tokenizers:
@@ -134,9 +134,7 @@ def check_can_learn(pipe: Any, spec: TextualInversionSpec) -> None:
 
 
 @torch.enable_grad()
-def learn(
-    pipe: Any, images: Sequence[Image], spec: TextualInversionSpec, device: torch.device
-) -> Words:
+def learn(pipe: Any, images: Sequence[Image], spec: Spec, device: torch.device) -> Words:
     """A word for each image, (B, D) a text encoder, in float32 on the CPU.
 
     Args:
@@ -219,9 +217,7 @@ def _added(pipe: Any, conditions: Conditions, latents_BChw: Tensor) -> dict[str,
 
 
 @torch.no_grad()
-def _latents(
-    pipe: Any, images: Sequence[Image], spec: TextualInversionSpec, device: torch.device
-) -> Tensor:
+def _latents(pipe: Any, images: Sequence[Image], spec: Spec, device: torch.device) -> Tensor:
     """The mean latents of images, as the denoiser knows them."""
     fitted = [at_view_size(pipe, image, spec.height, spec.width) for image in images]
     pixels = pipe.image_processor.preprocess(fitted).to(device)
@@ -309,7 +305,7 @@ def _only_words_learn(pipe: Any, latents_BChw: Tensor) -> Iterator[None]:
             pipe.unet.disable_gradient_checkpointing()
 
 
-def _progress(spec: TextualInversionSpec, images: int) -> Any:
+def _progress(spec: Spec, images: int) -> Any:
     return progress(f"learning {images} words", "step", spec.learning_steps, leave=None)
 
 

@@ -41,11 +41,11 @@ GENERATORS = Registry(
     {
         "hummingbird": "hb_tta.generators.hummingbird:HummingbirdSpec",
         "i2t2i": "hb_tta.generators.i2t2i:I2T2ISpec",
+        "randaugment": "hb_tta.generators.randaugment:RandAugmentSpec",
         "image_variation": "hb_tta.generators.image_variation:ImageVariationSpec",
         "image_translation": "hb_tta.generators.image_translation:ImageTranslationSpec",
         "textual_inversion": "hb_tta.generators.textual_inversion:TextualInversionSpec",
         "diffusers": "hb_tta.generators.any_pipeline:DiffusersSpec",
-        "randaugment": "hb_tta.generators.randaugment:RandAugmentSpec",
         "mumu": "hb_tta.generators.mumu.spec:MumuSpec",
         "jitter": "hb_tta.generators.jitter:JitterSpec",
         "crops": "hb_tta.generators.crops:CropsSpec",
