@@ -107,8 +107,10 @@ def _cell(entry: dict[str, Any] | None, *, gains: bool) -> Cell | str:
         return ""
     share, gain = entry["accuracy"], entry.get("gain over zero-shot")
     test = Comparison(gain["p_value"], "zero-shot", gain["difference"]) if gain and gains else None
-    n, ece = share.get("n"), figure(entry["ece"])
-    return Cell(share["estimate"], share["low"], share["high"], n, test, note=f"ECE {ece}")
+    note = f"ECE {figure(entry['ece'])}"
+    if orders := entry.get("orders"):
+        note += f"; {len(orders)} orders: {', '.join(map(figure, orders))}"
+    return Cell(share["estimate"], share["low"], share["high"], share.get("n"), test, note=note)
 
 
 def _summary(
