@@ -19,6 +19,7 @@ from hb_tta.weights import Weights, as_weights
 ROLES = (
     *("generator", "image_encoder", "lora", "mllm", "evaluator", "clip", "reader"),
     "statistics",
+    "second_mllm",
 )
 
 
@@ -34,9 +35,15 @@ class Family:
             ``mllm``: a chat model that describes. ``evaluator``: BLIP-2 for image-text retrieval.
             ``clip``: an open_clip model. ``reader``: reads a scene's attributes off an image.
             ``statistics``: of the images that the family was trained on (views/familiar.py).
+            ``second_mllm``: another chat model, for experiments that compare two.
         defaults: of its generator: ``num_inference_steps`` (DDIM), ``guidance_scale``
             (classifier-free) and ``image_size`` (side of a generated image, pixels).
         method_defaults: method → what it has otherwise on this family, by name of the setting.
+        benchmarks: what the papers' experiments are made on: "questions", "relations", "objects" →
+            a data set's name; "backbone": what is trained on views (table 11).
+        recipes: of a LoRA for each of those benchmarks.
+        seconds: about what a view, a picture that is asked about, … takes, for forecasts;
+            ``machine`` says where.
     """
 
     name: str
@@ -45,6 +52,10 @@ class Family:
     method_defaults: Mapping[str, Mapping[str, Any]] = field(
         default_factory=lambda: MappingProxyType({}), hash=False
     )
+    benchmarks: Mapping[str, str] = field(default_factory=dict, hash=False)
+    recipes: Mapping[str, str] = field(default_factory=dict, hash=False)
+    seconds: Mapping[str, float] = field(default_factory=dict, hash=False)
+    machine: str = ""
 
     def weights(self, role: str) -> Weights:
         """What fills ``role``.
@@ -125,10 +136,22 @@ def _sdxl() -> Family:
                 "mllm": Weights("llava-hf/llava-v1.6-mistral-7b-hf"),
                 "evaluator": Weights("Salesforce/blip2-itm-vit-g"),
                 "clip": big_g,
+                # InternVL 2.0 wants remote code; the third has a native checkpoint.
+                "second_mllm": Weights("OpenGVLab/InternVL3-8B-hf"),
             }
         ),
         defaults=_defaults(num_inference_steps=25, guidance_scale=15.0, image_size=1024),
+        benchmarks=_defaults(
+            questions="mme", relations="bongard-hoi", objects="imagenet", backbone="resnet50"
+        ),
+        recipes=_defaults(questions="paper-vqa", relations="paper-hoi", objects="paper-object"),
+        # A view was measured with random weights; the others are guesses of its order.
+        seconds=_defaults(views=0.45, pictures=0.1, tunings=0.5, trainings=8 * 86_400.0),
+        machine="one H200",
     )
+
+
+_OPTIONAL = ("lora", "image_encoder", "statistics", "second_mllm")
 
 
 def _pocket() -> Family:
@@ -137,13 +160,22 @@ def _pocket() -> Family:
     roles = {
         role: Weights(str(folder / role))
         for role in ROLES
-        if role not in ("lora", "image_encoder", "statistics") or (folder / role).is_dir()
+        if role not in _OPTIONAL or (folder / role).is_dir()
     }
     roles["image_encoder"] = Weights(str(folder / "generator"), subfolder="image_encoder")
     return Family(
         name="pocket",
         roles=MappingProxyType(roles),
         defaults=_defaults(num_inference_steps=25, guidance_scale=2.0, image_size=64),
+        benchmarks=_defaults(
+            questions="pocket_mme",
+            relations="pocket_hoi",
+            objects="pocket_objects_all",
+            backbone="tiny",
+        ),
+        recipes=_defaults(questions="pocket", relations="pocket-hoi", objects="pocket-object"),
+        seconds=_defaults(views=0.18, pictures=0.025, tunings=0.15, trainings=3_000.0),
+        machine="one core",
     )
 
 
