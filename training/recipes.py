@@ -19,6 +19,7 @@ from hb_tta.training.ranges import OneOf, Within, check
 MEMORY_PRESETS = ("none", "block", "step+block")
 OBJECTIVES = ("rewards", "denoising")
 GRADIENT_AT = ("end", "anywhere")  # the last K steps; one from each of K parts (DRTune)
+PROMPTS = ("own", "task", "generic")
 OPTIMIZERS = ("adamw", "sgd")
 TRACKERS = (  # that accelerate has
     "aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb",
@@ -67,6 +68,9 @@ class Settings:
     samples: Annotated[int | None, _FROM_1] = None  # rows of the data that are read; None: all
     # Rows at the beginning kept for evaluation; None: 64, of fewer than 320 good rows a fifth
     held_out: Annotated[int | None, _FROM_1] = None
+    # Of the descriptions: the data's own where there are some, else by the row's task; always the
+    # describer's by that task; or a generic caption of everything (table 6)
+    prompt: Annotated[str, OneOf(PROMPTS)] = "own"
     max_new_tokens: Annotated[int, Within(least=1, most=4096)] = (
         75  # of a description: the released code in training
     )
@@ -141,7 +145,7 @@ class Settings:
 FREE = frozenset(
     {
         "generator", "evaluator", "mllm", "reward_weights", "data", "data_format",  # by content
-        "image_column", "question_column",
+        "image_column", "question_column", "prompt",
         "memory", "micro_batch_size", "max_steps", "save_steps", "patience",
         "evaluate_steps", "evaluate_seeds", "sample_contexts", "min_diversity", "trackers", "cache",
     }

@@ -82,7 +82,8 @@ def questions_key(questions: Sequence[YesNoQuestion]) -> str:
     """
     digests = {one.group: one for one in questions}
     looked = {g: pixel_digest(load_image(one.picture())) for g, one in digests.items()}
-    return content_key([[one.prompt, one.answer, looked[one.group]] for one in questions])
+    named = [[one.prompt, one.answer, looked[one.group]] for one in questions]
+    return content_key({"questions": named})
 
 
 def run_of(name: str, questions: Sequence[YesNoQuestion], said: Sequence[dict[str, Any]]) -> Run:

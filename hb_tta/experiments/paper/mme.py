@@ -75,7 +75,7 @@ class Asked:
                 )
 
     def scored(self, results: Results, options: Options) -> dict[str, list[Scored]]:
-        """MLLM → its arms, those that were answered; nothing of one whose plain run is not there."""
+        """MLLM → its arms, those that were answered."""
         questions = self.questions(options)
         found = {}
         for name in self.mllms:
