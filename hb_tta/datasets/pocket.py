@@ -44,7 +44,7 @@ def pocket_hoi(variant: str, split: str, limit: int | None) -> FewShot:
 
 
 def pocket_hoi_training(limit: int) -> list[HoiTask]:
-    """Tasks to train on: of scenes that no benchmark has, of relations and looks that it may see."""
+    """Tasks to train on: of scenes that no benchmark has, of what a training may see."""
     tasks = hoi.hoi_tasks(TRAINING_SEED, unseen_action=False, unseen_object=False)
     return [_task(one) for one in islice(tasks, limit)]
 

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-import numpy as np
-
 from hb_tta.datasets.questions import CATEGORIES, YesNoQuestion
 from hb_tta.experiments.asking import answerers, questions_key
 from hb_tta.experiments.ledger import kept_lines
@@ -36,7 +34,7 @@ from hb_tta.experiments.reproduction import (
     Shown,
 )
 from hb_tta.images import load_image
-from hb_tta.metrics import bootstrap_interval, paired_test
+from hb_tta.metrics import PairedTest, bootstrap_interval, paired_test
 from hb_tta.report.cells import Cell, Comparison, Table, could_have_shown
 from hb_tta.report.drawing import Point, scatter
 from hb_tta.report.parts import SHOWN, SHOWN_NOTE
@@ -60,8 +58,7 @@ def consistent(
 ) -> list[float]:
     """Of each question the share of its views of which the oracle says what it says of the image.
 
-    A question that it cannot answer of a view is not kept by it; of one that it cannot answer of
-    the image nothing is known, and it counts as NaN.
+    No answer agrees with nothing, not with another none.
     """
     n = _runs(options)
     decided_by = {
@@ -80,7 +77,9 @@ def consistent(
                 [load_image(one.picture()), *([] if made is None else made.views)]
                 for one, made in some
             ]
-            texts = [one.prompt for (one, _), its in zip(some, pictures, strict=True) for _ in its]
+            texts = [
+                one.guidance for (one, _), its in zip(some, pictures, strict=True) for _ in its
+            ]
             said = iter(asked.answers([p for its in pictures for p in its], texts))
             yield from ([next(said) for _ in its] for its in pictures)
 
@@ -92,14 +91,9 @@ def consistent(
         make,
         quiet=options.quiet,
     )
-    return [_kept(line) for line in lines]
+    from hb_tta.metrics import answer_fidelity
 
-
-def _kept(line: list[bool | None]) -> float:
-    reference, *views = line
-    if reference is None or not views:
-        return float("nan")
-    return sum(view is reference for view in views) / len(views)
+    return answer_fidelity([line[0] for line in lines], [line[1:] for line in lines]).tolist()
 
 
 def _oracle(name: str, weights: Weights, options: Options) -> Any:
@@ -186,11 +180,10 @@ def _cells(
     label: str, its: list[float], base: list[float], questions: Sequence[YesNoQuestion]
 ) -> list[Cell | str]:
     found: list[Cell | str] = []
-    parts = ((True,), (False,), (True, False))
-    for column, part in enumerate(parts):
+    for column, part in enumerate(((True,), (False,), (True, False))):
         kept = [n for n, one in enumerate(questions) if one.answer in part]
-        ours, before = _known([its[n] for n in kept], [base[n] for n in kept])
-        groups = _groups([questions[n] for n in kept], its, base, kept)
+        ours, before = ([values[n] for n in kept] for values in (its, base))
+        groups = [questions[n].group for n in kept]
         test = None if its is base else paired_test(ours, before, groups=groups)
         told = None if test is None else Comparison.of(test, UNTUNED)
         note = paper_note(NUMBERS, label, column)
@@ -198,25 +191,8 @@ def _cells(
     return [*found, "" if its is base else could_have_shown(_test(its, base, questions))]
 
 
-def _test(its: list[float], base: list[float], questions: Sequence[YesNoQuestion]) -> Any:
-    every = list(range(len(questions)))
-    ours, before = _known(its, base)
-    return paired_test(ours, before, groups=_groups(questions, its, base, every))
-
-
-def _known(its: Sequence[float], base: Sequence[float]) -> tuple[list[float], list[float]]:
-    pairs = [(a, b) for a, b in zip(its, base, strict=True) if not np.isnan([a, b]).any()]
-    return [a for a, _ in pairs], [b for _, b in pairs]
-
-
-def _groups(
-    questions: Sequence[YesNoQuestion],
-    its: Sequence[float],
-    base: Sequence[float],
-    places: Sequence[int],
-) -> list[str]:
-    known = (not np.isnan([its[place], base[place]]).any() for place in places)
-    return [one.group for one, its_known in zip(questions, known, strict=True) if its_known]
+def _test(its: list[float], base: list[float], questions: Sequence[YesNoQuestion]) -> PairedTest:
+    return paired_test(its, base, groups=[one.group for one in questions])
 
 
 TABLE_12 = Experiment(
@@ -254,15 +230,14 @@ def _show_1g(results: Results, options: Options) -> Shown:
         -1
     ]  # the reader, which no training has seen, where there is one
     questions = questions_of(options, CATEGORIES, options.number(20, 4))
+    groups = [one.group for one in questions]
     points, rows = [], []
     for arm in spread.arms(options):
         if f"spread of {arm.label}" not in results:
             continue
         far, _ = spread.distances(results[f"spread of {arm.label}"])
         kept = results[f"{oracle}: {arm.label}"]
-        ours, _ = _known(kept, kept)
-        groups = _groups(questions, kept, kept, range(len(questions)))
-        x, y = bootstrap_interval(far), bootstrap_interval(ours, groups=groups)
+        x, y = bootstrap_interval(far), bootstrap_interval(kept, groups=groups)
         percents = (100 * y.estimate, 100 * y.low, 100 * y.high)
         points.append(Point(arm.label, (x.estimate, x.low, x.high), percents))
         rows.append([arm.label, Cell.of(x, kind="fine"), Cell.of(y)])

@@ -247,7 +247,7 @@ def _changed(
     from hb_tta.experiments.oracle import ReaderOracle
 
     oracle = ReaderOracle(options.family.weights("reader"))
-    asked = [one.prompt for one in questions]
+    asked = [one.guidance for one in questions]
     before = oracle.answers([load_image(one.picture()) for one in questions], asked)
     after = oracle.answers([its.views[0] for its in made], asked)
     return [

@@ -185,7 +185,7 @@ def _pixels(images: Sequence[Any], options: Options) -> Tensor:
     import torch
     from torchvision.transforms.functional import pil_to_tensor
 
-    side = 64 if options.benchmark("backbone") == "tiny" else 224
+    side = 32 if options.benchmark("backbone") == "tiny" else 224
     return torch.stack([pil_to_tensor(load_image(one).resize((side, side))) for one in images])
 
 
