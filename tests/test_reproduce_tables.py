@@ -157,10 +157,9 @@ def test_without_a_training_its_rows_are_missing_and_said_to_be(options):
     results = {"mllm: mllm: Real only": right(0.6), "mllm: mllm: none": right(0.6)}
     shown = trained.TABLE_5.show(results, options)
     assert [row[1] for row in shown.tables[0].rows] == [REAL, "none"]
-    assert shown.missing == ("not trained yet: both rewards, global alone, fine alone; give --train",) or (
-        list(shown.missing)
-        == ["not trained yet: both rewards, global alone, fine alone; give --train"]
-    )
+    assert list(shown.missing) == [
+        "not trained yet: both rewards, global alone, fine alone; give --train"
+    ]
     training = [run.name for run in trained.TABLE_5.plan(replace(options, train=True))][:3]
     assert training == [f"training {n}" for n in ("both rewards", "global alone", "fine alone")]
 
