@@ -116,7 +116,7 @@ class Augmenter:
         if batch_size is not None and batch_size < 1:
             raise UserError(f"batch_size={batch_size} is out of range: use 1 or more")
         self.task = task
-        self.store = _open(store)
+        self.store = open_store(store)
         self.generator_spec = generator
         self.describer_spec = describer if generator.needs_description else None
         # Without a description there is nothing to judge by.
@@ -422,7 +422,8 @@ def _short(value: Any) -> str:
     return repr(value)
 
 
-def _open(store: Store | str | PathLike[str] | bool | None) -> Store | None:
+def open_store(store: Store | str | PathLike[str] | bool | None) -> Store | None:
+    """The store that a person names; ``None``: they want none."""
     if store is False:
         return None
     if store is None or store is True:

@@ -109,8 +109,8 @@ def test_answerers_are_those_asked_for_else_the_familys(options, tmp_path):
     named = replace(options, mllms=("team/model-7b", str(tmp_path)))
     assert list(asking.answerers(named)) == ["model-7b", tmp_path.name]
     assert list(asking.answerers(options, 2)) == ["mllm"]
-    two = options.family.with_roles(second_mllm=options.family.weights("mllm"))
-    assert list(asking.answerers(replace(options, family=two), 2)) == ["mllm", "second mllm"]
+    two = options.family.with_roles(mllm_two=options.family.weights("mllm"))
+    assert list(asking.answerers(replace(options, family=two), 2)) == ["mllm", "mllm two"]
     assert list(asking.answerers(replace(options, family=two))) == ["mllm"]
 
 
@@ -165,10 +165,10 @@ def test_without_a_training_its_rows_are_missing_and_said_to_be(options):
 
 
 def test_two_describers_make_twice_the_rows(options):
-    two = options.family.with_roles(second_mllm=options.family.weights("mllm"))
+    two = options.family.with_roles(mllm_two=options.family.weights("mllm"))
     options = replace(options, family=two, train=True)
     names = [run.name for run in trained.TABLE_5.plan(options) if "training" in run.name]
-    assert len(names) == 6 and "training both rewards, second_mllm" in names
+    assert len(names) == 6 and "training both rewards, mllm_two" in names
 
 
 @pytest.mark.parametrize("prompt", ["own", "task", "generic"])

@@ -115,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
             work.digests.save()
     if many:
         print(f"views: {output.views}, of images: {output.images}, in: {visible(output.folder)}")
-    _tell(work.failures, output.folder / MANIFEST)
+    tell(work.failures, output.folder / MANIFEST)
     return 1 if work.failures else 0
 
 
@@ -210,10 +210,10 @@ def _dropped(augmenter: Augmenter, augmentation: Augmentation) -> list[bytes]:
     return found
 
 
-def _tell(failures: Sequence[Failure], manifest: Path) -> None:
+def tell(failures: Sequence[Failure], manifest: Path, what: str = "images") -> None:
     """Print what failed."""
     if failures:
-        print(f"hb-tta: images that failed: {len(failures)}", file=sys.stderr)
+        print(f"hb-tta: {what} that failed: {len(failures)}", file=sys.stderr)
     for failure in failures[:SHOWN]:
         print(f"  {visible(failure)}", file=sys.stderr)
     if len(failures) > SHOWN:

@@ -23,11 +23,12 @@ from hb_tta.store import content_key
 
 if TYPE_CHECKING:
     from hb_tta.augment import Augmentation
+    from hb_tta.cli.prompts import PromptRequest
 
 MANIFEST, SPECS, VIEWS, IMAGES = "manifest.jsonl", "specs.json", "views", "images"
 OWN = (
     *("index", "image", "question", "task", "description"),
-    *("warnings", "spec_hash", "views", "real_score", "dropped", "failure"),
+    *("warnings", "spec_hash", "views", "real_score", "dropped", "boxes", "failure"),
 )
 """What the manifest itself says of an image; a row's column of such a name gets ``source_``."""
 _VIEW_NAME = re.compile(r"\d{6,}-seed\d+(-[0-9a-f]{8})?\.png")
@@ -46,15 +47,16 @@ class Output:
     Args:
         folder: made as needed, and this run's alone while it is entered.
         sheet: how many images ``index.html`` shows; 0: there is none.
+        command: whose views they are, for the page.
 
     Attributes:
         images, views: how many were written, or found right.
         sheet: the page.
     """
 
-    def __init__(self, folder: Path, sheet: int = 0) -> None:
+    def __init__(self, folder: Path, sheet: int = 0, *, command: str = "augment") -> None:
         self.folder = folder
-        self.sheet = Sheet(folder, sheet)
+        self.sheet = Sheet(folder, sheet, command)
         self.images = self.views = 0
         self._held = ExitStack()
         self._listed: set[str] = set()
@@ -67,7 +69,10 @@ class Output:
         insort(self._failures, failure, key=lambda it: it.index)
 
     def add(
-        self, request: Request, augmentation: Augmentation, dropped: Sequence[bytes] = ()
+        self,
+        request: Request | PromptRequest,
+        augmentation: Augmentation,
+        dropped: Sequence[bytes] = (),
     ) -> list[Path]:
         """Write the views of one request, and then its line; gives the views' files.
 
@@ -88,14 +93,12 @@ class Output:
         self._lines.write(
             {
                 "index": request.index,
-                "image": image,
-                "question": request.question,
-                "task": request.task,
-                "description": _either(augmentation.description, request.description),
+                **request.told(image, augmentation.description),
                 **others(request.others),
                 "warnings": augmentation.warnings,
                 "spec_hash": self._kept(augmentation.spec),
                 **_judged(augmentation),
+                **({} if augmentation.boxes is None else {"boxes": augmentation.boxes}),
                 "views": [
                     {"seed": seed, "file": name, **score}
                     for seed, name, score in zip(
@@ -138,7 +141,7 @@ class Output:
                 with suppress(OSError):  # it does no harm
                     path.unlink()
 
-    def _image(self, request: Request) -> str:
+    def _image(self, request: Request | PromptRequest) -> str:
         """The path of the reference as the manifest has it; one that is no file yet becomes one."""
         if isinstance(request.image, bytes):
             digest = hashlib.sha256(request.image).hexdigest()
@@ -177,11 +180,6 @@ def _scores(augmentation: Augmentation) -> list[dict[str, float]]:
     if augmentation.scores is None:
         return [{} for _ in augmentation.seeds]
     return [{"score": score} for score in augmentation.scores]
-
-
-def _either(made: str | None, given: str | None) -> str | None:
-    """The description that the views follow; of a method that needs none, the row's own stays."""
-    return given if made is None else made
 
 
 def others(columns: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def answerers(options: Options, count: int = 1) -> dict[str, Weights]:
     """
     if options.mllms:
         return {name.rstrip("/").rsplit("/", 1)[-1]: as_weights(name) for name in options.mllms}
-    roles = [r for r in ("mllm", "second_mllm")[:count] if r in options.family.roles]
+    roles = [r for r in ("mllm", "mllm_two")[:count] if r in options.family.roles]
     return {
         _short(options.family.weights(role), role): options.family.weights(role) for role in roles
     }

@@ -65,7 +65,7 @@ class Ablation:
 
     def of(self, options: Options) -> Mapping[str, list[Row]]:
         """The rows by describer."""
-        roles = [role for role in ("mllm", "second_mllm") if role in options.family.roles]
+        roles = [role for role in ("mllm", "mllm_two") if role in options.family.roles]
         return self.rows(roles)
 
     def trainings(self, options: Options) -> list[Training]:
