@@ -68,7 +68,9 @@ class Arm:
             "store": options.store,
             "device": options.device,
         }
-        return each([self.method], {**asked, **dict(self.settings)})[self.method]
+        # A setting that another row's method has, and this one has not, is that one's.
+        beside = dict.fromkeys([self.method, *methods_of(options)])
+        return each(beside, {**asked, **dict(self.settings)})[self.method]
 
 
 def methods_of(options: Options) -> list[str]:

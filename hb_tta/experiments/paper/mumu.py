@@ -1,10 +1,13 @@
-"""MUMU's figures 1 and 4 to 12: not built yet. ``WHY`` says what each waits for."""
+"""MUMU's figures 1 and 4 to 12: known by name, not built yet; each says what it waits for."""
 
 from __future__ import annotations
 
 from hb_tta.experiments.reproduction import Experiment, unbuilt
 
-WHY = "generation from prompts of text and images (the method mumu) is not in this version"
+WHY = (
+    "it is not written as an experiment, and no family fills the role mumu: `hb-tta mumu` makes "
+    "such pictures one at a time, where a training left weights"
+)
 
 
 def _figure(number: int, title: str, why: str = WHY) -> Experiment:
