@@ -1,4 +1,4 @@
-"""Tables and figures of ``hb-tta reproduce`` out of results that are made up: shapes and figures."""
+"""Tables and figures of ``hb-tta reproduce`` out of made-up results: their shapes and figures."""
 
 from __future__ import annotations
 
@@ -269,8 +269,8 @@ def test_table_11_in_the_papers_shape(options):
     }
     shown = table11.show(results, options)
     ours = shown.tables[0].rows[1]
-    assert [cell.note for cell in ours[1:6]] == [f"paper {v}" for v in
-                                                 ("53.71", "53.55", "53.69", "53.41", "53.59")]  # fmt: skip
+    papers = ("53.71", "53.55", "53.69", "53.41", "53.59")
+    assert [cell.note for cell in ours[1:6]] == [f"paper {value}" for value in papers]
     assert ours[5].estimate == 1.0 and ours[5].test.difference == 0.5
     assert shown.findings[0].verdict == HOLDS
 
