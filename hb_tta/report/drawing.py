@@ -15,6 +15,8 @@ WIDTH, HEIGHT = 640, 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 24, 16, 52
 _COLOURS = ("#2f6fb5", "#c0362c", "#1a7f37", "#b07a1a", "#7a4fb0", "#0d8a8a", "#b0457f", "#6d6a64")
 
+_HEIGHTS = (-8, 18, -24, 34)  # of labels beside their points
+
 
 @dataclass(frozen=True)
 class Point:
@@ -49,13 +51,13 @@ class Axes:
 
 
 def scatter(points: Sequence[Point], x_name: str, y_name: str) -> str:
-    """Points with the intervals of both numbers."""
+    """Points with the intervals of both numbers; neighbours' labels stand at different heights."""
     axes = Axes(
         _range([v for p in points for v in p.x]), _range([v for p in points for v in p.y]),
         x_name, y_name,
     )  # fmt: skip
     parts = [_frame(axes)]
-    for number, point in enumerate(points):
+    for number, point in enumerate(sorted(points, key=lambda one: one.x)):
         colour = _COLOURS[number % len(_COLOURS)]
         (x, left, right), (y, low, high) = point.x, point.y
         parts.append(_line([axes.place(left, y), axes.place(right, y)], colour, 1.5))
@@ -63,7 +65,9 @@ def scatter(points: Sequence[Point], x_name: str, y_name: str) -> str:
         px, py = axes.place(x, y)
         end = px > WIDTH - 180
         parts.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="5" fill="{colour}"/>')
-        parts.append(_text(px + (-9 if end else 9), py - 7, point.label, "end" if end else "start"))
+        side, anchor = (-9, "end") if end else (9, "start")
+        height = _HEIGHTS[number % len(_HEIGHTS)]
+        parts.append(_text(px + side, py + height, point.label, anchor))
     return _svg(parts, f"{y_name} against {x_name}")
 
 
@@ -144,7 +148,7 @@ def _share(value: float, ends: tuple[float, float]) -> float:
 def _range(values: Sequence[float], margin: float = 0.08) -> tuple[float, float]:
     """The values' ends with some room; never empty."""
     low, high = min(values), max(values)
-    room = margin * (high - low) or (0.0 if high > low else 0.5 * abs(high) or 1.0)
+    room = margin * (high - low) or (0.0 if high > low else 0.05 * abs(high) or 1.0)
     return low - room, high + room
 
 

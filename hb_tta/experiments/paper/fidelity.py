@@ -246,7 +246,7 @@ def _show_1g(results: Results, options: Options) -> Shown:
     title = "Figure 1 (g). Diversity and fidelity of each method"
     note = f"Fidelity is told by the {oracle}; bars are 95 % intervals over images."
     svg = scatter(points, "distance from the reference (CLIP)", "fidelity, %")
-    table = Table(["", "distance from the reference", "fidelity, %"], rows, title)
+    table = Table(["", "distance from the reference", "fidelity, %"], rows)
     return Shown([table], drawings=[Drawing(title, svg, note)])
 
 

@@ -54,8 +54,8 @@ PAPERS = ("i2t2i", "hummingbird")
 EACH = 10  # questions a category
 
 LEAD = (
-    "Each question is about the picture on the left. Mark those pictures beside it in which the\n"
-    "same is true as in it: one, both or neither. Anything else about them may differ."
+    "Each question is about the first picture. Mark those of A and B in which the same is true as\n"
+    "in it: one, both or neither. Anything else about them may differ."
 )
 
 
