@@ -69,12 +69,3 @@ def test_table_1_of_family_sdxl_on_tiny_folders(hub, mme, tmp_path, capsys):
     shutil.rmtree(hub / "models--llava-hf--llava-v1.6-mistral-7b-hf" / "blobs", ignore_errors=True)
     assert main(line(tmp_path, mme)) == 0
     assert capsys.readouterr().out == first.out
-
-
-def test_what_is_missing_of_family_sdxl_is_named(hub, mme, tmp_path, capsys):
-    shutil.rmtree(hub / "models--lmquan--hummingbird")
-    assert main(line(tmp_path, mme)) == 1
-    told = capsys.readouterr().err
-    assert "table1 lacks hummingbird" in told and "lmquan/hummingbird" in told
-    assert main(line(tmp_path, mme, "--skip-missing", "--check")) == 1
-    assert not (tmp_path / "out").exists()

@@ -21,7 +21,7 @@ from hb_tta.metrics import Interval
 
 FEWEST = 1000  # images
 BLOCKS = 20  # of the jackknife
-_KID_SUBSETS = 100
+_KID_SUBSETS = 20  # of more images; fewer are one subset, which is all there is to know
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,9 @@ def _kid(real_ND: Tensor, generated_ND: Tensor) -> float:
     with warnings.catch_warnings():  # it warns of the memory that features take
         warnings.simplefilter("ignore", UserWarning)
         metric = _torchmetrics().kid.KernelInceptionDistance(
-            feature=_Rows(real_ND.shape[1]), subsets=_KID_SUBSETS, subset_size=size
+            feature=_Rows(real_ND.shape[1]),
+            subsets=_KID_SUBSETS if len(real_ND) > size else 1,
+            subset_size=size,
         )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # of the subsets
