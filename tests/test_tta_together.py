@@ -284,7 +284,7 @@ def test_what_the_loop_counts_on_in_transformers_is_still_there():
 
     parts = {
         "_prefill": {"input_ids", "generation_config", "model_kwargs", "is_first_iteration"},
-        "prepare_inputs_for_generation": {"input_ids", "next_sequence_length", "is_first_iteration"},
+        "prepare_inputs_for_generation": {"next_sequence_length", "is_first_iteration"},
         "_update_model_kwargs_for_generation": {"outputs", "model_kwargs"},
     }  # fmt: skip
     for name, names in parts.items():
