@@ -134,6 +134,7 @@ class Augmenter:
             cpu_offload=cpu_offload,
             keep_loaded=keep_loaded,
             deterministic=deterministic,
+            store=self.store,
         )
 
     @classmethod
@@ -376,6 +377,7 @@ class Augmenter:
             store,
             asked,
             needs_description=self.generator_spec.needs_description,
+            tells_guidance=self.generator_spec.tells_guidance,
             selection=self.selection,
             drafting=self.drafting,
             by_context=self.seeds == BY_CONTEXT,

@@ -18,7 +18,7 @@ from hb_tta.weights import Weights, as_weights
 
 ROLES = (
     *("generator", "image_encoder", "lora", "mllm", "evaluator", "clip", "reader"),
-    *("statistics", "mumu", "detector", "mllm_two"),
+    *("variation", "statistics", "mumu", "detector", "mllm_two"),
 )
 
 
@@ -31,15 +31,21 @@ class Family:
         roles: role → weights; a family may leave a role empty (``sdxl`` has no reader).
             ``generator``: a diffusers SDXL pipeline folder. ``image_encoder``: the CLIP vision
             tower that embeds the reference image. ``lora``: a PEFT LoRA folder for the UNet.
+            ``variation``: a pipeline that makes pictures from an image alone.
             ``mllm``: a chat model that describes. ``evaluator``: BLIP-2 for image-text retrieval.
             ``clip``: an open_clip model. ``reader``: reads a scene's attributes off an image.
             ``statistics``: of the images that the family was trained on (views/familiar.py).
             ``mumu``: of prompts of words and images (generators/mumu/folder.py).
-            ``detector``: finds in an image what a text names. ``mllm_two``: an Idefics2, which
-            answers, and with which a training of MUMU begins.
+            ``detector``: finds in an image what a text names. ``mllm_two``: another chat model that
+            answers; the pocket family's is an Idefics2, with which a training of MUMU begins.
         defaults: of its generator: ``num_inference_steps`` (DDIM), ``guidance_scale``
             (classifier-free) and ``image_size`` (side of a generated image, pixels).
         method_defaults: method → what it has otherwise on this family, by name of the setting.
+        benchmarks: what the papers' experiments are made on: "questions", "relations", "objects" →
+            a data set's name; "backbone": what is trained on views (table 11).
+        recipes: of a LoRA for each of those benchmarks.
+        seconds: about what a view, a picture that is asked about, … takes, for forecasts;
+            ``machine`` says where.
     """
 
     name: str
@@ -48,6 +54,10 @@ class Family:
     method_defaults: Mapping[str, Mapping[str, Any]] = field(
         default_factory=lambda: MappingProxyType({}), hash=False
     )
+    benchmarks: Mapping[str, str] = field(default_factory=dict, hash=False)
+    recipes: Mapping[str, str] = field(default_factory=dict, hash=False)
+    seconds: Mapping[str, float] = field(default_factory=dict, hash=False)
+    machine: str = ""
 
     def weights(self, role: str) -> Weights:
         """What fills ``role``.
@@ -129,15 +139,33 @@ def _sdxl() -> Family:
                 "evaluator": Weights("Salesforce/blip2-itm-vit-g"),
                 "clip": big_g,
                 "detector": Weights("IDEA-Research/grounding-dino-base"),
+                # InternVL 2.0 wants remote code; the third has a native checkpoint.
+                "mllm_two": Weights("OpenGVLab/InternVL3-8B-hf"),
+                "variation": Weights("lambdalabs/sd-image-variations-diffusers", revision="v2.0"),
             }
         ),
         defaults=_defaults(num_inference_steps=25, guidance_scale=15.0, image_size=1024),
-        # MUMU's section 6. Nobody has published its weights: that role is empty.
-        method_defaults=_defaults(mumu=_defaults(num_inference_steps=50, guidance_scale=6.0)),
+        method_defaults=_defaults(
+            # MUMU's section 6. Nobody has published its weights: that role is empty.
+            mumu=_defaults(num_inference_steps=50, guidance_scale=6.0),
+            # Nobody says with what guidance these ran: the stock pipelines' own.
+            image_translation=_defaults(guidance_scale=7.5),
+            textual_inversion=_defaults(guidance_scale=7.5),
+        ),
+        benchmarks=_defaults(
+            questions="mme", relations="bongard-hoi", objects="imagenet", backbone="resnet50"
+        ),
+        recipes=_defaults(questions="paper-vqa", relations="paper-hoi", objects="paper-object"),
+        # A view was measured with random weights; the others are guesses of its order.
+        seconds=_defaults(views=0.45, pictures=0.1, tunings=0.5, trainings=8 * 86_400.0),
+        machine="one H200",
     )
 
 
-_MAY_LACK = ("lora", "image_encoder", "statistics", "mumu", "detector", "mllm_two")
+_MAY_LACK = (
+    *("lora", "image_encoder", "variation", "statistics"),
+    *("mumu", "detector", "mllm_two"),
+)
 
 
 def _pocket() -> Family:
@@ -148,13 +176,27 @@ def _pocket() -> Family:
         for role in ROLES
         if role not in _MAY_LACK or (folder / role).is_dir()
     }
+    roles["variation"] = roles["generator"]  # which takes the image and an empty text
     roles["image_encoder"] = Weights(str(folder / "generator"), subfolder="image_encoder")
     return Family(
         name="pocket",
         roles=MappingProxyType(roles),
         defaults=_defaults(num_inference_steps=25, guidance_scale=2.0, image_size=64),
-        # The world's smallest shape has some 60 of a picture's 4,096 pixels.
-        method_defaults=_defaults(mumu=_defaults(least_area=36)),
+        method_defaults=_defaults(
+            # The world's smallest shape has some 60 of a picture's 4,096 pixels.
+            mumu=_defaults(least_area=36),
+            image_variation=_defaults(guidance_scale=2.0),
+            textual_inversion=_defaults(learning_steps=300),
+        ),
+        benchmarks=_defaults(
+            questions="pocket_mme",
+            relations="pocket_hoi",
+            objects="pocket_objects_all",
+            backbone="tiny",
+        ),
+        recipes=_defaults(questions="pocket", relations="pocket-hoi", objects="pocket-object"),
+        seconds=_defaults(views=0.18, pictures=0.025, tunings=0.15, trainings=3_000.0),
+        machine="one core",
     )
 
 

@@ -102,13 +102,13 @@ def test_every_setting_of_a_training_is_explained():
     from hb_tta.training.recipes import FREE, RECIPES, Settings
 
     text = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
-    table = text.partition("## Every setting")[2]
+    table = text.partition("## Every setting\n")[2].partition("## Every setting of MUMU")[0]
     firsts = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
     told = dict(re.findall(r"`(\w+)`( ∘)?", " ".join(firsts)))
     assert set(told) == {one.name for one in fields(Settings)}
     assert {name for name, free in told.items() if free} == FREE
     recipes = " ".join(
-        row for row in text.partition("## Every")[0].splitlines() if row[:3] == "| `"
+        row for row in text.partition("## Every setting")[0].splitlines() if row[:3] == "| `"
     )
     assert set(RECIPES) <= set(re.findall(r"`([\w-]+)`", recipes))
 

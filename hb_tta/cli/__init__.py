@@ -40,6 +40,7 @@ COMMANDS = {
     "train": ("hb_tta.cli.train", "fine-tune the generator with rewards, into a LoRA"),
     "lora": ("hb_tta.cli.lora", "inspect a LoRA or convert it to another format"),
     "tpt": ("hb_tta.cli.tpt", "test-time prompt tuning of a CLIP on a benchmark"),
+    "reproduce": ("hb_tta.cli.reproduce", "a table or figure of the papers, run again"),
     "clip-benchmark": ("hb_tta.cli.clip_benchmark", "CLIP_benchmark with prompt tuning"),
     "list": ("hb_tta.cli.listing", "methods, families with their models, what is installed"),
     "store": ("hb_tta.cli.store", "inspect, check or prune the store of generated views"),

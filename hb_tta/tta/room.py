@@ -7,8 +7,8 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-ROWS = 96
-"""Rows of a batch where nothing else is said; more make no row cheaper (docs/LOG.md)."""
+ROWS = 32
+"""Rows of a batch where nothing else is said; on a CPU more make each dearer (docs/LOG.md)."""
 _SHARE = 0.5  # of the free memory that the caches of a batch may take; the rest is for its steps
 
 
