@@ -1,8 +1,8 @@
 """Which model fills which role: ``sdxl`` (hub weights, the paper's scale) and ``pocket`` (bundled).
 
 Nothing else in the project knows a family's name: code asks for a role and loads what fills it.
-A folder is a family too: a folder a role, named like it, and ``family.json`` with the settings
-that the models were made for, as the training recipe of the pocket family leaves it.
+A folder is a family too: a folder a role, named like it, and ``family.json``, which says which
+family's settings are its own, as the training recipe of the pocket family leaves it.
 Importing this module imports no torch.
 """
 
@@ -22,7 +22,7 @@ from hb_tta.weights import Weights, as_weights
 
 ROLES = (
     *("generator", "image_encoder", "lora", "mllm", "evaluator", "clip", "reader"),
-    *("statistics", "mumu", "detector", "mllm_two"),
+    *("variation", "statistics", "mumu", "detector", "mllm_two"),
 )
 
 
@@ -35,15 +35,21 @@ class Family:
         roles: role → weights; a family may leave a role empty (``sdxl`` has no reader).
             ``generator``: a diffusers SDXL pipeline folder. ``image_encoder``: the CLIP vision
             tower that embeds the reference image. ``lora``: a PEFT LoRA folder for the UNet.
+            ``variation``: a pipeline that makes pictures from an image alone.
             ``mllm``: a chat model that describes. ``evaluator``: BLIP-2 for image-text retrieval.
             ``clip``: an open_clip model. ``reader``: reads a scene's attributes off an image.
             ``statistics``: of the images that the family was trained on (views/familiar.py).
             ``mumu``: of prompts of words and images (generators/mumu/folder.py).
-            ``detector``: finds in an image what a text names. ``mllm_two``: an Idefics2, which
-            answers, and with which a training of MUMU begins.
+            ``detector``: finds in an image what a text names. ``mllm_two``: another chat model that
+            answers; the pocket family's is an Idefics2, with which a training of MUMU begins.
         defaults: of its generator: ``num_inference_steps`` (DDIM), ``guidance_scale``
             (classifier-free) and ``image_size`` (side of a generated image, pixels).
         method_defaults: method → what it has otherwise on this family, by name of the setting.
+        benchmarks: what the papers' experiments are made on: "questions", "relations", "objects" →
+            a data set's name; "backbone": what is trained on views (table 11).
+        recipes: of a LoRA for each of those benchmarks.
+        seconds: about what a view, a picture that is asked about, … takes, for forecasts;
+            ``machine`` says where.
     """
 
     name: str
@@ -52,6 +58,10 @@ class Family:
     method_defaults: Mapping[str, Mapping[str, Any]] = field(
         default_factory=lambda: MappingProxyType({}), hash=False
     )
+    benchmarks: Mapping[str, str] = field(default_factory=dict, hash=False)
+    recipes: Mapping[str, str] = field(default_factory=dict, hash=False)
+    seconds: Mapping[str, float] = field(default_factory=dict, hash=False)
+    machine: str = ""
 
     def weights(self, role: str) -> Weights:
         """What fills ``role``.
@@ -133,11 +143,26 @@ def _sdxl() -> Family:
                 "evaluator": Weights("Salesforce/blip2-itm-vit-g"),
                 "clip": big_g,
                 "detector": Weights("IDEA-Research/grounding-dino-base"),
+                # InternVL 2.0 wants remote code; the third has a native checkpoint.
+                "mllm_two": Weights("OpenGVLab/InternVL3-8B-hf"),
+                "variation": Weights("lambdalabs/sd-image-variations-diffusers", revision="v2.0"),
             }
         ),
         defaults=_defaults(num_inference_steps=25, guidance_scale=15.0, image_size=1024),
-        # MUMU's section 6. Nobody has published its weights: that role is empty.
-        method_defaults=_defaults(mumu=_defaults(num_inference_steps=50, guidance_scale=6.0)),
+        method_defaults=_defaults(
+            # MUMU's section 6. Nobody has published its weights: that role is empty.
+            mumu=_defaults(num_inference_steps=50, guidance_scale=6.0),
+            # Nobody says with what guidance these ran: the stock pipelines' own.
+            image_translation=_defaults(guidance_scale=7.5),
+            textual_inversion=_defaults(guidance_scale=7.5),
+        ),
+        benchmarks=_defaults(
+            questions="mme", relations="bongard-hoi", objects="imagenet", backbone="resnet50"
+        ),
+        recipes=_defaults(questions="paper-vqa", relations="paper-hoi", objects="paper-object"),
+        # A view was measured with random weights; the others are guesses of its order.
+        seconds=_defaults(views=0.45, pictures=0.1, tunings=0.5, trainings=8 * 86_400.0),
+        machine="one H200",
     )
 
 
@@ -153,67 +178,73 @@ def pocket_folder() -> Path:
 
 def _pocket() -> Family:
     """The bundled models; guidance 2 was best for them (higher ones bleed colours)."""
-    return folder_family(pocket_folder(), name="pocket")
-
-
-FAMILY_FILE = "family.json"
-
-
-def folder_family(folder: Path, *, name: str | None = None) -> Family:
-    """The family in a folder; its name is the folder's path, unless it has another.
-
-    Raises:
-        UserError: the folder has no ``family.json``, or not of the layout.
-    """
-    said = family_file(folder)
-    roles = {role: Weights(str(folder / role)) for role in ROLES if (folder / role).is_dir()}
-    if "generator" in roles and "image_encoder" not in roles:
-        roles["image_encoder"] = Weights(str(folder / "generator"), subfolder="image_encoder")
     return Family(
-        name=name or str(folder),
-        roles=MappingProxyType(roles),
-        defaults=_defaults(**said["defaults"]),
-        method_defaults=_defaults(**{m: _defaults(**own) for m, own in said["methods"].items()}),
+        name="pocket",
+        roles=_roles_in(pocket_folder()),
+        defaults=_defaults(num_inference_steps=25, guidance_scale=2.0, image_size=64),
+        method_defaults=_defaults(
+            # The world's smallest shape has some 60 of a picture's 4,096 pixels.
+            mumu=_defaults(least_area=36),
+            image_variation=_defaults(guidance_scale=2.0),
+            textual_inversion=_defaults(learning_steps=300),
+        ),
+        benchmarks=_defaults(
+            questions="pocket_mme",
+            relations="pocket_hoi",
+            objects="pocket_objects_all",
+            backbone="tiny",
+        ),
+        recipes=_defaults(questions="pocket", relations="pocket-hoi", objects="pocket-object"),
+        seconds=_defaults(views=0.18, pictures=0.025, tunings=0.15, trainings=3_000.0),
+        machine="one core",
     )
 
 
-def family_file(folder: Path) -> dict[str, Any]:
-    """What ``family.json`` says: ``defaults``, ``methods`` (as ``method_defaults``), ``edition``.
-
-    Raises:
-        UserError: it is not there, or says something else.
-    """
-    path = folder / FAMILY_FILE
-    try:
-        said = read_json(path)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{str(folder)!r} is no folder of a family: it has no {FAMILY_FILE} that can be read "
-            f"({error})"
-        ) from None
-    kinds: dict[str, type | tuple[type, ...]] = {
-        "num_inference_steps": int, "guidance_scale": (int, float), "image_size": int,
-    }  # fmt: skip
-    settings = said.get("defaults") if isinstance(said, dict) else None
-    if (
-        not isinstance(settings, dict)
-        or settings.keys() != kinds.keys()
-        or not all(
-            isinstance(value, kinds[key]) and not isinstance(value, bool) and value > 0
-            for key, value in settings.items()
-        )
-    ):
-        raise UserError(
-            f"{str(path)!r} must have an object 'defaults' with positive numbers for "
-            f"{', '.join(kinds)}"
-        )
-    methods = said.setdefault("methods", {})
-    if not isinstance(methods, dict) or not all(isinstance(own, dict) for own in methods.values()):
-        raise UserError(f"'methods' in {str(path)!r} must be an object of objects of settings")
-    return said
+def _roles_in(folder: Path) -> Mapping[str, Weights]:
+    roles = {role: Weights(str(folder / role)) for role in ROLES if (folder / role).is_dir()}
+    if "generator" in roles:
+        # A generator that takes the image and an empty text varies it.
+        roles.setdefault("variation", roles["generator"])
+        inside = Weights(str(folder / "generator"), subfolder="image_encoder")
+        roles.setdefault("image_encoder", inside)
+    return MappingProxyType(roles)
 
 
 _FAMILIES: dict[str, Callable[[], Family]] = {"pocket": _pocket, "sdxl": _sdxl}
+FAMILY_FILE = "family.json"
+
+
+def folder_family(folder: Path) -> Family:
+    """The family in a folder; its name is the folder's path.
+
+    Raises:
+        UserError: the folder has no ``family.json``, or it names no family that this one is like.
+    """
+    like = family_file(folder).get("like")
+    if not isinstance(like, str) or like not in _FAMILIES:
+        raise UserError(
+            f"'like' in {str(folder / FAMILY_FILE)!r} is {shown(like)}: whose settings are this "
+            f"family's? Write one of {', '.join(list_families())}"
+        )
+    return replace(_FAMILIES[like](), name=str(folder), roles=_roles_in(folder))
+
+
+def family_file(folder: Path) -> dict[str, Any]:
+    """What ``family.json`` says: "like", a family's name, and "edition", of the pocket world.
+
+    Raises:
+        UserError: it is not there, or is no object.
+    """
+    try:
+        said = read_json(folder / FAMILY_FILE)
+        if isinstance(said, dict):
+            return said
+        reason = "it is no object"
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    raise UserError(
+        f"{str(folder)!r} is no folder of a family: no {FAMILY_FILE} can be read there ({reason})"
+    )
 
 
 def list_families() -> list[str]:

@@ -77,7 +77,7 @@ def test_the_lowest_are_the_lower_bounds_and_the_tools_are_those_of_the_constrai
 
 def test_harnesses_that_quarrel_stay_out_of_the_development_environment():
     (own,) = (Requirement(line) for line in EXTRAS["dev"] if line.startswith("hb-tta["))
-    assert own.extras == {"train", "lmms-eval", "clip-benchmark"}
+    assert own.extras == {"train", "reproduce", "lmms-eval", "clip-benchmark", "serve"}
 
 
 # ── Targets ─────────────────────────────────────────────────────────────────────────────────────

@@ -25,6 +25,8 @@ def test_sdxl_is_the_papers_models_at_the_authors_settings() -> None:
         "evaluator": "Salesforce/blip2-itm-vit-g",
         "clip": "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k",
         "detector": "IDEA-Research/grounding-dino-base",
+        "variation": "lambdalabs/sd-image-variations-diffusers",
+        "mllm_two": "OpenGVLab/InternVL3-8B-hf",
     }
     assert family.weights("lora").subfolder == "lora_unet_65000"
     assert dict(family.defaults) == {
@@ -37,23 +39,21 @@ def test_sdxl_is_the_papers_models_at_the_authors_settings() -> None:
 def test_pocket_lies_inside_the_package() -> None:
     family = get_family("pocket")
     weights = Path(hb_tta.__file__).parent / "pocket" / "weights"
-    for role in set(ROLES) - {"image_encoder", "lora", "mllm_two", "mumu", "detector"}:
+    for role in set(ROLES) - {"image_encoder", "lora", "mumu", "detector", "mllm_two", "variation"}:
         assert family.weights(role) == Weights(str(weights / role))
     assert family.weights("image_encoder") == Weights(
         str(weights / "generator"), subfolder="image_encoder"
     )
     for role in ("lora", "mllm_two", "mumu", "detector"):
         assert (role in family.roles) == (weights / role).is_dir()
+    assert family.weights("variation") == family.weights("generator")
     assert family.defaults["image_size"] == 64
-
-
-DEFAULTS = {"num_inference_steps": 12, "guidance_scale": 2, "image_size": 64}
 
 
 def make_family(folder: Path, **said: object) -> Path:
     for role in ("generator", "mllm"):
         (folder / role).mkdir(parents=True)
-    said = {"defaults": DEFAULTS, "edition": "third"} | said
+    said = {"like": "pocket", "edition": "third"} | said
     (folder / "family.json").write_text(json.dumps(said))
     return folder
 
@@ -64,27 +64,17 @@ def test_a_folder_is_a_family(tmp_path: Path, monkeypatch) -> None:
     for named in (str(folder), folder, "mine"):
         family = get_family(named)
         assert family.name == str(folder) and family == get_family(family.name)
-        assert family.roles.keys() == {"generator", "image_encoder", "mllm"}
+        assert family.roles.keys() == {"generator", "image_encoder", "variation", "mllm"}
         assert family.weights("image_encoder").location == str(folder / "generator")
-        assert dict(family.defaults) == DEFAULTS
+        assert family.defaults == get_family("pocket").defaults
+        assert family.benchmarks == get_family("pocket").benchmarks
     assert ViewSettings.parse("hummingbird", f"family={folder}").family == str(folder)
     written = ViewSettings.parse("jitter", "family=mine").to_json()
     assert ViewSettings.from_json(written).to_json() == written
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "[1]",
-        "{}",
-        '{"defaults": 3}',
-        json.dumps({"defaults": DEFAULTS | {"image_size": "64"}}),
-        json.dumps({"defaults": DEFAULTS | {"guidance_scale": True}}),
-        json.dumps({"defaults": DEFAULTS | {"num_inference_steps": 0}}),
-        json.dumps({"defaults": DEFAULTS | {"colour": 1}}),
-        json.dumps({"defaults": DEFAULTS, "methods": {"mumu": 3}}),
-    ],
+    "text", ["", "[1]", "{}", '{"like": 3}', '{"like": "sd3"}', '{"like": ["pocket"]}']
 )
 def test_a_folder_that_is_no_family_is_told(tmp_path: Path, text: str) -> None:
     folder = make_family(tmp_path / "mine")

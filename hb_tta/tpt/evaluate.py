@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,9 @@ from hb_tta.progress import progress as told
 from hb_tta.store.features import cached_tensors
 from hb_tta.tpt.few_shot import STEPS, FewShotTuner
 from hb_tta.tpt.filters import check_shares, get_filter
-from hb_tta.tpt.gated import classified, few_shot
+from hb_tta.tpt.gated import classified, few_shot, shown
 from hb_tta.tpt.prompt_learners import check_prompt
+from hb_tta.tpt.tda import ORDERS, SELECTION, Stream
 from hb_tta.tpt.tuner import LEARNING_RATE, PROMPT, PromptTuner, check_optimisation
 from hb_tta.tpt.views import ViewFeatures, ViewRequest
 from hb_tta.tta.combine import rules_for
@@ -84,8 +86,10 @@ def evaluate_classification(
     """Scores of prompt tuning, and of what needs no tuning, on one task.
 
     Returns:
-        JSON: ``methods`` by name ("zero-shot", "tpt", then the other rules of classes), each with
-        its accuracy, interval, ECE, the paired test against zero-shot, and 0/1 a sample.
+        JSON: ``methods`` by name ("zero-shot", "tpt", then the other rules of classes, "tda"), each
+        with its accuracy, interval, ECE, the paired test against zero-shot, and 0/1 a sample. Of
+        "tda", which depends on the images' order, all is the mean over some orders; ``orders`` has
+        the accuracy in each.
     """
     _check_sample_count(task.name, len(task.images))
     tuner = PromptTuner(
@@ -117,8 +121,45 @@ def evaluate_classification(
         )
 
     chances = _in_chunks(answer, task.images, IMAGES_PER_CHUNK, task.name, progress)
+    streams = {"tda": _streams(tuner, views, task, settings, decided_by)}
     labels = np.array([label for _, label in task.images])
-    return _result(task.name, task.total, views, settings, chances, labels)
+    return _result(task.name, task.total, views, settings, chances, labels, streams=streams)
+
+
+def _streams(
+    tuner: PromptTuner,
+    views: ViewFeatures,
+    task: Classification,
+    settings: TptSettings,
+    decided_by: Mapping[str, Any],
+) -> list[np.ndarray]:
+    """The images' probabilities (N, C) by TDA, in one order after the other.
+
+    The features are there: the answers before it came from them. An entry's key names every image
+    in its place and the order's seed: part of a task is another stream.
+    """
+    requests = [ViewRequest(image) for image, _ in task.images]
+    chunks = [
+        requests[start : start + IMAGES_PER_CHUNK]
+        for start in range(0, len(requests), IMAGES_PER_CHUNK)
+    ]
+    named = [views.request(chunk) for chunk in chunks]
+    selection = SELECTION if settings.selection is None else settings.selection
+
+    def features() -> list[Tensor]:
+        return [its for chunk in chunks for its in shown(tuner, views, chunk, settings.gate)]
+
+    def answered(stream: Stream) -> np.ndarray:
+        own = {**decided_by, "stream": stream.to_json()}
+        request = _chunk_request("stream", named, own)
+
+        def make() -> dict[str, Tensor]:
+            scale = float(tuner.encoder.logit_scale)
+            return {"chances": stream.chances(tuner.text_CD.cpu(), scale, features())}
+
+        return cached_tensors(views.store, request, make)["chances"].numpy()
+
+    return [answered(Stream(seed, selection)) for seed in ORDERS]
 
 
 def evaluate_few_shot(
@@ -271,22 +312,28 @@ def _result(
     chances: Mapping[str, np.ndarray],
     labels: np.ndarray,
     groups: np.ndarray | None = None,
+    streams: Mapping[str, list[np.ndarray]] = MappingProxyType({}),
 ) -> dict[str, Any]:
     order = dict.fromkeys([*FIRST, *rules_for(CLASSES), *chances])
-    scores = {
-        method: (chances[method].argmax(-1) == labels).astype(int)
-        for method in order
-        if method in chances
+    found = {name: [chances[name]] for name in order if name in chances} | dict(streams)
+    # In each of its orders; most methods know none.
+    rights = {
+        name: np.stack([(its.argmax(-1) == labels).astype(int) for its in parts])
+        for name, parts in found.items()
     }
+    scores = {n: its[0] if len(its) == 1 else its.mean(0) for n, its in rights.items()}
     base = "zero-shot" if "zero-shot" in scores else None
     methods = {}
     for method, right in scores.items():
+        sure = np.concatenate([its.max(-1) for its in found[method]])
         entry: dict[str, Any] = {
             "accuracy": asdict(bootstrap_interval(right, groups=groups)),
             "ece": expected_calibration_error(
-                chances[method].max(-1).astype(np.float64).clip(0, 1), right
+                sure.astype(np.float64).clip(0, 1), rights[method].flatten()
             ),
         }
+        if len(rights[method]) > 1:
+            entry["orders"] = rights[method].mean(1).tolist()
         if base and method != base:
             test = paired_test(right, scores[base], groups=groups)
             entry["gain over zero-shot"] = asdict(test)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,7 +18,8 @@ from hb_tta.views.familiar import Familiar, FamiliarSpec
 if TYPE_CHECKING:
     from hb_tta.context import DescribedContext, SeenWord
     from hb_tta.generators import GeneratorSpec
-    from hb_tta.generators.protocol import Fitter
+    from hb_tta.generators.protocol import Fitter, Keep
+    from hb_tta.store import Store
     from hb_tta.views.judges import JudgeSpec, ViewJudge
 
 ROOM_FOR_ALL = 40 * 2**30  # bytes: LLaVA 7B, SDXL and BLIP-2 take about 31 GiB, and work in it
@@ -43,6 +44,7 @@ class Models:
         device: "cpu", "cuda", "cuda:1", …; ``None``: a GPU if there is one.
         batch_size, cpu_offload: see ``GeneratorSpec.load``.
         keep_loaded: whether all stay on the device together; ``None``: where it has room.
+        store: where what the generator learns of images is kept; ``None``: in memory.
         deterministic: work as ``same_bytes`` says; what is made so has keys of its own.
 
     Attributes:
@@ -64,6 +66,7 @@ class Models:
         cpu_offload: bool = False,
         keep_loaded: bool | None = None,
         deterministic: bool = False,
+        store: Store | None = None,
     ) -> None:
         self.device = device or default_device()
         self.deterministic = deterministic
@@ -71,6 +74,8 @@ class Models:
         self._generator_spec, self._describer_spec = generator, describer
         self._judge_spec = judge
         self._load_options: dict[str, Any] = {"batch_size": batch_size, "cpu_offload": cpu_offload}
+        if generator.learns and store is not None:
+            self._load_options["keep"] = self._kept_in(store)
         self._keep_loaded = keep_loaded
         self._familiar_spec = familiar
         self._on_device: dict[str, Any] = {}
@@ -169,6 +174,17 @@ class Models:
         if torch is not None and torch.cuda.is_available():
             torch.cuda.empty_cache()
 
+    def _kept_in(self, store: Store) -> Keep:
+        """What a generator learns of images, kept beside their views."""
+
+        def keep(requests: Sequence[Mapping[str, Any]], make: Any, batch_size: int) -> list[Any]:
+            from hb_tta.store.features import kept_tensors
+
+            marked = [self._marked(request) for request in requests]
+            return kept_tensors(store, marked, make, batch_size)
+
+        return keep
+
     def _turn(self, role: str, spec: Any, json: dict[str, Any] | None, **options: Any) -> Any:
         """The model of a role, on the device: alone there, where there is no room for all."""
         if role not in self._on_device:
@@ -193,7 +209,10 @@ class Models:
 
     def _json(self, spec: Named) -> dict[str, Any]:
         """A model's part of a key; without the setting it is what it always was."""
-        return {**spec.to_json(), **({"deterministic": True} if self.deterministic else {})}
+        return self._marked(spec.to_json())
+
+    def _marked(self, json: Mapping[str, Any]) -> dict[str, Any]:
+        return {**json, **({"deterministic": True} if self.deterministic else {})}
 
     def _check_same(self, spec: Named, json: dict[str, Any] | None) -> None:
         """What is made with new weights must not be kept under the old ones' name."""

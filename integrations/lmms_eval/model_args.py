@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from hb_tta.integrations.settings import AugmentSettings
+from hb_tta.settings.augmented import AugmentSettings
 
 _PREFIX = "hb_"
 

@@ -13,7 +13,7 @@ import torch
 from hb_tta.disk import write_aside
 from hb_tta.families import FAMILY_FILE
 from hb_tta.pocket.edition import THIRD, Edition
-from hb_tta.pocket.world import SIZE, Scene, render_batch, sample_scenes
+from hb_tta.pocket.world import Scene, render_batch, sample_scenes
 from hb_tta.pocket.worn import wear_some
 
 # Streams of scenes: training, validation (plateaus, guidance), and what the card reports.
@@ -57,11 +57,7 @@ class RecipeRun:
 
 def write_family(folder: Path) -> None:
     """What makes a family of a folder of roles: ``hb_tta.families.folder_family``."""
-    settings = {"num_inference_steps": 25, "guidance_scale": 2.0, "image_size": SIZE}
-    # The world's smallest shape has some 60 of a picture's 4,096 pixels.
-    methods = {"mumu": {"least_area": 36}}
-    said = {"edition": "third", "defaults": settings, "methods": methods}
-    text = json.dumps(said, indent=2)
+    text = json.dumps({"like": "pocket", "edition": "third"}, indent=2)
     write_aside(folder / FAMILY_FILE, (text + "\n").encode())
 
 
