@@ -434,7 +434,7 @@ def test_figures_are_samples_by_category(run):
         assert set(by_name) - {"text alone"} == whole | parts
         assert all(set(v) <= {0, 1} for v in by_name.values())
         assert all(by_name[name].shape == (8,) for name in whole)
-        assert [len(by_name[f"accuracy, {part}"]) for part in PARTS] == [4, 2, 2]
+        assert [len(by_name[f"accuracy, {part}"]) for part in PARTS] == [2, 4, 2]
 
 
 def test_a_killed_training_resumes_to_the_same_weights(run, tmp_path, monkeypatch):
