@@ -70,6 +70,8 @@ def _augmented(model_id: str, kind: str, class_path: str | None) -> str | None:
     if class_path is None:
         return None
     name = f"{model_id}__{kind}"
+    if _bases.get(name) != class_path:  # the name may have led to another class before
+        globals().pop(name, None)
     _bases[name] = class_path
     return f"{__name__}.{name}"
 

@@ -233,7 +233,7 @@ def test_a_finished_training_has_the_lora_that_it_says(tmp_path, capsys):
     config.unlink()
     capsys.readouterr()
     assert main(line) == 0
-    assert "the LoRA is in" in capsys.readouterr().out
+    assert "what was trained is in" in capsys.readouterr().out
     assert (lora.read_bytes(), config.read_bytes()) == (trained, settings)
 
 

@@ -29,7 +29,7 @@ from hb_tta.families import get_family
 from hb_tta.generators import build_spec
 from hb_tta.images import load_image
 from hb_tta.progress import progress
-from hb_tta.reading import read_text
+from hb_tta.reading import read_bytes, read_text
 from hb_tta.rewards import load_rewards
 from hb_tta.rewards.pixels import pixels_of
 
@@ -130,7 +130,7 @@ def _claim(path: Path, prompts: Sequence[str], options: argparse.Namespace) -> N
     """Raises UserError where the folder holds the pictures of other prompts."""
     generator = get_family(options.family).weights("generator").fingerprint()
     now = json.dumps({"prompts": list(prompts), "generator": generator}).encode()
-    if path.exists() and path.read_bytes() != now:
+    if path.exists() and read_bytes(path) != now:
         raise UserError(
             f"{options.out} holds pictures of other contents, styles or models: give another --out"
         )
