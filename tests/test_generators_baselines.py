@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -283,11 +283,12 @@ def test_another_solver_is_another_key_and_ddims_stays(tmp_path: Path):
     spec = HummingbirdSpec(GOLDEN, **QUICK)
     json = spec.to_json()
     assert json["scheduler"] == "ddim" and "solver" not in json
-    for solver, name in (
-        ("dpmsolver++", "DPMSolverMultistepScheduler"),
-        ("lcm", "LCMScheduler"),
-        ("own", "DDIMScheduler"),
-    ):
+    others: dict[Literal["dpmsolver++", "lcm", "own"], str] = {
+        "dpmsolver++": "DPMSolverMultistepScheduler",
+        "lcm": "LCMScheduler",
+        "own": "DDIMScheduler",
+    }
+    for solver, name in others.items():
         other = replace(spec, solver=solver)
         assert other.to_json() == {**json, "scheduler": solver}
         assert type(other.load("cpu").pipe.scheduler).__name__ == name

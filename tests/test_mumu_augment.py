@@ -78,9 +78,9 @@ def test_the_views_are_those_of_the_prompt(augmenter):
     prompt = prompt_of(context._replace(boxes=seen))
     assert prompt.written("#") == "a # red circle left of a # blue dog"
     generator = augmenter._models._on_device["generator"]
-    (image,) = generator.model.generate([prompt], [[4]])[0]
+    (image,) = generator.generate([prompt], [[4]])[0]
     assert image.tobytes() == found.views[0].tobytes()
-    (words,) = generator.model.generate([prompt_of(context._replace(boxes=()))], [[4]])[0]
+    (words,) = generator.generate([prompt_of(context._replace(boxes=()))], [[4]])[0]
     assert words.tobytes() != image.tobytes()
 
 
