@@ -23,6 +23,7 @@ LONGEST = 4096  # characters of a pattern of files; what is longer asks somethin
 
 C_co = TypeVar("C_co", covariant=True)
 """What images are made of: a context, or a prompt."""
+L_co = TypeVar("L_co", bound="Line[Any]", covariant=True)
 
 
 class Line(Protocol[C_co]):
@@ -136,7 +137,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Asked(Generic[C_co]):
+class Asked(Generic[L_co]):
     """What a command line asks for.
 
     Attributes:
@@ -144,13 +145,13 @@ class Asked(Generic[C_co]):
         many: whether one that fails leaves the others to be done.
     """
 
-    lines: Iterator[Line[C_co] | Failure]
+    lines: Iterator[L_co | Failure]
     many: bool
 
 
 def read_asked(
     named: Sequence[str], question: str | None, task: str, columns: Columns | None = None
-) -> Asked[MultimodalContext | DescribedContext]:
+) -> Asked[Request]:
     """What the images, folders or file of rows that were named ask for.
 
     Args:
