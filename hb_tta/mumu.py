@@ -237,7 +237,7 @@ class Mumu:
 def _family(source: Source | Family) -> Family:
     """The family of that name; or that of a folder's base, with the folder in its role."""
     if isinstance(source, Family) or source in list_families():
-        return get_family(source)  # type: ignore[arg-type]
+        return get_family(source)
     mumu = as_weights(source)
     base = read_index(mumu).generator
     if base in list_families():

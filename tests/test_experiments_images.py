@@ -148,7 +148,8 @@ class Told:
     """An oracle that answers from a list."""
 
     def __init__(self, *answers: list[bool | None], sampled: bool = False) -> None:
-        self.sampled, self._answers, self.seeds = sampled, iter(answers), []
+        self.sampled, self._answers = sampled, iter(answers)
+        self.seeds: list[int | None] = []
 
     def answers(self, images: Any, questions: Any, seed: int | None = None) -> list[bool | None]:
         self.seeds.append(seed)

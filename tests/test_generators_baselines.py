@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from tiny_pipelines import save_klein, save_sd1, save_variation, with_scheduler
 
 from hb_tta import Augmenter, MultimodalContext
 from hb_tta.context import DescribedContext
-from hb_tta.errors import UserError
+from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.families import get_family
 from hb_tta.generators import (
     HummingbirdSpec,
@@ -258,6 +259,10 @@ def test_a_generator_by_itself_learns_an_image_once():
     assert max(abs(a - b) for a, b in both) <= 1 and views[0].tobytes() != views[1].tobytes()
     assert list(generator.words(IMAGES[:1])) == [pixel_digest(IMAGES[0])]
     assert generator.generate([(IMAGES[0], None)], [[]]) == [[]]
+    with warnings.catch_warnings():  # a description is not read, so none is too long
+        warnings.simplefilter("error", HbTtaWarning)
+        (told,) = generator.generate([(IMAGES[0], "a red circle " * 99)], [[0]])
+    assert told[0].tobytes() == again[0].tobytes()
 
 
 def test_what_learns_no_word_is_named(tmp_path: Path):
@@ -283,11 +288,12 @@ def test_another_solver_is_another_key_and_ddims_stays(tmp_path: Path):
     spec = HummingbirdSpec(GOLDEN, **QUICK)
     json = spec.to_json()
     assert json["scheduler"] == "ddim" and "solver" not in json
-    for solver, name in (
-        ("dpmsolver++", "DPMSolverMultistepScheduler"),
-        ("lcm", "LCMScheduler"),
-        ("own", "DDIMScheduler"),
-    ):
+    others: dict[Literal["dpmsolver++", "lcm", "own"], str] = {
+        "dpmsolver++": "DPMSolverMultistepScheduler",
+        "lcm": "LCMScheduler",
+        "own": "DDIMScheduler",
+    }
+    for solver, name in others.items():
         other = replace(spec, solver=solver)
         assert other.to_json() == {**json, "scheduler": solver}
         assert type(other.load("cpu").pipe.scheduler).__name__ == name

@@ -15,9 +15,10 @@ from hb_tta.cli import main
 from hb_tta.context import SeenWord
 from hb_tta.errors import UserError
 from hb_tta.families import get_family
-from hb_tta.generators import HummingbirdSpec, get_method
+from hb_tta.generators import Generator, HummingbirdSpec, get_method
 from hb_tta.generators.mumu.generator import prompt_of
-from hb_tta.generators.mumu.spec import MumuSpec
+from hb_tta.generators.mumu.prompt import Prompt
+from hb_tta.generators.mumu.spec import MumuSpec, PromptSpec
 from hb_tta.generators.settings import family_defaults
 from hb_tta.store import Store
 from hb_tta.views.words import NOTHING
@@ -78,10 +79,31 @@ def test_the_views_are_those_of_the_prompt(augmenter):
     prompt = prompt_of(context._replace(boxes=seen))
     assert prompt.written("#") == "a # red circle left of a # blue dog"
     generator = augmenter._models._on_device["generator"]
-    (image,) = generator.model.generate([prompt], [[4]])[0]
+    (image,) = generator.generate([prompt], [[4]])[0]
     assert image.tobytes() == found.views[0].tobytes()
-    (words,) = generator.model.generate([prompt_of(context._replace(boxes=()))], [[4]])[0]
+    (words,) = generator.generate([prompt_of(context._replace(boxes=()))], [[4]])[0]
     assert words.tobytes() != image.tobytes()
+
+
+def test_a_prompts_generator_takes_described_contexts_too(folders):
+    base, mumu = Weights(folders["base"]), Weights(folders["mumu"])
+    spec = PromptSpec(base, mumu=mumu, num_inference_steps=1, guidance_scale=2.0)
+    generator = spec.load("cpu")
+    assert isinstance(generator, Generator)
+    seen = (SeenWord("red circle", 2, 12, (0.0, 0.0, 40.0, 40.0), 1.0),)
+    context = DescribedContext(IMAGE, TEXT, boxes=seen)
+    none, (image,) = generator.generate([context, context], [[], [4]])
+    (prompted,) = generator.generate([prompt_of(context)], [[4]])[0]
+    assert none == [] and image.tobytes() == prompted.tobytes()
+    for given, seeds, said in (
+        ([Prompt(("a dog",)), context], [[1], [1]], "prompts and contexts stand beside each other"),
+        ([Prompt(("a dog",))], [], "1 prompts came with 0 lists of seeds"),
+        ([context], [[1], [2]], "1 contexts came with 2 lists of seeds"),
+        ([context._replace(description=None)], [[1]], "context 0 has no description"),
+        ([context, context._replace(boxes=None)], [[1], [1]], "context 1 has no boxes"),
+    ):
+        with pytest.raises(UserError, match=said):
+            generator.generate(given, seeds)
 
 
 def test_a_second_call_finds_all_in_the_store(augmenter, folders):

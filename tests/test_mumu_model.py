@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ from hb_tta.generators.mumu.spec import PromptSpec
 from hb_tta.weights import Weights
 
 A, B, C = picture(0), picture(1, 24, 40), picture(2, 16, 16)
-PROMPTS = {
+PROMPTS: dict[str, list[Any]] = {
     "words alone": ["a red circle on a blue ground"],
     "a picture alone": [A],
     "at the front": [A, "man"],

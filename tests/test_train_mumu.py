@@ -162,7 +162,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(idefics2, tmp_path):
         (False, True)
     ] * 2
     assert read_index(Weights(str(out))).registers == 2
-    assert load_parts(Weights(str(out)), dtype="float32").index.vlm == str(idefics2)
+    assert load_parts(Weights(str(out)), dtype="float32").told.vlm == str(idefics2)
     assert unet_lora(Weights(str(out))) is not None
 
 

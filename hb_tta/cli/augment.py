@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
+from typing import Generic
 
 from hb_tta import spelling
 from hb_tta.augment import Augmentation, Augmenter
 from hb_tta.cli.options import add_columns
 from hb_tta.cli.output import MANIFEST, Output
-from hb_tta.cli.requests import Failure, Request, read_asked
+from hb_tta.cli.requests import C_co, Failure, Line, read_asked
 from hb_tta.context import TASKS, DescribedContext, MultimodalContext
 from hb_tta.datasets.rows import Columns
 from hb_tta.errors import UserError, visible
@@ -126,8 +127,8 @@ def view_settings(arguments: argparse.Namespace) -> ViewSettings:
     return ViewSettings.of(arguments.method, asked)
 
 
-class Work:
-    """The contexts of the lines, read as the augmenter asks for them.
+class Work(Generic[C_co]):
+    """The contexts, or prompts, of the lines, read as the model asks for them.
 
     Attributes:
         requests: of the contexts that were read and are not done, by their numbers among those.
@@ -140,13 +141,15 @@ class Work:
         skip: go on after a line that cannot be used.
     """
 
-    def __init__(self, lines: Iterator[Request | Failure], output: Output, *, skip: bool) -> None:
-        self.requests: dict[int, Request] = {}
+    def __init__(
+        self, lines: Iterator[Line[C_co] | Failure], output: Output, *, skip: bool
+    ) -> None:
+        self.requests: dict[int, Line[C_co]] = {}
         self.failures: list[Failure] = []
         self.digests = PixelDigests()
         self._lines, self._output, self._skip = lines, output, skip
 
-    def __iter__(self) -> Iterator[MultimodalContext | DescribedContext]:
+    def __iter__(self) -> Iterator[C_co]:
         number = 0
         for line in self._lines:
             try:
@@ -166,17 +169,23 @@ class Work:
         """A context that was read, and that a model will not take."""
         self._fail(self.requests.pop(number), error)
 
-    def next_done(self) -> Request:
+    def next_done(self) -> Line[C_co]:
         """The first that is not done, now that it is."""
         return self.requests.pop(next(iter(self.requests)))
 
-    def _fail(self, line: Request | Failure, error: UserError) -> None:
+    def _fail(self, line: Line[C_co] | Failure, error: UserError) -> None:
         failure = Failure(line.index, str(error), line.called)
         insort(self.failures, failure, key=lambda it: it.index)
         self._output.fail(failure)
 
 
-def _augment(work: Work, output: Output, arguments: argparse.Namespace, *, many: bool) -> None:
+def _augment(
+    work: Work[MultimodalContext | DescribedContext],
+    output: Output,
+    arguments: argparse.Namespace,
+    *,
+    many: bool,
+) -> None:
     contexts = iter(work)
     first = list(islice(contexts, 1))  # a mistake in it is told before one in the settings
     if not first:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
 
-from hb_tta.cli.requests import Failure, Request
+from hb_tta.cli.requests import Failure, Line
 from hb_tta.cli.sheet import Sheet
 from hb_tta.disk import holds, write_aside
 from hb_tta.errors import UserError
@@ -23,7 +23,6 @@ from hb_tta.store import content_key
 
 if TYPE_CHECKING:
     from hb_tta.augment import Augmentation
-    from hb_tta.cli.prompts import PromptRequest
 
 MANIFEST, SPECS, VIEWS, IMAGES = "manifest.jsonl", "specs.json", "views", "images"
 OWN = (
@@ -70,7 +69,7 @@ class Output:
 
     def add(
         self,
-        request: Request | PromptRequest,
+        request: Line[Any],
         augmentation: Augmentation,
         dropped: Sequence[bytes] = (),
     ) -> list[Path]:
@@ -141,7 +140,7 @@ class Output:
                 with suppress(OSError):  # it does no harm
                     path.unlink()
 
-    def _image(self, request: Request | PromptRequest) -> str:
+    def _image(self, request: Line[Any]) -> str:
         """The path of the reference as the manifest has it; one that is no file yet becomes one."""
         if isinstance(request.image, bytes):
             digest = hashlib.sha256(request.image).hexdigest()

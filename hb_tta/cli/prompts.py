@@ -70,7 +70,7 @@ class PromptRequest:
         return {"prompt": self.question, **named, "description": description}
 
 
-def read_prompts(named: Sequence[str], read: Read) -> Asked:
+def read_prompts(named: Sequence[str], read: Read) -> Asked[PromptRequest]:
     """What prompts on a command line, or a file of rows, ask for.
 
     Args:

@@ -131,7 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _told(experiment: Experiment, shown: Any, options: Options, markdown: Any) -> str:
     import sys
 
-    from hb_tta.experiments.carrying import tables_of
+    from hb_tta.experiments.tables import tables_of
     from hb_tta.report import renderers
 
     where = f"{options.folder / experiment.name}.html"

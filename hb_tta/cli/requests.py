@@ -5,11 +5,11 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from hb_tta.context import DescribedContext, MultimodalContext
 from hb_tta.datasets.files import IMAGE_SUFFIXES, images_below
@@ -20,6 +20,56 @@ from hb_tta.images import PixelDigests
 from hb_tta.reading import user_path
 
 LONGEST = 4096  # characters of a pattern of files; what is longer asks something
+
+C_co = TypeVar("C_co", covariant=True)
+"""What images are made of: a context, or a prompt."""
+L_co = TypeVar("L_co", bound="Line[Any]", covariant=True)
+
+
+class Line(Protocol[C_co]):
+    """What a command line, or a row, asks images of."""
+
+    @property
+    def index(self) -> int:
+        """Its number, from 1; it names the images' files."""
+        ...
+
+    @property
+    def image(self) -> Path | bytes:
+        """The file, or its bytes, that the page shows beside them."""
+        ...
+
+    @property
+    def question(self) -> str:
+        """The text that asks for them."""
+        ...
+
+    @property
+    def called(self) -> str:
+        """What a person calls it, such as "line 3"."""
+        ...
+
+    @property
+    def others(self) -> Mapping[str, Any]:
+        """The row's other columns, for the manifest."""
+        ...
+
+    def context(self, digests: PixelDigests) -> C_co:
+        """What a model makes the images of.
+
+        Raises:
+            UserError: it cannot be used.
+        """
+        ...
+
+    def told(self, image: str, description: str | None) -> dict[str, Any]:
+        """What the manifest says of what was asked for.
+
+        Args:
+            image: the image's path from the manifest's folder.
+            description: that the views follow.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -87,7 +137,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Asked(Generic[L_co]):
     """What a command line asks for.
 
     Attributes:
@@ -95,13 +145,13 @@ class Asked:
         many: whether one that fails leaves the others to be done.
     """
 
-    lines: Iterator[Request | Failure]
+    lines: Iterator[L_co | Failure]
     many: bool
 
 
 def read_asked(
     named: Sequence[str], question: str | None, task: str, columns: Columns | None = None
-) -> Asked:
+) -> Asked[Request]:
     """What the images, folders or file of rows that were named ask for.
 
     Args:

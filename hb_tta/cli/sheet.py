@@ -12,7 +12,7 @@ import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hb_tta.disk import holds, write_aside
 from hb_tta.errors import UserError
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from hb_tta.augment import Augmentation
-    from hb_tta.cli.prompts import PromptRequest
-    from hb_tta.cli.requests import Request
+    from hb_tta.cli.requests import Line
     from hb_tta.report.contact_sheet import Linked, Panel
 
 PAGE = "index.html"
@@ -53,7 +52,7 @@ class Sheet:
 
     def add(
         self,
-        request: Request | PromptRequest,
+        request: Line[Any],
         image: str,
         augmentation: Augmentation,
         names: list[str],

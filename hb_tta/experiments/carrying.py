@@ -13,9 +13,10 @@ from typing import Any
 from hb_tta.disk import write_aside
 from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.experiments.checking import Missing, missing
-from hb_tta.experiments.reproduction import Experiment, Finding, Options, Shown
+from hb_tta.experiments.pages import page
+from hb_tta.experiments.reproduction import Experiment, Options, Shown
+from hb_tta.experiments.tables import tables_of
 from hb_tta.report import cells, renderers
-from hb_tta.report.cells import Cell, Table
 
 Tell = Callable[[str], None]
 
@@ -99,8 +100,6 @@ def reproduce(experiment: Experiment, options: Options, tell: Tell = to_stderr) 
 
 def write(experiment: Experiment, shown: Shown, options: Options) -> None:
     """The tables as Markdown and JSON, the page, and what else there is."""
-    from hb_tta.experiments.pages import page
-
     folder = options.folder
     text = markdown(experiment, shown)
     found = {
@@ -124,26 +123,3 @@ def markdown(experiment: Experiment, shown: Shown) -> str:
     parts = [renderers.markdown(table) for table in tables_of(shown)]
     parts += [f"{experiment.name}: {one}" for one in shown.missing]
     return "\n\n".join(parts) + "\n"
-
-
-def tables_of(shown: Shown) -> list[Table]:
-    """The tables, with that of the findings behind them."""
-    return [*shown.tables, *([findings_table(shown.findings)] if shown.findings else [])]
-
-
-def findings_table(findings: list[Finding] | tuple[Finding, ...] | Any) -> Table:
-    """A row a comparison: the claim, its verdict, the difference."""
-    rows: list[list[Cell | str]] = []
-    for one in findings:
-        if not one.tests:
-            rows.append([one.claim, one.verdict, one.reason, ""])
-        for place, (what, test) in enumerate(one.tests):
-            difference = Cell.difference(test, what, kind=one.kind)
-            rows.append([one.claim, one.verdict if place == 0 else "", what, difference])
-    return Table(
-        ["claim", "verdict", "compared", "difference"],
-        rows,
-        "The paper's claims",
-        ["Holds: every difference is above 0, by its interval and p < 0.05; fails: one is below."],
-        heads=2,
-    )

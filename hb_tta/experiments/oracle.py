@@ -93,10 +93,8 @@ def oracle_fidelity(
     ]
     agree_N, right_N = np.mean(agree_RN, axis=0), np.asarray(truths, bool)
     units = np.arange(len(agree_N)) if groups is None else np.asarray(groups)
-    parts = [_share(agree_N[which], units[which]) for which in (right_N, ~right_N)]
-    overall = _share(agree_N, units)
-    assert overall is not None
-    return OracleFidelity(*parts, overall, len(seeds))
+    yes, no = (_share(agree_N[which], units[which]) for which in (right_N, ~right_N))
+    return OracleFidelity(yes, no, bootstrap_interval(agree_N, groups=units), len(seeds))
 
 
 def _share(values: np.ndarray, units: np.ndarray) -> Interval | None:

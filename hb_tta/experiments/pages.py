@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hb_tta.experiments.reproduction import Drawing, Experiment, Gallery, Options, Shown
+from hb_tta.experiments.tables import tables_of
 from hb_tta.report import contact_sheet, renderers
 from hb_tta.report.document import document, visible
 
@@ -20,8 +21,6 @@ def page(experiment: Experiment, shown: Shown, options: Options, links: str = ""
 
 def body(shown: Shown) -> str:
     """Everything that there is to show, in order."""
-    from hb_tta.experiments.carrying import tables_of
-
     parts = [renderers.html(table) for table in tables_of(shown)]
     parts += map(drawing, shown.drawings)
     parts += map(gallery, shown.galleries)

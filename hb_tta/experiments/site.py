@@ -9,10 +9,11 @@ from pathlib import Path
 
 from hb_tta.disk import write_aside
 from hb_tta.errors import UserError
-from hb_tta.experiments.carrying import Tell, findings_table, reproduce, to_stderr
+from hb_tta.experiments.carrying import Tell, reproduce, to_stderr
 from hb_tta.experiments.checking import missing
 from hb_tta.experiments.pages import contents, page
 from hb_tta.experiments.reproduction import Experiment, Finding, Options, Shown
+from hb_tta.experiments.tables import findings_table
 from hb_tta.report import renderers
 from hb_tta.report.cells import Table
 from hb_tta.report.document import document, visible

@@ -23,9 +23,14 @@ from torch import Tensor, nn
 from hb_tta.context import DescribedContext
 from hb_tta.errors import UserError
 from hb_tta.generators.arguments import described_contexts
-from hb_tta.generators.pipeline import sampler_of
-from hb_tta.generators.protocol import Conditions, ContextLike, Keep
-from hb_tta.generators.sampling import SLICED_DECODE_PIXELS, at_view_size, default_side
+from hb_tta.generators.protocol import Conditions, ContextLike, Keep, Tensors
+from hb_tta.generators.sampling import (
+    SLICED_DECODE_PIXELS,
+    Sampler,
+    at_view_size,
+    checked_device,
+    default_side,
+)
 from hb_tta.generators.sdxl import conditions_of
 from hb_tta.images import load_image, pixel_digest
 from hb_tta.progress import progress
@@ -58,9 +63,16 @@ class TextualInversionGenerator:
         cpu_offload: bool = False,
         keep: Keep | None = None,
     ) -> None:
+        checked_device(device)  # before the weights are read
         self.spec = spec
-        self._sampler = sampler_of(
-            spec, device=device, batch_size=batch_size, cpu_offload=cpu_offload
+        self._sampler = Sampler(
+            spec.load_pipeline(),
+            height=spec.height,
+            width=spec.width,
+            constants={},
+            device=device,
+            batch_size=batch_size,
+            cpu_offload=cpu_offload,
         )
         check_can_learn(self._sampler.pipe, spec)
         self._keep = _in_memory() if keep is None else keep
@@ -87,23 +99,22 @@ class TextualInversionGenerator:
             stacked = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
             return told_conditions(self.pipe, stacked, guided=guided, device=self._sampler.device)
 
-        return self._sampler.sample(
+        return self._sampler.draw(
             described,
             seeds,
             encode,
             num_inference_steps=self.spec.num_inference_steps,
             guidance_scale=self.spec.guidance_scale,
-            needs_description=False,
             output_type=output_type,
         )
 
-    def words(self, images: Sequence[Image]) -> dict[str, dict[str, Tensor]]:
+    def words(self, images: Sequence[Image]) -> dict[str, Tensors]:
         """Each image's word by its ``pixel_digest``, from where they are kept or learned now."""
         known = {pixel_digest(whole): whole for whole in map(load_image, images)}
         digests = list(known)
         requests = [{**self.spec.learning_json(), "pixels": digest} for digest in digests]
 
-        def make(numbers: Sequence[int]) -> Iterator[Mapping[str, Tensor]]:
+        def make(numbers: Sequence[int]) -> Iterator[Tensors]:
             batch = [known[digests[number]] for number in numbers]
             learned = learn(self.pipe, batch, self.spec, self._sampler.device)
             for row in range(len(batch)):

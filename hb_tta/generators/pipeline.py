@@ -2,7 +2,7 @@
 
 Imports no torch. A method is a file with a ``PipelineSpec``: its fields, how its pipeline is
 loaded, and what of a context goes into which of the pipeline's arguments. One whose conditions
-come from elsewhere than the pipeline (mumu/) has the fields of a ``SampledSpec``.
+come from elsewhere (mumu/, textual_inversion.py) has the fields of a ``SampledSpec``.
 
 What ``to_json`` leaves out on purpose: the device, the batch size and the libraries' versions.
 They move a view by rounding alone (a golden test holds that), so a store outlives an upgrade.
@@ -156,7 +156,7 @@ class PipelineGenerator:
         cpu_offload: bool = False,
     ) -> None:
         self.spec = spec
-        self._sampler = sampler_of(
+        self._sampler = _sampler_of(
             spec, device=device, batch_size=batch_size, cpu_offload=cpu_offload
         )
 
@@ -219,7 +219,7 @@ class PipelineGenerator:
         return self.spec.encode(self.pipe, contexts, guided=guided, device=self._sampler.device)
 
 
-def sampler_of(
+def _sampler_of(
     spec: PipelineSpec, *, device: str | None, batch_size: int | None, cpu_offload: bool
 ) -> Sampler:
     """A spec's pipeline on its device, and what batches its views."""

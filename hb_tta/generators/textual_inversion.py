@@ -6,25 +6,23 @@ the prompt "a photo of <context>" makes its views. Importing this module imports
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hb_tta.context import DescribedContext
 from hb_tta.errors import UserError
-from hb_tta.generators.pipeline import PipelineSpec
-from hb_tta.generators.protocol import Conditions, Keep
+from hb_tta.generators.pipeline import SampledSpec
+from hb_tta.generators.protocol import Keep
 
 if TYPE_CHECKING:
-    import torch
     from diffusers import DiffusionPipeline
 
     from hb_tta.generators.inversion import TextualInversionGenerator
 
 
 @dataclass(frozen=True)
-class TextualInversionSpec(PipelineSpec):
+class TextualInversionSpec(SampledSpec):
     """Textual inversion (Gal et al., 2023): one word is learned for the image, then told.
 
     What is learned is kept in the store. Stable Diffusion and SDXL can do it.
@@ -83,17 +81,3 @@ class TextualInversionSpec(PipelineSpec):
         from hb_tta.generators.loading import load_text_to_image
 
         return load_text_to_image(self.base, dtype=self.dtype, solver=self.solver)
-
-    def encode(
-        self,
-        pipe: Any,
-        contexts: Sequence[DescribedContext],
-        *,
-        guided: bool,
-        device: torch.device,
-    ) -> Conditions:
-        """See ``PipelineSpec.encode``; the words of these images are learned for this call."""
-        from hb_tta.generators.inversion import learn, told_conditions
-
-        words = learn(pipe, [context.image for context in contexts], self, device)
-        return told_conditions(pipe, words, guided=guided, device=device)

@@ -86,8 +86,8 @@ class TDA:
         check_shares(selection)
         self._text_CD, self._scale = text_CD.float(), float(logit_scale)
         self._selection = selection
-        self._positive = positive and _Entries(positive, *text_CD.shape)
-        self._negative = negative and _Entries(negative, *text_CD.shape)
+        self._positive = None if positive is None else _Entries(positive, *text_CD.shape)
+        self._negative = None if negative is None else _Entries(negative, *text_CD.shape)
 
     @torch.no_grad()
     def __call__(self, features_VD: Tensor) -> Tensor:

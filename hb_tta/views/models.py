@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hb_tta.context import DescribedContext, SeenWord
     from hb_tta.generators import GeneratorSpec
     from hb_tta.generators.protocol import Fitter, Keep
-    from hb_tta.store import Store
+    from hb_tta.store import MemoryStore, Store
     from hb_tta.views.judges import JudgeSpec, ViewJudge
 
 ROOM_FOR_ALL = 40 * 2**30  # bytes: LLaVA 7B, SDXL and BLIP-2 take about 31 GiB, and work in it
@@ -66,7 +66,7 @@ class Models:
         cpu_offload: bool = False,
         keep_loaded: bool | None = None,
         deterministic: bool = False,
-        store: Store | None = None,
+        store: Store | MemoryStore | None = None,
     ) -> None:
         self.device = device or default_device()
         self.deterministic = deterministic
@@ -174,7 +174,7 @@ class Models:
         if torch is not None and torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _kept_in(self, store: Store) -> Keep:
+    def _kept_in(self, store: Store | MemoryStore) -> Keep:
         """What a generator learns of images, kept beside their views."""
 
         def keep(requests: Sequence[Mapping[str, Any]], make: Any, batch_size: int) -> list[Any]:

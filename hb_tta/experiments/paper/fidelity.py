@@ -231,7 +231,8 @@ def _show_1g(results: Results, options: Options) -> Shown:
     ]  # the reader, which no training has seen, where there is one
     questions = questions_of(options, CATEGORIES, options.number(20, 4))
     groups = [one.group for one in questions]
-    points, rows = [], []
+    points: list[Point] = []
+    rows: list[list[Cell | str]] = []
     for arm in spread.arms(options):
         if f"spread of {arm.label}" not in results:
             continue

@@ -87,9 +87,10 @@ class Connector(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=INITIAL)
                 nn.init.zeros_(module.bias)
-        for layer in self.layers:  # so that the sum of all layers starts at their inputs' scale
-            for last in (layer.out, layer.down):
-                nn.init.normal_(last.weight, std=INITIAL / math.sqrt(2 * len(self.layers)))
+        for module in self.modules():
+            if isinstance(module, Layer):  # the sum of all starts at their inputs' scale
+                for last in (module.out, module.down):
+                    nn.init.normal_(last.weight, std=INITIAL / math.sqrt(2 * len(self.layers)))
 
     def forward(self, states_BLD: Tensor, mask_BL: Tensor) -> Tensor:
         """(B, L, D) and what is no padding of it → (B, L, C), zeros where it is padding."""

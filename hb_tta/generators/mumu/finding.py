@@ -77,6 +77,6 @@ class Finder:
         )
         found = boxes_in(self._detector, images, texts, filters, heads=False)
         return [
-            [SeenWord(one.word, one.start, one.end, tuple(one.box), one.score) for one in its]
+            [SeenWord(one.word, one.start, one.end, one.box, one.score) for one in its]
             for its in found
         ]

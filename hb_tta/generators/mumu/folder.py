@@ -53,9 +53,9 @@ class Index:
 
 
 class Parts(NamedTuple):
-    """What turns prompts into the UNet's context."""
+    """What turns prompts into the UNet's context, and what its folder says of it."""
 
-    index: Index
+    told: Index
     encoder: Encoder
     connector: Connector
 

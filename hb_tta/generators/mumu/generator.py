@@ -26,10 +26,10 @@ AT_ONCE = 4  # prompts in the encoder, of up to 5,200 image tokens each
 
 
 class PromptGenerator:
-    """Images of prompts.
+    """Images of prompts, or of described contexts: crops go before the words that a detector found.
 
     Args:
-        spec: a ``PromptSpec``: what decides the pixels.
+        spec: a ``PromptSpec`` or ``MumuSpec``: what decides the pixels.
         device, batch_size, cpu_offload: see ``GeneratorSpec.load``; they decide none.
         encoder_stays: keep encoder and UNet on the device together (22 GB at full size, in 16
             bits); else each leaves while the other works.
@@ -78,7 +78,7 @@ class PromptGenerator:
 
     def generate(
         self,
-        prompts: Sequence[Prompt],
+        prompts: Sequence[Prompt | ContextLike],
         seeds: Sequence[Sequence[int]],
         *,
         num_inference_steps: int | None = None,
@@ -88,7 +88,7 @@ class PromptGenerator:
         """Images of every prompt, one a seed.
 
         Args:
-            prompts: with any numbers of images.
+            prompts: with any numbers of images; or contexts, of which ``prompt_of`` makes them.
             seeds: one list a prompt, of any lengths.
             num_inference_steps, guidance_scale, output_type: see ``PipelineGenerator.generate``.
 
@@ -96,24 +96,22 @@ class PromptGenerator:
             One list a prompt, one RGB image a seed. An image does not depend on the others of the
             call (beyond the rounding of batched arithmetic).
         """
-        if len(prompts) != len(seeds):
-            raise UserError(
-                f"{len(prompts)} prompts came with {len(seeds)} lists of seeds: give one a prompt"
-            )
+        asked = _prompts(prompts, seeds)
         steps, guidance = num_inference_steps, guidance_scale
         guidance = self.spec.guidance_scale if guidance is None else guidance
         check_guidance_scale(guidance)
-        wanted = [prompt for prompt, its in zip(prompts, seeds, strict=True) if its]
-        known = iter(self.encode(wanted))
-        return self._sampler.draw(
-            [next(known) if its else None for its in seeds],
-            seeds,
-            self._conditions,
-            num_inference_steps=self.spec.num_inference_steps if steps is None else steps,
-            guidance_scale=guidance,
-            output_type=output_type,
-            stack=stacked,
+        drawn = iter(
+            self._sampler.draw(
+                self.encode([prompt for prompt, its in zip(asked, seeds, strict=True) if its]),
+                [its for its in seeds if its],
+                self._conditions,
+                num_inference_steps=self.spec.num_inference_steps if steps is None else steps,
+                guidance_scale=guidance,
+                output_type=output_type,
+                stack=stacked,
+            )
         )
+        return [next(drawn) if its else [] for its in seeds]
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[Prompt]) -> list[Tensor]:
@@ -163,29 +161,25 @@ class PromptGenerator:
         return told
 
 
-class MumuGenerator:
-    """The method's generator: crops go before the words that a detector found, then as prompts.
+def _prompts(given: Sequence[Prompt | ContextLike], seeds: Sequence[Sequence[int]]) -> list[Prompt]:
+    """What was given as prompts, where it is described contexts.
 
-    Args:
-        spec: a ``MumuSpec``.
-        placement: device, batch_size and cpu_offload, see ``PromptGenerator``.
+    Raises:
+        UserError: there is not one list of seeds each, both kinds stand beside each other, or a
+            context lacks its description or boxes.
     """
-
-    def __init__(self, spec: Any, **placement: Any) -> None:
-        self.spec = spec
-        self.model = PromptGenerator(spec, **placement)
-
-    def generate(
-        self,
-        contexts: Sequence[ContextLike],
-        seeds: Sequence[Sequence[int]],
-        *,
-        output_type: str = "pil",
-    ) -> list[list[Any]]:
-        """See ``Generator.generate``. Boxes of ``None`` are refused: ``()`` says there are none."""
+    prompts = [one for one in given if isinstance(one, Prompt)]
+    contexts = [one for one in given if not isinstance(one, Prompt)]
+    if prompts and contexts:
+        raise UserError("prompts and contexts stand beside each other: give either in a call")
+    if contexts:
         described = described_contexts(contexts, seeds, needs_description=True)
-        prompts = [prompt_of(context, number) for number, context in enumerate(described)]
-        return self.model.generate(prompts, seeds, output_type=output_type)
+        return [prompt_of(context, number) for number, context in enumerate(described)]
+    if len(prompts) != len(seeds):
+        raise UserError(
+            f"{len(prompts)} prompts came with {len(seeds)} lists of seeds: give one a prompt"
+        )
+    return prompts
 
 
 def prompt_of(context: DescribedContext, number: int = 0) -> Prompt:

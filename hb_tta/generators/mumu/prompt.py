@@ -122,7 +122,8 @@ def parse(
     Raises:
         UserError: a file is missing, a mark is not closed, or an image of ``images`` is not used.
     """
-    named, parts, place = dict(images or {}), [], 0
+    named, place = dict(images or {}), 0
+    parts: list[Part] = []
     used: set[str] = set()
     for found in _MARK.finditer(text):
         parts.append(text[place : found.start()])

@@ -24,7 +24,7 @@ from hb_tta.weights import Weights
 if TYPE_CHECKING:
     from diffusers import StableDiffusionXLPipeline
 
-    from hb_tta.generators.mumu.generator import MumuGenerator, PromptGenerator
+    from hb_tta.generators.mumu.generator import PromptGenerator
 
 MOST_WORDS = 512  # tokens of a description
 
@@ -78,8 +78,8 @@ class PromptSpec(SampledSpec):
 
     def load(
         self, device: str | None = None, *, batch_size: int | None = None, cpu_offload: bool = False
-    ) -> PromptGenerator | MumuGenerator:
-        """What makes images of prompts. See ``GeneratorSpec.load``."""
+    ) -> PromptGenerator:
+        """See ``GeneratorSpec.load``; what it loads takes prompts, too."""
         from hb_tta.generators.mumu.generator import PromptGenerator
 
         return PromptGenerator(self, device=device, batch_size=batch_size, cpu_offload=cpu_offload)
@@ -152,14 +152,6 @@ class MumuSpec(PromptSpec):
             raise UserError(
                 f"most_share={self.most_share} is out of range: use a number above 0 and up to 1"
             )
-
-    def load(
-        self, device: str | None = None, *, batch_size: int | None = None, cpu_offload: bool = False
-    ) -> MumuGenerator:
-        """See ``GeneratorSpec.load``."""
-        from hb_tta.generators.mumu.generator import MumuGenerator
-
-        return MumuGenerator(self, device=device, batch_size=batch_size, cpu_offload=cpu_offload)
 
     def finder(self) -> FinderSpec:
         """See ``GeneratorSpec.finder``."""
