@@ -33,10 +33,12 @@ from hb_tta.generators import ALIASES, DEFAULT, Default, build_spec, get_method,
 from hb_tta.store import MemoryStore, Store
 from hb_tta.views.augmentation import Augmentation, augmentation_of
 from hb_tta.views.choice import Refused
+from hb_tta.views.encode import PNG, read_format
 from hb_tta.views.familiar import FamiliarSpec
 from hb_tta.views.judges import NONE, JudgeSpec
 from hb_tta.views.make import numbered
 from hb_tta.views.models import Models
+from hb_tta.views.outlook import Outlook
 from hb_tta.views.roles import (
     Source,
     describer_spec,
@@ -90,6 +92,7 @@ class Augmenter:
             else (on one kind of device, with one version of torch). Slower; such views are kept
             apart from the others. Otherwise views made together with others, or on another
             number of threads, may differ by rounding.
+        format: of the views' files: "png", "webp" (without loss) or "webp:80", a quality.
     """
 
     def __init__(
@@ -108,6 +111,7 @@ class Augmenter:
         cpu_offload: bool = False,
         keep_loaded: bool | None = None,
         deterministic: bool = False,
+        format: str = PNG,
     ) -> None:
         check_task(task)
         check_seeds(seeds)
@@ -134,6 +138,7 @@ class Augmenter:
             cpu_offload=cpu_offload,
             keep_loaded=keep_loaded,
             deterministic=deterministic,
+            format=read_format(format),
         )
 
     @classmethod
@@ -156,6 +161,7 @@ class Augmenter:
         cpu_offload: bool = False,
         keep_loaded: bool | None = None,
         deterministic: bool = False,
+        format: str = PNG,
         **settings: Any,
     ) -> Augmenter:
         """An augmenter from a method's name and a family of models. Loads no model yet.
@@ -176,7 +182,8 @@ class Augmenter:
             drafts: of each description: 5, "5+sampled", … (``Drafting``).
             dtype: "float32", "bfloat16" or "float16"; ``None``: float32 on a CPU, bfloat16 on a
                 GPU.
-            device, store, task, batch_size, cpu_offload, keep_loaded, deterministic: see the class.
+            device, store, task, batch_size, cpu_offload, keep_loaded, deterministic, format: see
+                the class.
             settings: the method's own, by the names of its spec's fields (`hb-tta list` tells
                 them): ``lora=None`` for the untuned generator, ``base=`` a folder or hub id,
                 ``steps=``, ``guidance=``, ``magnitude=``, …
@@ -212,6 +219,7 @@ class Augmenter:
             cpu_offload=cpu_offload,
             keep_loaded=keep_loaded,
             deterministic=deterministic,
+            format=format,
         )
 
     def __repr__(self) -> str:
@@ -230,6 +238,11 @@ class Augmenter:
             UserError: the describer's or the judge's weights are missing.
         """
         return self._spec(described=self.describer_spec is not None)
+
+    @property
+    def device(self) -> str:
+        """Where the models run, or will."""
+        return self._models.device
 
     def __call__(self, image: Any, question: str = "", n: int = 4, seed: int = 0) -> list[Image]:
         """``n`` generated views of an image; view ``i`` uses ``seed + i``.
@@ -329,6 +342,25 @@ class Augmenter:
         plans = work.planned_so_far(_checked(contexts))
         known = [plan for plan in plans if plan is not None]
         return len(known) < len(plans) or work.chooser.lacks(known)
+
+    def outlook(
+        self,
+        contexts: Iterable[Any],
+        n: int = 4,
+        seed: int = 0,
+        *,
+        lacking: list[DescribedContext] | None = None,
+    ) -> Outlook:
+        """What ``augment`` would have to make: nothing is made and no model is loaded.
+
+        Contexts are looked at as they come, a window in memory at a time.
+
+        Args:
+            contexts, n, seed: see ``iter_augment``.
+            lacking: takes the first contexts for which something is to be made, ``SOME`` at most.
+        """
+        work = self._work(self._store(), self._asked(n, seed), False)
+        return work.outlook(_checked(contexts), [] if lacking is None else lacking)
 
     def descriptions(
         self, contexts: Iterable[Any], *, progress: bool | None = None

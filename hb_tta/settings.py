@@ -35,6 +35,7 @@ from hb_tta.generators.settings import family_defaults, full_settings, used_sett
 from hb_tta.presets import PRESETS, UNSAID, at_harness, preset_values
 from hb_tta.spelling import ARGS, Unfit
 from hb_tta.store import Store, content_key
+from hb_tta.views.encode import PNG, UNKNOWN, read_format
 from hb_tta.views.judges import NONE, read_judge
 from hb_tta.views.seeds import FIXED, SEEDS
 from hb_tta.views.select import check_candidates, read_min_score
@@ -108,6 +109,13 @@ def _seeds(value: Any) -> str:
     return value
 
 
+def _format(value: Any) -> str:
+    try:
+        return read_format(value)
+    except UserError:
+        raise Unfit(UNKNOWN) from None
+
+
 def _drafts(value: Any) -> Drafting:
     try:
         return Drafting.parse(value)
@@ -156,6 +164,10 @@ _DETERMINISTIC = (
     "make each view by itself, on one thread, so that its bytes never differ: slower; otherwise "
     "views may differ by rounding with what they are made beside"
 )
+_FORMAT = (
+    "of the views' files: png, webp (the same pixels in less room) or webp:QUALITY, 1 to 100 "
+    "(default: png)"
+)
 _DEVICE = "where the models run, such as cpu or cuda:1 (default: a GPU if any)"
 _STORE = "where views are kept (default: $HB_TTA_STORE or ~/.cache/hb_tta/store)"
 
@@ -185,6 +197,7 @@ class ViewSettings:
         batch_size, cpu_offload, device, store: see ``Augmenter``. No view depends on them, up to
             rounding.
         deterministic: nor in their last bit; see ``Augmenter``.
+        format: of the views' files; a lossy one changes pixels. See ``Augmenter``.
 
     Raises:
         UserError: a name is unknown, or a value is not of its kind.
@@ -230,6 +243,7 @@ class ViewSettings:
     deterministic: bool = _option(
         False, spelling.yes_or_no, "--deterministic", None, _DETERMINISTIC, in_spec=True
     )
+    format: str = _option(PNG, _format, "--format", "NAME", _FORMAT, in_spec=True)
     device: str | None = _option(None, spelling.device, "--device", "DEVICE", _DEVICE, running=True)
     store: Store | str | PathLike[str] | bool | None = _option(
         None, spelling.named, "--store", "DIR", _STORE, running=True
@@ -369,6 +383,7 @@ class ViewSettings:
             batch_size=self.batch_size,
             cpu_offload=self.cpu_offload,
             deterministic=self.deterministic,
+            format=self.format,
             store=self.store if store is None else store,
             task=task,
             keep_loaded=keep_loaded,

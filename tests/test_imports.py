@@ -18,7 +18,7 @@ LAYERS = (
     ("context", "images", "metrics", "processors", "hub_files"),
     ("weights",),
     ("families", "lora", "plugins", "presets", "spelling"),
-    ("describe", "generators", "pocket", "rewards", "store", "tta"),
+    ("describe", "generators", "pocket", "rewards", "shards", "store", "tta"),
     ("datasets", "views"),
     ("augment",),
     ("settings",),

@@ -7,7 +7,7 @@ import math
 
 from hb_tta.cli.options import add_store
 from hb_tta.errors import visible
-from hb_tta.store import Store, Usage
+from hb_tta.store import Store, Usage, size_told
 
 DAY = 86_400  # seconds
 GB = 10**9  # bytes
@@ -103,14 +103,7 @@ def prune(store: Store, arguments: argparse.Namespace) -> int:
 
 
 def _told(usage: Usage) -> str:
-    return f"{usage.files} {'file' if usage.files == 1 else 'files'}, {_size(usage.bytes)}"
-
-
-def _size(count: float) -> str:
-    if count < 1000:
-        return f"{count:.0f} bytes"
-    power = min(int(math.log10(count)) // 3, 4)
-    return f"{count / 1000**power:.1f} {('', 'kB', 'MB', 'GB', 'TB')[power]}"
+    return f"{usage.files} {'file' if usage.files == 1 else 'files'}, {size_told(usage.bytes)}"
 
 
 def _amount(text: str) -> float:

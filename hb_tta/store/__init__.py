@@ -4,7 +4,7 @@ from hb_tta.store.entries import NewEntry, content_key
 from hb_tta.store.layout import EXTENSIONS, Entry, default_store_root
 from hb_tta.store.memory import MemoryStore
 from hb_tta.store.store import Store
-from hb_tta.store.upkeep import Damage, Pruned, StoreInfo, Usage
+from hb_tta.store.upkeep import Damage, Pruned, StoreInfo, Usage, size_told
 
 __all__ = [
     "EXTENSIONS",
@@ -18,4 +18,5 @@ __all__ = [
     "Usage",
     "content_key",
     "default_store_root",
+    "size_told",
 ]

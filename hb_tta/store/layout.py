@@ -17,11 +17,12 @@ from hb_tta.errors import UserError
 from hb_tta.reading import user_path
 
 EXTENSIONS = {
-    "views": ".png",
-    "descriptions": ".json",
-    "scores": ".json",
-    "features": ".safetensors",
+    "views": (".png", ".webp"),
+    "descriptions": (".json",),
+    "scores": (".json",),
+    "features": (".safetensors",),
 }
+"""Of each namespace's entries; of several the payload's own beginning says which."""
 
 MARK = ".hb-tta-store"
 """The file that makes a folder a store: others, too, keep files of 64 hex digits."""
@@ -82,9 +83,21 @@ class Layout:
         return self.root / MARK
 
     def path(self, namespace: str, key: str) -> Path:
-        """Of an entry."""
+        """Of an entry; where there is none, of one that may come."""
+        first, *others = self._paths(namespace, key)
+        if not others or first.exists():
+            return first
+        return next((path for path in others if path.exists()), first)
+
+    def new_path(self, namespace: str, key: str, payload: bytes) -> Path:
+        """Of an entry that is to be written."""
+        paths = self._paths(namespace, key)
+        return paths[payload[8:12] == b"WEBP" and len(paths) > 1]
+
+    def _paths(self, namespace: str, key: str) -> list[Path]:
         check_address(namespace, key)
-        return self.root / namespace / key[:2] / (key + EXTENSIONS.get(namespace, ""))
+        folder = self.root / namespace / key[:2]
+        return [folder / (key + suffix) for suffix in EXTENSIONS.get(namespace, ("",))]
 
     def lock(self, namespace: str, key: str) -> Path:
         """Of the lock that a key shares with others: 4096 files a namespace.
@@ -103,7 +116,7 @@ class Layout:
         """Every entry, damaged or not, by namespace and key."""
         for namespace, path in self._files():  # of ours, by names that only we give
             matched = _ENTRY_NAME.fullmatch(path.name)
-            if matched and path == self.path(namespace, matched[1]):
+            if matched and path in self._paths(namespace, matched[1]):
                 with suppress(FileNotFoundError):  # pruned by another process meanwhile
                     status = path.stat()
                     yield Entry(namespace, matched[1], path, status.st_size, status.st_mtime)

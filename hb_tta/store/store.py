@@ -2,10 +2,11 @@
 
 An entry is one file, ``<root>/<namespace>/<first two of the key>/<key><extension>``: the payload
 as it is, and behind it a trailer that describes the payload and proves it whole (``entries.py``).
-Readers of PNG stop at the image's own end, so an entry of "views" opens in any image viewer. The
+Readers of images stop at the image's own end, so an entry of "views" opens in any viewer. The
 file ``.hb-tta-store`` makes the folder a store: in no other is anything counted or removed.
 
-The namespaces: "views" (PNG), "descriptions" and "scores" (UTF-8 JSON), "features" (safetensors).
+The namespaces: "views" (PNG or WebP), "descriptions" and "scores" (UTF-8 JSON), "features"
+(safetensors).
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ class Store:
         """
         files = [
             (
-                self._layout.path(namespace, entry.key),
+                self._layout.new_path(namespace, entry.key, entry.payload),
                 seal(
                     entry.payload,
                     {"namespace": namespace, "key": entry.key, "meta": dict(entry.meta)},

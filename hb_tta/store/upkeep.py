@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -62,6 +63,14 @@ class Pruned:
     entries: Usage
     damaged: Usage
     leftovers: Usage
+
+
+def size_told(count: float) -> str:
+    """A number of bytes for people."""
+    if count < 1000:
+        return f"{count:.0f} bytes"
+    power = min(int(math.log10(count)) // 3, 4)
+    return f"{count / 1000**power:.1f} {('', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
 def count(layout: Layout) -> StoreInfo:

@@ -68,6 +68,9 @@ class Chooser:
         selection: how they are chosen.
         n: views shown.
         progress: show progress bars.
+
+    Attributes:
+        judged: whether a judge chooses; without one all are shown.
     """
 
     def __init__(
@@ -82,7 +85,7 @@ class Chooser:
     ) -> None:
         self._models, self._store, self._maker = models, store, maker
         self._selection, self._n, self._progress = selection, n, progress
-        self._judged = selection.judge is not None
+        self.judged = selection.judge is not None
         # As of views: equal bytes need batches of one shape, of one row.
         self._size = 1 if models.deterministic else SCORES_PER_BATCH
         self._refused: dict[str, UserError] = {}  # keys of scores
@@ -97,7 +100,7 @@ class Chooser:
 
     def chosen(self, plans: Sequence[PlannedViews]) -> Iterator[Chosen | Refused]:
         """The plans in order, each as soon as its views are there and judged."""
-        if not self._judged:
+        if not self.judged:
             for plan, stored in self._maker.views(plans):
                 if isinstance(stored, UserError):
                     yield Refused(plan, stored)
@@ -117,10 +120,12 @@ class Chooser:
 
     def lacks(self, plans: Sequence[PlannedViews]) -> bool:
         """Whether a model is needed for a view or a score of the plans."""
-        if self._maker.lacks(plans):
-            return True
+        return self._maker.lacks(plans) or self.missing_scores(plans) > 0
+
+    def missing_scores(self, plans: Sequence[PlannedViews]) -> int:
+        """How many scores the store lacks of plans whose views are there."""
         asked = [one.key for its in self._asked_of(plans).values() for one in its]
-        return bool(missing_keys(self._store, "scores", asked))
+        return len(missing_keys(self._store, "scores", asked))
 
     def lacks_drafts(self, context: PlannedContext, drafts: Sequence[str]) -> bool:
         """Whether the judge is needed for ``of_drafts`` of a context."""
@@ -156,7 +161,7 @@ class Chooser:
 
     def _asked_of(self, plans: Sequence[PlannedViews]) -> dict[PlannedViews, list[_Asked]]:
         """What is judged of each plan that has views; nothing without a judge."""
-        whole = [plan for plan in plans if self._judged and self._maker.why(plan) is None]
+        whole = [plan for plan in plans if self.judged and self._maker.why(plan) is None]
         return {plan: self._asked(plan) for plan in whole}
 
     def _why(self, plan: PlannedViews, asked: Sequence[_Asked]) -> UserError | None:

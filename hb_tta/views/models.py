@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from hb_tta.describe import DescriberSpec
 from hb_tta.device import default_device
 from hb_tta.errors import UserError
+from hb_tta.views.encode import PNG
 from hb_tta.views.familiar import Familiar, FamiliarSpec
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Models:
         batch_size, cpu_offload: see ``GeneratorSpec.load``.
         keep_loaded: whether all stay on the device together; ``None``: where it has room.
         deterministic: work as ``same_bytes`` says; what is made so has keys of its own.
+        format: of the views' files (``hb_tta.views.encode``); other than PNG it is in their keys.
 
     Attributes:
         generator_json: the generator's part of every key.
@@ -63,10 +65,14 @@ class Models:
         cpu_offload: bool = False,
         keep_loaded: bool | None = None,
         deterministic: bool = False,
+        format: str = PNG,
     ) -> None:
         self.device = device or default_device()
         self.deterministic = deterministic
-        self.generator_json = self._json(generator)
+        self.format = format
+        self._made_by = self._json(generator)
+        kept = {} if format == PNG else {"format": format}
+        self.generator_json = {**self._made_by, **kept}
         self._generator_spec, self._describer_spec = generator, describer
         self._judge_spec = judge
         self._load_options: dict[str, Any] = {"batch_size": batch_size, "cpu_offload": cpu_offload}
@@ -110,7 +116,7 @@ class Models:
     def generate(self, contexts: Sequence[Any], seeds: Sequence[Sequence[int]]) -> list[list[Any]]:
         """See ``Generator.generate``."""
         generator = self._turn(
-            "generator", self._generator_spec, self.generator_json, **self._load_options
+            "generator", self._generator_spec, self._made_by, **self._load_options
         )
         with _enough_memory(self.device), self._arithmetic():
             return generator.generate(contexts, seeds)

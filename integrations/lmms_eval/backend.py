@@ -31,12 +31,14 @@ from hb_tta.integrations.lmms_eval.no_pictures import no_pictures
 from hb_tta.integrations.lmms_eval.quiet import quiet
 from hb_tta.integrations.lmms_eval.requests import Question
 from hb_tta.integrations.lmms_eval.rows import Evidence
+from hb_tta.integrations.lmms_eval.shards import deal_out
 from hb_tta.integrations.lmms_eval.view_counts import IDENTITY, ViewCounts, sidecar_line
 from hb_tta.integrations.parking import Parking
 from hb_tta.integrations.settings import DESCRIBE, VOTE, AugmentSettings
 from hb_tta.integrations.sidecar import Sidecar
 from hb_tta.locks import owned
 from hb_tta.progress import progress
+from hb_tta.shards import Shard
 from hb_tta.tta.combine import Combiner
 from hb_tta.tta.gate import Gated, decide, sureness, sureness_of_choice
 from hb_tta.tta.vote import vote
@@ -69,6 +71,7 @@ class Flags(NamedTuple):
 
     settings: AugmentSettings
     output_path: Path | None
+    shard: Shard | None
 
 
 _flags: Flags | None = None
@@ -76,7 +79,10 @@ _bases: dict[str, str] = {}  # a name in this module → the path of the backend
 
 
 def override(
-    models: set[str], settings: AugmentSettings, output_path: Path | None
+    models: set[str],
+    settings: AugmentSettings,
+    output_path: Path | None,
+    shard: Shard | None = None,
 ) -> list[ModelManifest]:
     """Manifests that lead the models' names to augmented classes.
 
@@ -86,7 +92,7 @@ def override(
     import hb_tta.tta.decoding  # noqa: F401  before a backend can bind transformers' generate
 
     global _flags
-    _flags = Flags(settings, output_path)
+    _flags = Flags(settings, output_path, shard)
     registry, later = _registry()
     manifests = []
     for model in sorted(models):
@@ -173,6 +179,7 @@ class AugmentedBackend:
         with _stopping():
             if ours.get("spec") != settings.digest:
                 raise UserError("the weights changed since the command line was read: start again")
+        deal_out(_flags.shard)
         model = super().create_from_arg_string(own, additional_config)  # type: ignore[misc]
         model.hb_settings = settings
         model.hb_sidecar = None
@@ -237,6 +244,11 @@ class AugmentedBackend:
                 f"{views.method} too (at most {self.hb_settings.n} each, preset={views.preset}); "
                 "the others were sure without, or have no image"
             )
+            if _flags is not None and _flags.shard is not None:
+                logger.warning(
+                    f"hb-tta: the scores are of part {_flags.shard} of the questions: run again "
+                    "without --shard when all parts are done, which finds all views in the store"
+                )
         return answers
 
     def _hb_write(self) -> None:
