@@ -30,7 +30,7 @@ from hb_tta.device import default_device, default_dtype
 from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.families import Family, get_family
 from hb_tta.generators import ALIASES, DEFAULT, Default, build_spec, get_method, used_settings
-from hb_tta.store import MemoryStore, Store
+from hb_tta.store import AnyStore, MemoryStore, Store, TieredStore, open_store
 from hb_tta.views.augmentation import Augmentation, augmentation_of
 from hb_tta.views.choice import Refused
 from hb_tta.views.encode import PNG, read_format
@@ -104,7 +104,7 @@ class Augmenter:
         drafting: Drafting = Drafting(),  # noqa: B008  frozen
         seeds: str = FIXED,
         familiar: FamiliarSpec | None = None,
-        store: Store | str | PathLike[str] | bool | None = None,
+        store: Store | TieredStore | str | PathLike[str] | bool | None = None,
         task: str = "vqa",
         device: str | None = None,
         batch_size: int | None = None,
@@ -139,6 +139,7 @@ class Augmenter:
             keep_loaded=keep_loaded,
             deterministic=deterministic,
             format=read_format(format),
+            known={} if self.store is None else self.store.known_weights(),
         )
 
     @classmethod
@@ -155,7 +156,7 @@ class Augmenter:
         drafts: int | str | Drafting = 1,
         device: str | None = None,
         dtype: str | None = None,
-        store: Store | str | PathLike[str] | bool | None = None,
+        store: Store | TieredStore | str | PathLike[str] | bool | None = None,
         task: str = "vqa",
         batch_size: int | None = None,
         cpu_offload: bool = False,
@@ -307,7 +308,13 @@ class Augmenter:
         return self._handed_out(_checked(contexts), self._asked(n, seed), progress, fail)
 
     def make(
-        self, contexts: Sequence[Any], n: int = 4, seed: int = 0, *, progress: bool | None = None
+        self,
+        contexts: Sequence[Any],
+        n: int = 4,
+        seed: int = 0,
+        *,
+        progress: bool | None = None,
+        on_failure: OnFailure | None = None,
     ) -> None:
         """Have the store hold the views of ``augment``, and hand out none.
 
@@ -316,9 +323,10 @@ class Augmenter:
         if self.store is None:
             raise UserError("an augmenter with store=False keeps nothing: give it a store")
         work = self._work(self.store, self._asked(n, seed), progress)
-        for plans in work.planned(_checked(contexts), _raise):
+        fail = on_failure or _raise
+        for plans in work.planned(_checked(contexts), fail):
             for refused in work.chooser.make(plans):
-                _raise(refused.plan.context.number, refused.why)
+                fail(refused.plan.context.number, refused.why)
 
     def view_keys(
         self, contexts: Sequence[Any], n: int = 4, seed: int = 0
@@ -363,14 +371,18 @@ class Augmenter:
         return work.outlook(_checked(contexts), [] if lacking is None else lacking)
 
     def descriptions(
-        self, contexts: Iterable[Any], *, progress: bool | None = None
+        self,
+        contexts: Iterable[Any],
+        *,
+        progress: bool | None = None,
+        on_failure: OnFailure | None = None,
     ) -> list[str | None]:
         """What the generator would be told of contexts; no view is made.
 
         None for each where the method needs none. See ``iter_augment`` for the arguments.
         """
         work = self._work(self._store(), self._asked(self.selection.candidates or 1, 0), progress)
-        windows = work.planned(_checked(contexts), _raise)
+        windows = work.planned(_checked(contexts), on_failure or _raise)
         return [plan.description for plans in windows for plan in plans]
 
     def unload(self) -> None:
@@ -394,7 +406,7 @@ class Augmenter:
                 spec = self._spec(described=bool(context.description_keys))
                 yield augmentation_of(chosen, spec, asked.notes)
 
-    def _work(self, store: Store | MemoryStore, asked: Asked, progress: bool | None) -> Work:
+    def _work(self, store: AnyStore, asked: Asked, progress: bool | None) -> Work:
         return Work(
             self._models,
             store,
@@ -407,7 +419,7 @@ class Augmenter:
             progress=progress,
         )
 
-    def _store(self) -> Store | MemoryStore:
+    def _store(self) -> AnyStore:
         return MemoryStore() if self.store is None else self.store
 
     def _asked(self, n: SupportsIndex, seed: SupportsIndex) -> Asked:
@@ -454,12 +466,14 @@ def _short(value: Any) -> str:
     return repr(value)
 
 
-def _open(store: Store | str | PathLike[str] | bool | None) -> Store | None:
+def _open(
+    store: Store | TieredStore | str | PathLike[str] | bool | None,
+) -> Store | TieredStore | None:
     if store is False:
         return None
     if store is None or store is True:
-        return Store()
-    return store if isinstance(store, Store) else Store(store)
+        return open_store()
+    return store if isinstance(store, Store | TieredStore) else open_store(store)
 
 
 def _warn_ignored(method: str, settings: Sequence[str]) -> None:

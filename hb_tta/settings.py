@@ -34,7 +34,7 @@ from hb_tta.generators.fields import ALIASES, Setting, method_settings
 from hb_tta.generators.settings import family_defaults, full_settings, used_settings
 from hb_tta.presets import PRESETS, UNSAID, at_harness, preset_values
 from hb_tta.spelling import ARGS, Unfit
-from hb_tta.store import Store, content_key
+from hb_tta.store import Store, TieredStore, content_key
 from hb_tta.views.encode import PNG, UNKNOWN, read_format
 from hb_tta.views.judges import NONE, read_judge
 from hb_tta.views.seeds import FIXED, SEEDS
@@ -245,7 +245,7 @@ class ViewSettings:
     )
     format: str = _option(PNG, _format, "--format", "NAME", _FORMAT, in_spec=True)
     device: str | None = _option(None, spelling.device, "--device", "DEVICE", _DEVICE, running=True)
-    store: Store | str | PathLike[str] | bool | None = _option(
+    store: Store | TieredStore | str | PathLike[str] | bool | None = _option(
         None, spelling.named, "--store", "DIR", _STORE, running=True
     )
 
@@ -354,7 +354,7 @@ class ViewSettings:
     def augmenter(
         self,
         *,
-        store: Store | None = None,
+        store: Store | TieredStore | None = None,
         device: str | None = None,
         task: str = "vqa",
         keep_loaded: bool | None = None,

@@ -20,7 +20,7 @@ LAYERS = (
     ("families", "lora", "plugins", "presets", "spelling"),
     ("describe", "generators", "pocket", "rewards", "shards", "store", "tta"),
     ("datasets", "views"),
-    ("augment",),
+    ("augment", "sharing"),
     ("settings",),
     ("report", "serve"),
     ("tpt",),

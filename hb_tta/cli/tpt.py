@@ -234,10 +234,10 @@ def _crops(tasks: Sequence[Any], arguments: argparse.Namespace) -> int:
 def _views(
     clip: Clip, options: Mapping[str, Any], settings: ViewSettings | None, crops: int
 ) -> ViewFeatures:
-    from hb_tta.store import Store
+    from hb_tta.store import open_store
     from hb_tta.tpt.views import ViewFeatures
 
-    store = Store(options["store"])
+    store = open_store(options["store"])
     return ViewFeatures(
         clip,
         store,

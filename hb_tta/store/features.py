@@ -17,11 +17,11 @@ from torch import Tensor
 from hb_tta.errors import UserError
 from hb_tta.file_index import FileIndex
 from hb_tta.images import load_image, pixel_digest
-from hb_tta.store import MemoryStore, Store, content_key
+from hb_tta.store import AnyStore, content_key
 
 
 def cached_tensors(
-    store: Store | MemoryStore,
+    store: AnyStore,
     request: Mapping[str, Any],
     make: Callable[[], Mapping[str, Tensor]],
 ) -> dict[str, Tensor]:

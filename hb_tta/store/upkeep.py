@@ -24,7 +24,7 @@ class Damage:
 
     namespace: str
     key: str
-    path: Path
+    path: Path | str
     reason: str
 
 
@@ -48,12 +48,16 @@ class StoreInfo:
         namespaces: the entries of each namespace.
         set_aside: damaged entries that were moved out of the way.
         leftovers: temporary files, of writers at work or killed.
+        here: of a store at an address, what is kept on this machine.
+        waiting: entries that are here and still to be sent there.
     """
 
-    root: Path
+    root: Path | str
     namespaces: dict[str, Usage]
     set_aside: Usage
     leftovers: Usage
+    here: StoreInfo | None = None
+    waiting: int = 0
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hb_tta.errors import UserError
 from hb_tta.images import load_image
 from hb_tta.reading import parse_json
-from hb_tta.store import MemoryStore, NewEntry, Store
+from hb_tta.store import AnyStore, NewEntry
 from hb_tta.store.fill import fill, missing_keys, read_entries
 from hb_tta.views.make import TRIES, VANISHED, Stored, ViewMaker, bar
 from hb_tta.views.models import Models
@@ -76,7 +76,7 @@ class Chooser:
     def __init__(
         self,
         models: Models,
-        store: Store | MemoryStore,
+        store: AnyStore,
         maker: ViewMaker,
         selection: Selection,
         n: int,

@@ -19,7 +19,7 @@ from hb_tta.generators.jitter import JitterSpec
 from hb_tta.progress import Progress
 from hb_tta.progress import progress as told
 from hb_tta.reading import parse_json
-from hb_tta.store import MemoryStore, NewEntry, Store
+from hb_tta.store import AnyStore, NewEntry
 from hb_tta.store.fill import fill, filling, missing_keys, read_entries
 from hb_tta.views.encode import encoded
 from hb_tta.views.models import Models
@@ -59,7 +59,7 @@ class ViewMaker:
     def __init__(
         self,
         models: Models,
-        store: Store | MemoryStore,
+        store: AnyStore,
         *,
         batch_size: int | None = None,
         drafting: Drafting = Drafting(),  # noqa: B008  frozen
@@ -192,6 +192,7 @@ class ViewMaker:
     def read(self, plan: PlannedViews, keys: Sequence[str]) -> list[Stored]:
         """Some of a plan's entries, made again where they are damaged or somebody removed them."""
         found: dict[str, Stored] = {}
+        self._store.fetch("views", keys)
         for _ in range(TRIES):
             for key in keys:
                 if key not in found and (entry := self._store.read("views", key)) is not None:
@@ -295,7 +296,8 @@ class ViewMaker:
             warnings.warn(f"{SHORTENED}: it begins {text[:40]!r}", HbTtaWarning, stacklevel=2)
         if plan.context.description_keys and not text:
             warnings.warn(WORDLESS, HbTtaWarning, stacklevel=2)
-        return {"description": description, "shortened": shortened}
+        told = {"told": text} if shortened else {}  # what the key is made of
+        return {"description": description, "shortened": shortened, **told}
 
 
 def _text_in(payload: bytes) -> str | None:

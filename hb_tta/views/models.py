@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hb_tta.describe import DescriberSpec
@@ -15,6 +16,7 @@ from hb_tta.device import default_device
 from hb_tta.errors import UserError
 from hb_tta.views.encode import PNG
 from hb_tta.views.familiar import Familiar, FamiliarSpec
+from hb_tta.weights import known_by
 
 if TYPE_CHECKING:
     from hb_tta.generators import GeneratorSpec
@@ -44,6 +46,8 @@ class Models:
         batch_size, cpu_offload: see ``GeneratorSpec.load``.
         keep_loaded: whether all stay on the device together; ``None``: where it has room.
         deterministic: work as ``same_bytes`` says; what is made so has keys of its own.
+        known: names of weights that need not be here, see ``hb_tta.weights.known_by``: what they
+            made is found, and more is not made.
         format: of the views' files (``hb_tta.views.encode``); other than PNG it is in their keys.
 
     Attributes:
@@ -66,11 +70,14 @@ class Models:
         keep_loaded: bool | None = None,
         deterministic: bool = False,
         format: str = PNG,
+        known: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.device = device or default_device()
         self.deterministic = deterministic
         self.format = format
-        self._made_by = self._json(generator)
+        self._known = known
+        self._absent: dict[str, list[str]] = {}  # role → names of its weights
+        self._made_by = self._json(generator, "generator")
         kept = {} if format == PNG else {"format": format}
         self.generator_json = {**self._made_by, **kept}
         self._generator_spec, self._describer_spec = generator, describer
@@ -87,12 +94,14 @@ class Models:
         Raises:
             UserError: they are missing.
         """
-        return None if self._describer_spec is None else self._json(self._describer_spec)
+        return (
+            None if self._describer_spec is None else self._json(self._describer_spec, "describer")
+        )
 
     @cached_property
     def judge_json(self) -> dict[str, Any] | None:
         """The judge's part of a score's key, as of ``describer_json``."""
-        return None if self._judge_spec is None else self._json(self._judge_spec)
+        return None if self._judge_spec is None else self._json(self._judge_spec, "judge")
 
     @cached_property
     def familiar(self) -> Familiar | None:
@@ -157,10 +166,11 @@ class Models:
     def _turn(self, role: str, spec: Any, json: dict[str, Any] | None, **options: Any) -> Any:
         """The model of a role, on the device: alone there, where there is no room for all."""
         if role not in self._on_device:
+            self._check_here(role)
             if not self.together:
                 self.unload()
             model = spec.load(self.device, **options)
-            self._check_same(spec, json)
+            self._check_same(role, spec, json)
             self._on_device[role] = model
         return self._on_device[role]
 
@@ -176,13 +186,25 @@ class Models:
 
         return VqaYes(self._turn("describer", describer, self.describer_json))
 
-    def _json(self, spec: Named) -> dict[str, Any]:
+    def _json(self, spec: Named, role: str) -> dict[str, Any]:
         """A model's part of a key; without the setting it is what it always was."""
-        return {**spec.to_json(), **({"deterministic": True} if self.deterministic else {})}
+        with known_by(self._known) as known:
+            told = spec.to_json()
+        self._absent[role] = list(dict.fromkeys(known.used))
+        return {**told, **({"deterministic": True} if self.deterministic else {})}
 
-    def _check_same(self, spec: Named, json: dict[str, Any] | None) -> None:
+    def _check_here(self, role: str) -> None:
+        if absent := self._absent.get(role):
+            raise UserError(
+                f"something is missing in the store that the {role} would have to make, and its "
+                f"weights are not on this machine ({', '.join(absent)}): import a set that holds "
+                "it (hb-tta store import), ask for the settings that the set was made with, or "
+                "fetch the weights (hb-tta download)"
+            )
+
+    def _check_same(self, role: str, spec: Named, json: dict[str, Any] | None) -> None:
         """What is made with new weights must not be kept under the old ones' name."""
-        if self._json(spec) != json:
+        if self._json(spec, role) != json:
             raise UserError(
                 "the weights on disk changed after the augmenter was made: make it again "
                 "(Augmenter.from_pretrained)"

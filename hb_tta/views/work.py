@@ -10,7 +10,7 @@ from hb_tta.context import DescribedContext
 from hb_tta.describe.drafts import SCORE, Drafting, settle
 from hb_tta.errors import UserError
 from hb_tta.images import PixelDigests
-from hb_tta.store import MemoryStore, Store
+from hb_tta.store import AnyStore
 from hb_tta.views.choice import Chooser
 from hb_tta.views.make import ViewMaker, bar
 from hb_tta.views.models import Models
@@ -55,7 +55,7 @@ class Work:
     def __init__(
         self,
         models: Models,
-        store: Store | MemoryStore,
+        store: AnyStore,
         asked: Asked,
         *,
         needs_description: bool,
