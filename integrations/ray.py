@@ -14,6 +14,7 @@ folder from the store, as it would without Ray.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -119,7 +120,9 @@ def make_views(
     _write(asked, rows)
     with _cluster(ray, address), _checkpoints(ray, place / "checkpoint"):
         _run(ray, asked, done, len(rows), augmenter, _plain(settings), task, stages)
-    return _failures(done, rows)
+    failed = _failures(done, rows)
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)  # only a killed driver needs it
+    return failed
 
 
 # ── What the actors do ───────────────────────────────────────────────────────────────────────────

@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  hb-tta store info\n"
         "  hb-tta store verify --store /data/views\n"
         "  hb-tta store prune --older-than 30 --max-gb 50\n"
-        "  hb-tta store export my-views --method hummingbird\n"
+        "  hb-tta store sync --store s3://bucket/views\n"
+        "  hb-tta store export my-views --method hummingbird --format parquet\n"
         "  hb-tta store import my-views --store views"
     )
     actions = parser.add_subparsers(

@@ -226,7 +226,7 @@ class Store:
             damaged += upkeep.remove(self._damaged_files()) if verify else Usage()
             if older_than is None and max_bytes is None:
                 return Pruned(Usage(), damaged, leftovers)
-            unused = upkeep.little_used(list(self.entries()), older_than, max_bytes)
+            unused = upkeep.little_used(self.entries, older_than, max_bytes)
             return Pruned(upkeep.remove(entry.path for entry in unused), damaged, leftovers)
         except OSError as error:
             raise write_error(self.root, error) from error
