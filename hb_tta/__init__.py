@@ -13,6 +13,7 @@ from hb_tta.errors import UserError
 
 if TYPE_CHECKING:
     from hb_tta.augment import Augmentation, Augmenter
+    from hb_tta.mumu import Mumu
     from hb_tta.tta.answer import Answer, answer
 
 __version__ = "0.1.0"
@@ -22,6 +23,7 @@ __all__ = [
     "Augmentation",
     "Augmenter",
     "DescribedContext",
+    "Mumu",
     "MultimodalContext",
     "UserError",
     "__version__",
@@ -32,6 +34,7 @@ _LAZY = {
     "Answer": "hb_tta.tta.answer",
     "Augmentation": "hb_tta.augment",
     "Augmenter": "hb_tta.augment",
+    "Mumu": "hb_tta.mumu",
     "answer": "hb_tta.tta.answer",
 }
 

@@ -120,7 +120,7 @@ class Augmenter:
         if batch_size is not None and batch_size < 1:
             raise UserError(f"batch_size={batch_size} is out of range: use 1 or more")
         self.task = task
-        self.store = _open(store)
+        self.store = named_store(store)
         self.generator_spec = generator
         self.describer_spec = describer if generator.needs_description else None
         # Without a description there is nothing to judge by.
@@ -466,9 +466,10 @@ def _short(value: Any) -> str:
     return repr(value)
 
 
-def _open(
+def named_store(
     store: Store | TieredStore | str | PathLike[str] | bool | None,
 ) -> Store | TieredStore | None:
+    """The store that a person names; ``None``: they want none."""
     if store is False:
         return None
     if store is None or store is True:

@@ -35,17 +35,39 @@ class MultimodalContext:
     ground_truth: str | None = None
 
 
+class SeenWord(NamedTuple):
+    """A word of a description, and where the image shows it.
+
+    Attributes:
+        word: as the description has it.
+        start, end: of the word in the description, characters.
+        box: left, top, right, bottom, pixels.
+        score: of who found it, 0 to 1.
+    """
+
+    word: str
+    start: int
+    end: int
+    box: tuple[float, float, float, float]
+    score: float
+
+
 class DescribedContext(NamedTuple):
     """A multimodal context with its context description C: what a generator takes.
 
     A ``Generator`` takes a plain ``(image, description)`` pair, too; an ``Augmenter``, which is
     also given questions, does not.
+
+    Attributes:
+        boxes: the description's words that were found in the image, for a generator that looks at
+            them; ``None``: nobody has looked.
     """
 
     image: Image
     description: str | None = None
     guidance: str = ""
     task: str = "vqa"
+    boxes: tuple[SeenWord, ...] | None = None
 
 
 def evaluation_contexts(contexts: Sequence[Any]) -> list[DescribedContext]:

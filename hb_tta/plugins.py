@@ -11,9 +11,13 @@ Nothing is imported until a name is asked for.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import metadata
 from typing import Any
 
@@ -80,7 +84,7 @@ class Registry:
     def _plugins(self) -> dict[str, metadata.EntryPoint]:
         """The other packages' entry points by name."""
         found: dict[str, metadata.EntryPoint] = {}
-        for entry in metadata.entry_points(group=f"hb_tta.{self.group}"):
+        for entry in _entry_points(f"hb_tta.{self.group}", _installed(), metadata.entry_points):
             if entry.name in self.built_in:
                 raise UserError(
                     f"the package {_package(entry)!r} names its {self.kind} {entry.name!r} as a "
@@ -111,6 +115,25 @@ class Registry:
         if fault:
             raise UserError(f"{whose} {fault}")
         return found
+
+
+def _installed() -> tuple[tuple[str, int], ...]:
+    """Where packages are, and when one came or went there."""
+    found = []
+    for path in sys.path:
+        with contextlib.suppress(OSError):
+            found.append((path, os.stat(path or os.curdir).st_mtime_ns))
+    return tuple(found)
+
+
+@lru_cache(maxsize=16)
+def _entry_points(
+    group: str,
+    installed: tuple[tuple[str, int], ...],
+    find: Callable[..., Iterable[metadata.EntryPoint]],
+) -> tuple[metadata.EntryPoint, ...]:
+    """A group's entry points: reading all packages' takes ten milliseconds, a question's share."""
+    return tuple(find(group=group))
 
 
 def _package(entry: metadata.EntryPoint) -> str:

@@ -20,7 +20,9 @@ from hb_tta.families import get_family
 from hb_tta.generators import GeneratorSpec, HummingbirdSpec, build_spec, get_method, list_methods
 
 PLUGIN = Path(__file__).parent / "test_package_plugin"
-BUILT_IN = ["hummingbird", "i2t2i", "randaugment", "jitter", "crops", "noise", "filter"]
+BUILT_IN = [
+    *("hummingbird", "i2t2i", "randaugment", "mumu", "jitter", "crops", "noise", "filter"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from hb_tta.training.recipes import Settings, get_recipe
 from hb_tta.training.rollout import Rollout
 from hb_tta.training.schedule import gradient_steps, learning_rate
 from hb_tta.training.sheet import GAP, HEAD, TEXT
-from hb_tta.training.stopping import is_best
+from hb_tta.training.stopping import is_best, total_reward
 from hb_tta.training.train import train
 
 # A server that has imported the trainer and computed nothing: what it forks starts at once.
@@ -433,8 +434,11 @@ def test_a_held_out_judge_says_which_is_best_and_when_to_stop(settings, tmp_path
     assert not any("clip_text" in row for row in rows if "loss" in row)  # it is not followed
     figures = {"global": 1.0, "fine_grained": 1.0, "clip_text": 0.1}
     better = {"step": 9, "held_out": figures | {"global": -5.0, "clip_text": 0.2}}
-    assert is_best(better, [{"step": 0, "held_out": figures}], still)
-    assert not is_best(better, [{"step": 0, "held_out": figures}], replace(still, judge=None))
+    score, followed = (
+        partial(total_reward, settings=its) for its in (still, replace(still, judge=None))
+    )
+    assert is_best(better, [{"step": 0, "held_out": figures}], score)
+    assert not is_best(better, [{"step": 0, "held_out": figures}], followed)
     with pytest.raises(UserError, match="name another, or none"):
         replace(settings, judge="global")
 

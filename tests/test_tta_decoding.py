@@ -19,9 +19,11 @@ from transformers import (
 
 import hb_tta
 from hb_tta.errors import UserError
-from hb_tta.tta.answer import _inputs, answer, yes_no_tokens
+from hb_tta.tta.answer import _inputs, answer
 from hb_tta.tta.combine import Combiner
-from hb_tta.tta.decoding import NeverGenerated, decode_jointly
+from hb_tta.tta.decoding import decode_jointly
+from hb_tta.tta.intercept import NeverGenerated
+from hb_tta.tta.words import yes_no_tokens
 
 QUESTION = "Is there a red circle? Please answer yes or no."
 # Different shapes: LLaVA-NeXT's tiles, Qwen-VL's patches and so the prompts' lengths differ.

@@ -1,41 +1,64 @@
-"""Where a training goes on: LoRA and optimizer in one file, which is whole or absent."""
+"""Where a training goes on: what is trained and its optimizer in one file, whole or absent."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from hb_tta.disk import write_aside
 from hb_tta.errors import UserError
 from hb_tta.reading import open_regular
-from hb_tta.training.lora import lora_parameters, lora_tensors, set_lora_tensors
+from hb_tta.training.sharding import like, whole
 
 CHECKPOINT = "checkpoint.safetensors"
 _ADAM = {"step", "exp_avg", "exp_avg_sq"}
 
 
-def save_checkpoint(
-    folder: Path, unet: Any, optimizer: torch.optim.Optimizer, step: int, skipped: int
-) -> None:
-    """The state after ``step`` steps. The metrics must be written already."""
-    tensors = {f"lora.{name}": tensor for name, tensor in lora_tensors(unet).items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        for name, value in state.items():
-            tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value).detach().cpu()
-    metadata = {"step": str(step), "skipped": str(skipped)}
+class Kept(Protocol):
+    """What a checkpoint keeps of a training: see ``Trained``."""
+
+    parameters: list[Any]
+    optimizer: torch.optim.Optimizer
+
+    def tensors(self) -> dict[str, Tensor]: ...
+
+    def set_tensors(self, tensors: dict[str, Tensor]) -> None: ...
+
+
+class State(NamedTuple):
+    """A training after ``step`` steps: its tensors, by name, and its optimizer's."""
+
+    trained: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    step: int
+    skipped: int
+
+
+def checkpoint_of(kept: Kept, step: int, skipped: int) -> State:
+    """The state after ``step`` steps, whole on every process: all call it at once."""
+    states = {
+        f"optimizer.{index}.{name}": whole(torch.as_tensor(value))
+        for index, state in kept.optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+    }
+    return State(kept.tensors(), states, step, skipped)
+
+
+def save_checkpoint(folder: Path, state: State) -> None:
+    """Writes a state. The metrics must be written already."""
+    tensors = {**state.trained, **state.optimizer}
+    metadata = {"step": str(state.step), "skipped": str(state.skipped)}
     write_aside(
-        folder / CHECKPOINT,
-        save({n: t.contiguous() for n, t in tensors.items()}, metadata),
+        folder / CHECKPOINT, save({n: t.contiguous() for n, t in tensors.items()}, metadata)
     )
 
 
-def restore_checkpoint(
-    folder: Path, unet: Any, optimizer: torch.optim.Optimizer
-) -> tuple[int, int]:
+def restore_checkpoint(folder: Path, kept: Kept) -> tuple[int, int]:
     """Puts the last state back.
 
     Returns:
@@ -49,22 +72,26 @@ def restore_checkpoint(
         return 0, 0
     try:
         tensors, step, skipped = _read(path)
-        lora = {n.removeprefix("lora."): t for n, t in tensors.items() if n.startswith("lora.")}
+        trained = {n: t for n, t in tensors.items() if not n.startswith("optimizer.")}
         states = _optimizer_states(tensors)
-        _check_lora(lora, unet)
-        _check_states(states, unet)
+        _check_trained(trained, kept.tensors())
+        _check_states(states, kept.parameters)
     except (OSError, SafetensorError, ValueError) as error:
         raise UserError(f"{str(path)!r} is damaged ({error}): delete it to begin anew") from error
-    set_lora_tensors(unet, lora)
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": states, "param_groups": groups})
+    kept.set_tensors(trained)
+    groups = kept.optimizer.state_dict()["param_groups"]
+    spread = {
+        place: {key: like(t, kept.parameters[place]) for key, t in state.items()}
+        for place, state in states.items()
+    }
+    kept.optimizer.load_state_dict({"state": spread, "param_groups": groups})
     return step, skipped
 
 
 # ── What a file must hold: each raises ValueError, in words ──────────────────────────────────────
 
 
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], int, int]:
+def _read(path: Path) -> tuple[dict[str, Tensor], int, int]:
     """The tensors, and how many steps were done and skipped."""
     with open_regular(path):
         pass  # a pipe would never end
@@ -83,7 +110,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], int, int]:
     return tensors, step, skipped
 
 
-def _optimizer_states(tensors: dict[str, torch.Tensor]) -> dict[int, dict[str, Any]]:
+def _optimizer_states(tensors: dict[str, Tensor]) -> dict[int, dict[str, Any]]:
     states: dict[int, dict[str, Any]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
@@ -94,17 +121,15 @@ def _optimizer_states(tensors: dict[str, torch.Tensor]) -> dict[int, dict[str, A
     return states
 
 
-def _check_lora(lora: dict[str, torch.Tensor], unet: Any) -> None:
-    now = lora_tensors(unet)
-    if lora.keys() != now.keys():
+def _check_trained(trained: dict[str, Tensor], now: dict[str, Tensor]) -> None:
+    if trained.keys() != now.keys():
         raise ValueError("its layers are not those that are trained")
-    for name, tensor in lora.items():
+    for name, tensor in trained.items():
         if tensor.shape != now[name].shape:
             raise ValueError(f"{name:.80} has the shape {list(tensor.shape)}")
 
 
-def _check_states(states: dict[int, dict[str, Any]], unet: Any) -> None:
-    parameters = lora_parameters(unet)
+def _check_states(states: dict[int, dict[str, Any]], parameters: list[Any]) -> None:
     if states and sorted(states) != list(range(len(parameters))):
         raise ValueError("its optimizer is of other parameters")
     for place, state in states.items():

@@ -8,7 +8,6 @@ a judge's features is the diversity, and a run that loses it stops.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,23 +18,9 @@ from hb_tta.rewards import Judge
 from hb_tta.training.objectives import conditions_in, judge, noise_of
 from hb_tta.training.prepare import Prepared
 from hb_tta.training.rollout import Rollout
+from hb_tta.training.trained import Held
 
 EVALUATION_EPOCH = 2**31  # of the noise: no training epoch has it
-
-
-@dataclass
-class Held:
-    """What one evaluation says.
-
-    Attributes:
-        rewards: name → mean over the held-out contexts and their seeds.
-        diversity: mean distance between two seeds of a context, in the first judge's features.
-        pictures: of the first contexts of this process, a row a context, RGB uint8.
-    """
-
-    rewards: dict[str, float]
-    diversity: float
-    pictures: list[list[np.ndarray]]
 
 
 @torch.no_grad()
@@ -50,7 +35,11 @@ def evaluate(
     batch_size: int,
     seed: int,
 ) -> Held:
-    """Samples every held-out context from the same noises at every call."""
+    """Samples every held-out context from the same noises at every call.
+
+    The diversity is the mean distance between two seeds of a context, in the first judge's
+    features; the pictures are of the first contexts of this process, a row a context, RGB uint8.
+    """
     mine = range(accelerator.process_index, len(prepared.held_out), accelerator.num_processes)
     views = [(context, number) for context in mine for number in range(seeds)]
     sums: dict[str, Tensor] = {}

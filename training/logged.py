@@ -63,7 +63,7 @@ def is_row(row: Row) -> bool:
         and step >= 0
         and isinstance(held_out, dict)
         and all(map(_is_number, held_out.values()))
-        and ("held_out" not in row or _is_number(row.get("diversity")))
+        and _is_number(row.get("diversity", 0.0))
         and _is_number(speed)
         and 0 < speed < math.inf
     )

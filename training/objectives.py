@@ -16,9 +16,7 @@ from torch import Tensor
 
 from hb_tta.rewards import Judge
 from hb_tta.training.rollout import Rollout, draw_noise
-
-Key = tuple[int, int]
-"""(epoch, index) of a sample: with the seed, all that its noise depends on."""
+from hb_tta.training.trained import Key
 
 
 class Objective(Protocol):

@@ -13,7 +13,7 @@ from hb_tta.disk import write_aside
 
 
 def write_curve(path: Path, metrics: Sequence[dict[str, Any]], names: Sequence[str]) -> bool:
-    """The convergence curve, as the paper's figure 16: a panel a reward, training and held-out.
+    """The convergence curve, as the paper's figure 16: a panel a figure, training and held-out.
 
     Returns:
         Whether it was drawn: it needs matplotlib.
@@ -41,7 +41,7 @@ def write_curve(path: Path, metrics: Sequence[dict[str, Any]], names: Sequence[s
             markersize=3,
             label="held-out contexts",
         )
-        axes.set(title=f"{name} reward", xlabel="step")
+        axes.set(title=name, xlabel="step")
         axes.legend(fontsize=7)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)

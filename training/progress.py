@@ -7,7 +7,6 @@ from typing import Any
 from tqdm import tqdm
 
 from hb_tta.progress import Progress, progress
-from hb_tta.training.prepare import Prepared
 
 
 class Console:
@@ -60,13 +59,3 @@ def figures(values: dict[str, float]) -> str:
 def bad_rows(count: int) -> str:
     """How many cannot be used."""
     return f"{count} bad row{'s' * (count != 1)}"
-
-
-def told(prepared: Prepared) -> str:
-    """How many samples there are, and what became of the rest."""
-    text = f"{len(prepared.training)} samples, {len(prepared.held_out)} held out"
-    if prepared.left_out:
-        text += f", {prepared.left_out} left out (images of held-out ones)"
-    if prepared.bad:
-        text += f", {bad_rows(len(prepared.bad))}: see bad_records.jsonl"
-    return text

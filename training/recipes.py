@@ -1,28 +1,25 @@
-"""What can be set about a training, and the named recipes: functions that return settings.
+"""What can be set about a training on rewards, and all named recipes: functions that give settings.
 
 A recipe names its data where it can. ``--set key=value`` changes any setting.
 """
 
 from __future__ import annotations
 
-import json
-import typing
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Annotated, Any, get_type_hints
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar
 
-from hb_tta.device import DTYPES
-from hb_tta.errors import UserError, choose_from, shown
-from hb_tta.families import list_families
-from hb_tta.training.ranges import OneOf, Within, check
+from hb_tta.errors import UserError, choose_from
+from hb_tta.training.mumu.recipes import MUMU_RECIPES
+from hb_tta.training.ranges import OneOf, Within
+from hb_tta.training.settings import Common, to_json, with_changes
+
+__all__ = ["FREE", "RECIPES", "Settings", "get_recipe", "to_json", "with_changes"]
 
 MEMORY_PRESETS = ("none", "block", "step+block")
 OBJECTIVES = ("rewards", "denoising")
 GRADIENT_AT = ("end", "anywhere")  # the last K steps; one from each of K parts (DRTune)
 OPTIMIZERS = ("adamw", "sgd")
-TRACKERS = (  # that accelerate has
-    "aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb",
-)  # fmt: skip
 
 
 def _own_rewards() -> list[str]:
@@ -37,36 +34,32 @@ def _all_rewards() -> list[str]:
     return list_rewards()
 
 
-_FROM_1 = Within(least=1, most=10**9)
 _REWARDS = OneOf(_own_rewards, more=_all_rewards)  # of other packages too, a slow look
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Everything that decides a training. The comments say where a default comes from.
+class Settings(Common):
+    """Everything that decides a training on rewards (Hummingbird, algorithm 1).
 
-    What changes nothing but speed, memory and what is written (``FREE``) may change when a run is
-    resumed; the rest may not. Of models and data it is the content that may not.
+    The comments say where a default comes from.
     """
 
+    free: ClassVar[frozenset[str]] = Common.free | {
+        "evaluator", "mllm", "reward_weights", "data_format", "question_column",  # by content
+        "memory", "evaluate_seeds", "min_diversity",
+    }  # fmt: skip
+    mappings: ClassVar[Mapping[str, type]] = {"rewards": float, "reward_weights": str}
+
     # ── Models ──
-    family: Annotated[str, OneOf(list_families)] = "sdxl"
-    generator: str | None = None  # a folder or hub id in the place of the family's
     evaluator: str | None = None
     mllm: str | None = None
     reward_weights: Annotated[Mapping[str, str], _REWARDS] = field(
         default_factory=dict
     )  # reward → folder or hub id
-    dtype: Annotated[str | None, OneOf(DTYPES)] = None  # of frozen weights; None: the device's
 
     # ── Data ──
-    data: str | None = None  # a name of training/data.py's table, or a path
     data_format: str | None = None  # the layout of a folder; None: a file of rows lies in it
-    image_column: str | None = None  # of your own rows; None: one of the usual names
     question_column: str | None = None
-    samples: Annotated[int | None, _FROM_1] = None  # rows of the data that are read; None: all
-    # Rows at the beginning kept for evaluation; None: 64, of fewer than 320 good rows a fifth
-    held_out: Annotated[int | None, _FROM_1] = None
     max_new_tokens: Annotated[int, Within(least=1, most=4096)] = (
         75  # of a description: the released code in training
     )
@@ -86,9 +79,7 @@ class Settings:
     drift_weight: Annotated[float, Within(least=0, most=1e6)] = 0.0
     loss_scale: Annotated[float, Within(above=0, most=1e6)] = 1.0
 
-    # ── Sampling (section 4.2, algorithm 1) ──
-    num_inference_steps: Annotated[int, Within(least=1, most=1000)] = 25  # T
-    guidance_scale: Annotated[float | None, Within(least=0, most=1000)] = None  # None: the family's
+    # ── Sampling (section 4.2, algorithm 1), in num_inference_steps (T) ──
     gradient_steps: Annotated[int, Within(least=1, most=1000)] = 5  # K, the released code's
     random_gradient_steps: bool = False  # AlignProp: K drawn anew every step, 1 to 2K - 1
     gradient_at: Annotated[str, OneOf(GRADIENT_AT)] = "end"  # the last K
@@ -107,73 +98,40 @@ class Settings:
     # ── Optimisation ──
     optimizer: Annotated[str, OneOf(OPTIMIZERS)] = "adamw"
     learning_rate: Annotated[float, Within(above=0, most=1)] = 5e-6  # appendix Q
-    weight_decay: Annotated[float, Within(least=0, most=1)] = 1e-2  # PyTorch's default of AdamW
-    beta_2: Annotated[float, Within(least=0, below=1)] = 0.999
-    warmup_steps: Annotated[int, Within(least=0, most=10**9)] = 0
-    # The step at which the rate has fallen to 0, in a line; None: it stays
-    decay_steps: Annotated[int | None, _FROM_1] = None
-    max_gradient_norm: Annotated[float, Within(above=0, most=1e6)] = 1.0
-    # Samples an optimizer step, over all processes and micro-batches
-    batch_size: Annotated[int, Within(least=1, most=2**20)] = 64
-    micro_batch_size: Annotated[int, Within(least=1, most=2**20)] = 1  # on a device at once
-    max_steps: Annotated[int, _FROM_1] = 50_000  # appendix O: the rewards level off there
-    seed: Annotated[int, Within(least=0, below=2**63)] = 0
 
     # ── Watching ──
-    save_steps: Annotated[int, _FROM_1] = 250
-    evaluate_steps: Annotated[int, _FROM_1] = 250
     # Noises a held-out context: their spread is the diversity
     evaluate_seeds: Annotated[int, Within(least=1, most=1000)] = 2
-    sample_contexts: Annotated[int, Within(least=1, most=1000)] = 4  # rows of the sample grids
     # Of the untuned generator's; below it the training stops
     min_diversity: Annotated[float, Within(least=0, most=1)] = 0.85
-    # Evaluations without a better held-out reward before it stops
-    patience: Annotated[int | None, _FROM_1] = None
-    trackers: Annotated[tuple[str, ...] | None, OneOf(TRACKERS)] = ("tensorboard",)
-    cache: str | None = None  # of descriptions and embeddings; None: in the run's folder
 
-    def __post_init__(self) -> None:
-        for name, hint in _HINTS.items():
-            check(name, hint, getattr(self, name))
-        _check_together(self)
+    def check_together(self) -> None:
+        """See ``Common.check_together``."""
+        if self.gradient_steps > self.num_inference_steps:
+            raise UserError(
+                f"gradient_steps={self.gradient_steps} is more than the "
+                f"{self.num_inference_steps} steps of a sample: use at most num_inference_steps"
+            )
+        super().check_together()
+        if self.judge in self.rewards:
+            raise UserError(
+                f"judge={self.judge} is a reward that is followed, which tells nothing of what it "
+                "is fooled by: name another, or none"
+            )
+        if self.objective == "rewards" and not any(self.rewards.values()):
+            raise UserError("all rewards have the weight 0: give one, as in --set rewards.global=1")
+
+    def less_memory(self) -> str:
+        """See ``Common.less_memory``."""
+        stronger = MEMORY_PRESETS[MEMORY_PRESETS.index(self.memory) + 1 :]
+        if self.micro_batch_size > 1:
+            return super().less_memory()
+        if stronger:
+            return f"--set memory={stronger[0]}"
+        return "a smaller gradient_steps or image_size in a new --out"
 
 
-FREE = frozenset(
-    {
-        "generator", "evaluator", "mllm", "reward_weights", "data", "data_format",  # by content
-        "image_column", "question_column",
-        "memory", "micro_batch_size", "max_steps", "save_steps", "patience",
-        "evaluate_steps", "evaluate_seeds", "sample_contexts", "min_diversity", "trackers", "cache",
-    }
-)  # fmt: skip
-
-
-_HINTS = {f.name: get_type_hints(Settings, include_extras=True)[f.name] for f in fields(Settings)}
-
-
-def _check_together(s: Settings) -> None:
-    """Raises UserError for settings that do not go together."""
-    if s.gradient_steps > s.num_inference_steps:
-        raise UserError(
-            f"gradient_steps={s.gradient_steps} is more than the {s.num_inference_steps} steps of "
-            "a sample: use at most num_inference_steps"
-        )
-    if s.decay_steps is not None and s.decay_steps < s.max_steps:
-        raise UserError(
-            f"decay_steps={s.decay_steps} leaves nothing to learn until max_steps={s.max_steps}: "
-            "use as many or more, or none"
-        )
-    if None not in (s.samples, s.held_out) and s.samples <= s.held_out:  # type: ignore[operator]
-        raise UserError(
-            f"samples={s.samples} leaves nothing to train on beside held_out={s.held_out}: use more"
-        )
-    if s.judge in s.rewards:
-        raise UserError(
-            f"judge={s.judge} is a reward that is followed, which tells nothing of what it is "
-            "fooled by: name another, or none"
-        )
-    if s.objective == "rewards" and not any(s.rewards.values()):
-        raise UserError("all rewards have the weight 0: give one, as in --set rewards.global=1")
+FREE = Settings.free
 
 
 # ── Recipes ─────────────────────────────────────────────────────────────────────────────────────
@@ -259,7 +217,7 @@ def released() -> Settings:
     )
 
 
-RECIPES: dict[str, Callable[[], Settings]] = {
+RECIPES: dict[str, Callable[[], Common]] = {
     "pocket": pocket,
     "pocket-hoi": pocket_hoi,
     "pocket-object": pocket_object,
@@ -267,11 +225,12 @@ RECIPES: dict[str, Callable[[], Settings]] = {
     "paper-hoi": paper_hoi,
     "paper-object": paper_object,
     "released": released,
+    **MUMU_RECIPES,
 }
 
 
-def get_recipe(name: str) -> Settings:
-    """The settings of a recipe.
+def get_recipe(name: str) -> Any:
+    """The settings of a recipe: ``Settings`` of rewards, ``MumuSettings`` of MUMU.
 
     Raises:
         UserError: there is no such recipe.
@@ -279,71 +238,3 @@ def get_recipe(name: str) -> Settings:
     if name not in RECIPES:
         raise UserError(f"there is no recipe {name!r}{choose_from(name, RECIPES)}")
     return RECIPES[name]()
-
-
-# ── key=value ───────────────────────────────────────────────────────────────────────────────────
-
-
-def with_changes(settings: Settings, changes: Iterable[str]) -> Settings:
-    """Settings with ``key=value`` texts applied: ``learning_rate=1e-4``, ``rewards.global=0``.
-
-    Raises:
-        UserError: a key is unknown or a value is not of its kind.
-    """
-    values: dict[str, Any] = {}
-    for change in changes:
-        key, equals, text = change.partition("=")
-        if not equals:
-            raise UserError(f"--set {shown(change)} has no '=': write key=value")
-        name, _, part = key.strip().partition(".")
-        if name not in _HINTS or (part and name not in _MAPPINGS):
-            raise UserError(f"there is no setting {shown(key)}{choose_from(name, sorted(_HINTS))}")
-        if part:
-            old = values.get(name, getattr(settings, name))
-            values[name] = {**old, part: _converted(key, text, _MAPPINGS[name])}
-        else:
-            values[name] = _converted(key, text, _PLAIN_HINTS[name])
-    return replace(settings, **values)
-
-
-_PLAIN_HINTS = get_type_hints(Settings)
-_MAPPINGS: dict[str, Any] = {"rewards": float, "reward_weights": str}
-
-
-def _converted(key: str, text: str, hint: Any) -> Any:
-    """The text as a value of the setting's type."""
-    kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
-    optional = type(None) in typing.get_args(hint)
-    if optional and text.lower() in ("none", ""):
-        return None
-    kind = kinds[0] if optional else hint
-    try:
-        if kind is bool:
-            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        if kind in (int, float, str):
-            return kind(text)
-        if key in _MAPPINGS:
-            return _mapping(text, _MAPPINGS[key])
-        return tuple(part for part in text.split(",") if part)
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        name = getattr(kind, "__name__", str(kind))
-        raise UserError(f"--set {key}={shown(text)}: that is no {name}") from error
-
-
-def _mapping(text: str, kind: Callable[[Any], Any]) -> dict[str, Any]:
-    """``{"global": 1}`` or ``global:1,fine_grained:0.1``."""
-    if text.startswith("{"):
-        return {name: kind(value) for name, value in json.loads(text).items()}
-    pairs = (part.partition(":") for part in text.split(",") if part)
-    return {name: kind(value) for name, _, value in pairs}
-
-
-def to_json(settings: Settings) -> dict[str, Any]:
-    """The settings as plain JSON."""
-    return json.loads(
-        json.dumps({f.name: _plain(getattr(settings, f.name)) for f in fields(settings)})
-    )
-
-
-def _plain(value: Any) -> Any:
-    return dict(value) if isinstance(value, Mapping) else value

@@ -24,7 +24,7 @@ from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.reading import read_bytes
 from hb_tta.training.checkpoints import CHECKPOINT
 from hb_tta.training.logged import read_rows, read_settings
-from hb_tta.training.recipes import FREE, Settings, to_json
+from hb_tta.training.settings import Common, to_json
 
 ADAPTER = "adapter_model.safetensors"
 CACHE = ".cache"  # hidden: what lies there is no part of the LoRA's fingerprint
@@ -42,7 +42,7 @@ class RunFolder:
         self.folder = folder
         self.metrics: list[dict[str, Any]] = []
 
-    def claim(self, settings: Settings, models: dict[str, Any]) -> None:
+    def claim(self, settings: Common, models: dict[str, Any]) -> None:
         """Writes what the run is: from here on the folder is this run's alone.
 
         Args:
@@ -51,8 +51,8 @@ class RunFolder:
         now = {"settings": to_json(settings), "models": models}
         write_aside(self.folder / SETTINGS, (json.dumps(now, indent=2) + "\n").encode())
 
-    def check_settings(self, settings: Settings, models: dict[str, Any]) -> None:
-        """That the folder holds no other run; settings that are ``FREE`` may differ.
+    def check_settings(self, settings: Common, models: dict[str, Any]) -> None:
+        """That the folder holds no other run; settings that are ``free`` may differ.
 
         A run that ended before its first checkpoint left nothing to lose, and claims nothing.
 
@@ -68,7 +68,7 @@ class RunFolder:
         if path.exists() and began:
             old = read_settings(path)
             for key, value in now["settings"].items():
-                if key not in FREE and old["settings"].get(key) != value:
+                if key not in settings.free and old["settings"].get(key) != value:
                     raise UserError(
                         f"{self.folder} holds a run with {key}={old['settings'].get(key)!r}, now "
                         f"it is {value!r}: give another --out, or the same settings"

@@ -8,6 +8,7 @@ import numpy as np
 
 from hb_tta.training.recipes import Settings
 from hb_tta.training.rollout import last_steps
+from hb_tta.training.settings import Common
 
 
 def gradient_steps(settings: Settings, step: int) -> list[int]:
@@ -24,6 +25,11 @@ def gradient_steps(settings: Settings, step: int) -> list[int]:
 
 def learning_rate(settings: Settings, step: int) -> float:
     """Of the step after ``step`` others."""
+    return settings.learning_rate * rate_factor(settings, step)
+
+
+def rate_factor(settings: Common, step: int) -> float:
+    """What the schedule makes of a rate: it rises in a line, and falls to 0 in one."""
     rising = min(1, (step + 1) / (settings.warmup_steps + 1))
     falling = 1 if settings.decay_steps is None else 1 - step / settings.decay_steps
-    return settings.learning_rate * min(rising, falling)
+    return min(rising, falling)

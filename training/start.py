@@ -15,12 +15,12 @@ from accelerate.utils import ProjectConfiguration
 from hb_tta.device import default_dtype, is_out_of_memory
 from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.families import get_family
-from hb_tta.training.recipes import MEMORY_PRESETS, Settings
+from hb_tta.training.settings import AnySettings, Common
 
 PROJECT = "hb-tta"  # what trackers call it
 
 
-def start(settings: Settings, out: Path) -> tuple[Accelerator, Settings]:
+def start(settings: AnySettings, out: Path) -> tuple[Accelerator, AnySettings]:
     """This process among those that share the run, and the settings with nothing left open.
 
     Raises:
@@ -45,7 +45,7 @@ def start_trackers(accelerator: Accelerator, step: int) -> None:
 
 
 @contextmanager
-def memory_advice(settings: Settings) -> Iterator[None]:
+def memory_advice(settings: Common) -> Iterator[None]:
     """Turns "out of memory" into what to try."""
     try:
         yield
@@ -53,22 +53,12 @@ def memory_advice(settings: Settings) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise UserError(
-            f"memory does not suffice with memory={settings.memory}, "
-            f"micro_batch_size={settings.micro_batch_size}: try {_less_memory(settings)}; the "
-            "checkpoint is intact"
+            f"memory does not suffice with micro_batch_size={settings.micro_batch_size}: try "
+            f"{settings.less_memory()}; the checkpoint is intact"
         ) from error
 
 
-def _less_memory(settings: Settings) -> str:
-    stronger = MEMORY_PRESETS[MEMORY_PRESETS.index(settings.memory) + 1 :]
-    if settings.micro_batch_size > 1:
-        return f"--set micro_batch_size={settings.micro_batch_size // 2}"
-    if stronger:
-        return f"--set memory={stronger[0]}"
-    return "a smaller gradient_steps or image_size in a new --out"
-
-
-def _check_batch(settings: Settings, processes: int) -> None:
+def _check_batch(settings: Common, processes: int) -> None:
     if settings.batch_size % processes:
         raise UserError(
             f"batch_size={settings.batch_size} cannot be shared by {processes} processes: use a "
@@ -76,7 +66,7 @@ def _check_batch(settings: Settings, processes: int) -> None:
         )
 
 
-def _trackers(settings: Settings) -> list[str]:
+def _trackers(settings: Common) -> list[str]:
     """Those that are named and installed. accelerate would leave others out without a word.
 
     Raises:

@@ -6,15 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from accelerate import Accelerator
+from torch.distributed.tensor import DTensor
 
-from hb_tta.training.objectives import Key, Objective
-from hb_tta.training.prepare import Order, Prepared
-from hb_tta.training.recipes import Settings
-from hb_tta.training.schedule import gradient_steps, learning_rate
-from hb_tta.training.tuned import Tuned
+from hb_tta.training.prepare import Order
+from hb_tta.training.settings import Common
+from hb_tta.training.trained import Key, Trained
 
 
 class Step(NamedTuple):
@@ -23,23 +21,22 @@ class Step(NamedTuple):
     Attributes:
         means: of the loss and the figures, over all samples of all processes.
         gradient_norm: before clipping.
-        gradient_steps: how many sampling steps carried the gradient.
+        noted: what else its line says.
         finite: whether the parameters were moved; the same on all processes.
         interrupted: whether a process wishes to stop.
     """
 
     means: dict[str, float]
     gradient_norm: float
-    gradient_steps: int
+    noted: dict[str, float]
     finite: bool
     interrupted: bool
 
 
 def take_step(
-    settings: Settings,
+    settings: Common,
     step: int,
-    tuned: Tuned,
-    prepared: Prepared,
+    trained: Trained,
     order: Order,
     accelerator: Accelerator,
     interrupted: Any,
@@ -49,30 +46,27 @@ def take_step(
     Args:
         interrupted: true once this process was asked to stop.
     """
-    carried = gradient_steps(settings, step)
-    tuned.optimizer.zero_grad(set_to_none=True)
+    trained.optimizer.zero_grad(set_to_none=True)
     sums: dict[str, float] = {}
     for keys in micro_batches(settings, step, order, accelerator):
-        losses, figures = forward(
-            settings, tuned.objective, prepared, keys, carried, accelerator.device
-        )
+        losses, figures = forward(trained, step, keys)
         losses.sum().backward()
         for name, values in {"loss": losses.detach(), **figures}.items():
             sums[name] = sums.get(name, 0.0) + float(values.double().sum())
     means, interrupt = all_reduce(
-        accelerator, tuned.parameters, sums, bool(interrupted), settings.batch_size
+        accelerator, trained.parameters, sums, bool(interrupted), settings.batch_size
     )
-    for group in tuned.optimizer.param_groups:
-        group["lr"] = learning_rate(settings, step)
-    norm = float(torch.nn.utils.clip_grad_norm_(tuned.parameters, settings.max_gradient_norm))
+    trained.set_rates(step)
+    found = torch.nn.utils.clip_grad_norm_(trained.parameters, settings.max_gradient_norm)
+    norm = float(found.full_tensor() if isinstance(found, DTensor) else found)
     finite = math.isfinite(norm) and math.isfinite(means["loss"])
     if finite:  # the same on all processes: all have the reduced gradient
-        tuned.optimizer.step()
-    return Step(means, norm, len(carried), finite, interrupt)
+        trained.optimizer.step()
+    return Step(means, norm, trained.noted(step), finite, interrupt)
 
 
 def micro_batches(
-    settings: Settings, step: int, order: Order, accelerator: Accelerator
+    settings: Common, step: int, order: Order, accelerator: Accelerator
 ) -> list[list[Key]]:
     """This process's samples of a step, in pieces that go through the models at once."""
     share = settings.batch_size // accelerator.num_processes
@@ -83,21 +77,10 @@ def micro_batches(
 
 
 def forward(
-    settings: Settings,
-    objective: Objective,
-    prepared: Prepared,
-    keys: list[Key],
-    carried: Sequence[int],
-    device: torch.device,
+    trained: Trained, step: int, keys: Sequence[Key]
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Losses of one micro-batch, and figures."""
-    if settings.lora_dropout:  # its masks, too, survive an interruption
-        epoch, index = keys[0]
-        torch.manual_seed(
-            int(np.random.SeedSequence([settings.seed, epoch, index, 3]).generate_state(1)[0])
-        )
-    batch = prepared.batch([prepared.training[index] for _, index in keys], device)
-    return objective(batch, keys, carried)
+    return trained.losses(step, keys)
 
 
 def all_reduce(
@@ -110,16 +93,23 @@ def all_reduce(
     """Means over all samples of gradients and figures, and whether a process wishes to stop.
 
     Gradients and figures come as sums over a process's samples, and travel in one flat vector.
+    FSDP2 has averaged those of parameters that it spreads over the processes.
     """
-    names = sorted(sums)
-    extra = torch.tensor([*(sums[name] for name in names), float(interrupted)])
-    pieces = [
-        (torch.zeros_like(p) if p.grad is None else p.grad / samples).flatten().float()
-        for p in parameters
-    ]
-    flat = accelerator.reduce(torch.cat([*pieces, extra.to(pieces[0])]), "sum")
-    start = 0
     for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    spread = [p for p in parameters if isinstance(p, DTensor)]
+    own = [p for p in parameters if not isinstance(p, DTensor)]
+    for parameter in spread:
+        parameter.grad.mul_(accelerator.num_processes / samples)
+    names = sorted(sums)
+    extra = torch.tensor(
+        [*(sums[name] for name in names), float(interrupted)], device=accelerator.device
+    )
+    pieces = [(p.grad / samples).flatten().float() for p in own]
+    flat = accelerator.reduce(torch.cat([*pieces, extra]), "sum")
+    start = 0
+    for parameter in own:
         stop = start + parameter.numel()
         parameter.grad = flat[start:stop].view_as(parameter)
         start = stop

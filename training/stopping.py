@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from accelerate import Accelerator
 
 from hb_tta.training.recipes import Settings
+from hb_tta.training.trained import Trained
 
 
 def total_reward(figures: dict[str, float], settings: Settings) -> float:
@@ -22,29 +23,25 @@ def total_reward(figures: dict[str, float], settings: Settings) -> float:
     return sum(weights.get(name, 0.0) * value for name, value in figures.items())
 
 
-def is_best(row: dict[str, Any], before: list[dict[str, Any]], settings: Settings) -> bool:
-    """Whether an evaluation has a better reward than all before it."""
-    reward = total_reward(row["held_out"], settings)
-    return all(reward > total_reward(old["held_out"], settings) for old in before)
+def is_best(
+    row: dict[str, Any], before: list[dict[str, Any]], score: Callable[[dict[str, float]], float]
+) -> bool:
+    """Whether an evaluation has a better score than all before it."""
+    own = score(row["held_out"])
+    return all(own > score(old["held_out"]) for old in before)
 
 
-def why_stop(rows: list[dict[str, Any]], settings: Settings) -> str | None:
-    """Diversity lost, or no better held-out reward for ``patience`` evaluations."""
-    first, last = rows[0], rows[-1]
-    if (
-        settings.evaluate_seeds > 1
-        and last["diversity"] < settings.min_diversity * first["diversity"]
-    ):
+def why_stop(rows: list[dict[str, Any]], trained: Trained, patience: int | None) -> str | None:
+    """Diversity lost, or no better held-out score for ``patience`` evaluations."""
+    first, last, least = rows[0], rows[-1], trained.min_diversity
+    if least is not None and last["diversity"] < least * first["diversity"]:
         return (
             f"diversity fell to {last['diversity'] / first['diversity']:.0%} of the untuned "
-            f"generator's (min_diversity={settings.min_diversity:g})"
+            f"generator's (min_diversity={least:g})"
         )
-    totals = [total_reward(row["held_out"], settings) for row in rows]
-    if (
-        settings.patience is not None
-        and len(totals) - 1 - int(np.argmax(totals)) >= settings.patience
-    ):
-        return f"no better held-out reward in {settings.patience} evaluations (patience)"
+    scores = [trained.score(row["held_out"]) for row in rows]
+    if patience is not None and len(scores) - 1 - int(np.argmax(scores)) >= patience:
+        return f"no better held-out figure in {patience} evaluations (patience)"
     return None
 
 

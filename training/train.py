@@ -1,13 +1,16 @@
-"""``hb-tta train``: rewards through the sampler into a LoRA. Reads from top to bottom.
+"""``hb-tta train``: the loop, whatever is trained. Reads from top to bottom.
 
-Hummingbird (Le et al., ICLR 2025), algorithm 1. One process a GPU; ``accelerate launch -m
-hb_tta.cli train …`` starts several, on one machine or many. Gradients are averaged over all
-samples of a step by one all-reduce of one flat vector, so a run is the same, up to rounding, on any
-number of processes that divides its batch.
+Hummingbird's rewards through the sampler (Le et al., ICLR 2025, algorithm 1) and MUMU's stages
+(Berman & Peysakhovich, 2024) are kinds of training; this is what they share. One process a GPU;
+``accelerate launch -m hb_tta.cli train …`` starts several, on one machine or many. Gradients are
+averaged over all samples of a step by one all-reduce of one flat vector, so a run is the same, up
+to rounding, on any number of processes that divides its batch.
 
-    start.py    the processes       frozen.py       the models, and what they say of the data
-    tuned.py    the LoRA            checkpoints.py  where it goes on
-    steps.py    one step            watch.py        what is logged, evaluated and shown
+    start.py     the processes                kinds.py, trained.py  what a kind of training is
+    steps.py     one step                     checkpoints.py        where it goes on
+    watch.py     what is logged and evaluated
+    rewarded.py  rewards: frozen.py, tuned.py: its models, what they say of the data, the LoRA
+    mumu/        MUMU's
 """
 
 from __future__ import annotations
@@ -21,24 +24,22 @@ from accelerate import Accelerator
 
 from hb_tta.errors import UserError
 from hb_tta.locks import owned
-from hb_tta.lora import write_lora
-from hb_tta.training.checkpoints import restore_checkpoint, save_checkpoint
-from hb_tta.training.frozen import freeze
+from hb_tta.training.checkpoints import checkpoint_of, restore_checkpoint, save_checkpoint
+from hb_tta.training.kinds import prepare
 from hb_tta.training.prepare import Order
-from hb_tta.training.progress import Console, told
-from hb_tta.training.recipes import Settings
+from hb_tta.training.progress import Console
 from hb_tta.training.run import RunFolder
+from hb_tta.training.settings import Common
 from hb_tta.training.start import memory_advice, start, start_trackers
 from hb_tta.training.steps import take_step
 from hb_tta.training.stopping import agreed, until_interrupted, why_stop
-from hb_tta.training.tuned import lora_of, tune
 from hb_tta.training.watch import Watch, summary
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient
 
 
-def train(settings: Settings, out: Path, *, quiet: bool = False) -> dict[str, Any]:
-    """Trains a LoRA, or goes on with the training that a folder holds.
+def train(settings: Common, out: Path, *, quiet: bool = False) -> dict[str, Any]:
+    """Trains what the settings are of, or goes on with the training that a folder holds.
 
     Args:
         settings: of a recipe.
@@ -59,26 +60,25 @@ def train(settings: Settings, out: Path, *, quiet: bool = False) -> dict[str, An
             return _train(accelerator, settings, out, quiet)
 
 
-def _train(accelerator: Accelerator, settings: Settings, out: Path, quiet: bool) -> dict[str, Any]:
+def _train(accelerator: Accelerator, settings: Common, out: Path, quiet: bool) -> dict[str, Any]:
     # ── What is frozen, what is trained ──
     main = accelerator.is_main_process
     console, run = Console(main and not quiet), RunFolder(out)
-    frozen = freeze(settings, run, accelerator, console)
+    trained = prepare(settings, run, accelerator, console)
     if main:
-        run.list_bad(frozen.prepared.bad)
-        console.say(told(frozen.prepared))
+        run.list_bad(trained.bad)
+        console.say(trained.told())
     accelerator.wait_for_everyone()
-    tuned = tune(settings, frozen)
 
     # ── Where it stopped ──
-    step, skipped = restore_checkpoint(out, tuned.unet, tuned.optimizer)
+    step, skipped = restore_checkpoint(out, trained)
     if main:
-        run.claim(settings, frozen.models)
+        run.claim(settings, trained.models)
         run.load_metrics(step)
         if step < settings.max_steps:
             start_trackers(accelerator, step)
-    order = Order(len(frozen.prepared.training), settings.seed)
-    watch = Watch(settings, run, frozen, tuned, accelerator, console)
+    order = Order(trained.samples, settings.seed)
+    watch = Watch(settings, run, trained, accelerator, console)
     if step == 0:
         watch.evaluate(0)
 
@@ -88,35 +88,40 @@ def _train(accelerator: Accelerator, settings: Settings, out: Path, quiet: bool)
     with until_interrupted() as interrupted:
         while step < settings.max_steps and ended is None:
             started = time.perf_counter()
-            did = take_step(settings, step, tuned, frozen.prepared, order, accelerator, interrupted)
+            did = take_step(settings, step, trained, order, accelerator, interrupted)
             step += 1
             skipped, in_a_row = (skipped, 0) if did.finite else (skipped + 1, in_a_row + 1)
             watch.log(step, did, skipped, started, bar)
             _check_finite(in_a_row)
             if step % settings.evaluate_steps == 0 or step == settings.max_steps:
                 watch.evaluate(step)
-                ended = agreed(accelerator, why_stop(run.evaluations(), settings) if main else None)
+                reason = why_stop(run.evaluations(), trained, settings.patience) if main else None
+                ended = agreed(accelerator, reason)
             last = step == settings.max_steps or ended or did.interrupted
-            if main and (step % settings.save_steps == 0 or last):
-                write_lora(lora_of(settings, tuned.unet), out, "peft")
-                save_checkpoint(out, tuned.unet, tuned.optimizer, step, skipped)
+            if step % settings.save_steps == 0 or last:
+                state = checkpoint_of(trained, step, skipped)  # of all processes
+                if main:
+                    trained.write(state.trained, out)
+                    save_checkpoint(out, state)
             if did.interrupted:
                 bar.close()
                 raise KeyboardInterrupt
     bar.close()
 
     # ── What remains ──
-    if main and step == began:  # nothing was left to do: what lies there may be gone or junk
-        write_lora(lora_of(settings, tuned.unet), out, "peft")
+    if step == began:  # nothing was left to do: what lies there may be gone or junk
+        tensors = trained.tensors()
+        if main:
+            trained.write(tensors, out)
     curve = watch.draw_curve()
     accelerator.wait_for_everyone()
     accelerator.end_training()
-    return summary(run, step, ended, skipped, frozen, curve)
+    return summary(run, step, ended, skipped, trained, curve)
 
 
 def _check_finite(skipped_in_a_row: int) -> None:
     if skipped_in_a_row >= MOST_SKIPPED:
         raise UserError(
             f"the gradient was not finite in {MOST_SKIPPED} steps in a row: lower "
-            "learning_rate, or set dtype=bfloat16 or float32; the checkpoint is intact"
+            "the learning rate, or set dtype=bfloat16 or float32; the checkpoint is intact"
         )

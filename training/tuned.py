@@ -1,4 +1,4 @@
-"""What a training changes: a LoRA of the generator's UNet, and what moves it."""
+"""What a training on rewards changes: a LoRA of the generator's UNet, and what moves it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hb_tta.generators.lora import parts_of
 from hb_tta.lora import Lora
 from hb_tta.lora.plain import DOWN
 from hb_tta.training.frozen import Frozen
-from hb_tta.training.lora import add_lora, lora_parameters, lora_tensors
+from hb_tta.training.lora import add_lora, lora_parameters
 from hb_tta.training.objectives import DenoisingObjective, Objective, RewardObjective
 from hb_tta.training.recipes import Settings
 from hb_tta.training.rollout import Rollout
@@ -59,9 +59,9 @@ def tune(settings: Settings, frozen: Frozen) -> Tuned:
     return Tuned(pipe.unet, rollout, objective, parameters, _optimizer(settings, parameters))
 
 
-def lora_of(settings: Settings, unet: Any) -> Lora:
-    """The LoRA as it is now, to be written."""
-    parts = parts_of(lora_tensors(unet))
+def lora_of(settings: Settings, tensors: dict[str, torch.Tensor]) -> Lora:
+    """The LoRA of ``lora_tensors``, to be written."""
+    parts = parts_of(tensors)
     alphas = {key.removesuffix(DOWN): settings.lora_alpha for key in parts if key.endswith(DOWN)}
     return Lora(parts, alphas, settings.target_modules)
 

@@ -10,17 +10,13 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from hb_tta.lora import write_lora
-from hb_tta.training.evaluation import Held, evaluate
-from hb_tta.training.frozen import Frozen, reward_names
 from hb_tta.training.pictures import write_curve
 from hb_tta.training.progress import Bar, Console, figures
-from hb_tta.training.recipes import Settings
 from hb_tta.training.run import RunFolder
-from hb_tta.training.sheet import SampleSheets
+from hb_tta.training.settings import Common
 from hb_tta.training.steps import Step
 from hb_tta.training.stopping import is_best
-from hb_tta.training.tuned import Tuned, lora_of
+from hb_tta.training.trained import Held, Trained
 
 
 class Watch:
@@ -31,42 +27,33 @@ class Watch:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: Common,
         run: RunFolder,
-        frozen: Frozen,
-        tuned: Tuned,
+        trained: Trained,
         accelerator: Accelerator,
         console: Console,
     ) -> None:
         self._settings, self._run, self._accelerator = settings, run, accelerator
-        self._frozen, self._tuned, self._console = frozen, tuned, console
-        shown = frozen.prepared.held_out[:: accelerator.num_processes]  # the main process's
-        self._sheets = SampleSheets(run.folder / "samples", frozen.source, shown)
+        self._trained, self._console = trained, console
 
     def evaluate(self, step: int) -> None:
-        """Samples the held-out contexts after a step, and keeps the LoRA if it is the best yet."""
-        settings = self._settings
-        held = evaluate(
-            self._tuned.rollout, self._frozen.watching, self._frozen.prepared, self._accelerator,
-            seeds=settings.evaluate_seeds, rows=settings.sample_contexts,
-            batch_size=4 * settings.micro_batch_size, seed=settings.seed,
-        )  # fmt: skip
+        """Has the held-out samples judged after a step, and keeps the weights if they are best."""
+        held, tensors = self._trained.evaluate(), self._trained.tensors()
         if not self._accelerator.is_main_process:
             return
-        row = {"step": step, "held_out": held.rewards, "diversity": held.diversity}
-        best = is_best(row, self._run.evaluations(), settings)
+        spread = {} if held.diversity is None else {"diversity": held.diversity}
+        row = {"step": step, "held_out": held.figures, **spread}
+        best = is_best(row, self._run.evaluations(), self._trained.score)
         self._run.log(row)
-        self._show(step, held)
+        self._show(step, held, spread)
         if best and step:
-            write_lora(lora_of(settings, self._tuned.unet), self._run.folder / "best", "peft")
-        told = figures(held.rewards | {"diversity": held.diversity})
-        self._console.say(f"step {step}: held-out {told}")
+            self._trained.write(tensors, self._run.folder / "best")
+        self._console.say(f"step {step}: held-out {figures(held.figures | spread)}")
 
-    def _show(self, step: int, held: Held) -> None:
-        track = self._accelerator.log
-        track({f"held_out/{n}": v for n, v in held.rewards.items()}, step=step)
-        track({"held_out/diversity": held.diversity}, step=step)
-        self._sheets.write(step, held.pictures)
+    def _show(self, step: int, held: Held, spread: dict[str, float]) -> None:
+        told = held.figures | spread
+        self._accelerator.log({f"held_out/{n}": v for n, v in told.items()}, step=step)
+        self._trained.draw(step, held)
 
     def log(self, step: int, did: Step, skipped: int, started: float, bar: Bar) -> None:
         """A step's figures.
@@ -81,7 +68,7 @@ class Watch:
         row = {
             "step": step, **(did.means if did.finite else {}),
             "gradient_norm": did.gradient_norm if did.finite else None,
-            "gradient_steps": did.gradient_steps, "skipped": skipped,
+            **did.noted, "skipped": skipped,
             "seconds": round(seconds, 4),
             "images_per_second": round(self._settings.batch_size / seconds, 4),
             "memory_gib": round(_peak_gib(self._accelerator.device), 3),
@@ -97,7 +84,7 @@ class Watch:
         if not self._accelerator.is_main_process:
             return None
         path: Path = self._run.folder / "convergence.png"
-        if write_curve(path, self._run.metrics, reward_names(self._settings)):
+        if write_curve(path, self._run.metrics, self._trained.curves):
             return path
         self._console.say(f"no {path.name}: pip install 'hb-tta[train]' for matplotlib")
         path.unlink(missing_ok=True)  # of an earlier part of the run
@@ -109,7 +96,7 @@ def summary(
     step: int,
     ended: str | None,
     skipped: int,
-    frozen: Frozen,
+    trained: Trained,
     curve: Path | None,
 ) -> dict[str, Any]:
     """What ``train`` returns."""
@@ -118,7 +105,7 @@ def summary(
         "step": step,
         "ended": ended or "max_steps",
         "skipped": skipped,
-        "bad_records": len(frozen.prepared.bad),
+        "bad_records": len(trained.bad),
         "first": evaluations[0] if evaluations else None,
         "last": evaluations[-1] if evaluations else None,
         "out": str(run.folder),

@@ -26,6 +26,7 @@ from hb_tta.errors import HbTtaWarning, UserError, meant, told, visible
 # name: (module, what it does)
 COMMANDS = {
     "augment": ("hb_tta.cli.augment", "generate views of an image, or of every line of a file"),
+    "mumu": ("hb_tta.cli.mumu", "make images of prompts of words and pictures"),
     "demo": ("hb_tta.cli.demo", "tell the method on bundled questions, on one page"),
     "download": ("hb_tta.cli.download", "fetch a family's weights from the hub, and no more"),
     "lmms-eval": ("hb_tta.cli.lmms_eval", "lmms-eval with --augment"),
@@ -34,6 +35,7 @@ COMMANDS = {
         "hb_tta.cli.calibrate",
         "gate, judge, combiner for your model, from a run",
     ),
+    "bootstrap": ("hb_tta.cli.bootstrap", "find captions' words in their images, to train MUMU on"),
     "train": ("hb_tta.cli.train", "fine-tune the generator with rewards, into a LoRA"),
     "lora": ("hb_tta.cli.lora", "inspect a LoRA or convert it to another format"),
     "tpt": ("hb_tta.cli.tpt", "test-time prompt tuning of a CLIP on a benchmark"),

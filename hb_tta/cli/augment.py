@@ -154,7 +154,7 @@ def run(arguments: argparse.Namespace) -> int:
             work.digests.save()
     if many:
         print(f"views: {output.views}, of images: {output.images}, in: {visible(output.folder)}")
-    _tell(work.failures, output.manifest)
+    tell(work.failures, output.manifest)
     return 1 if work.failures else 0
 
 
@@ -228,7 +228,7 @@ def _dry_run(lines: Iterator[Request | Failure], arguments: argparse.Namespace) 
     augmenter = settings.augmenter(task=arguments.task)
     told = replace(forecast(augmenter, settings, iter(work)), failed=len(work.failures))
     print(told.json() if arguments.json else told.text())
-    _tell(work.failures)
+    tell(work.failures)
     return 1 if work.failures else 0
 
 
@@ -298,10 +298,10 @@ def _dropped(augmenter: Augmenter, augmentation: Augmentation) -> list[bytes]:
     return found
 
 
-def _tell(failures: Sequence[Failure], manifest: Path | None = None) -> None:
+def tell(failures: Sequence[Failure], manifest: Path | None = None, what: str = "images") -> None:
     """Print what failed."""
     if failures:
-        print(f"hb-tta: images that failed: {len(failures)}", file=sys.stderr)
+        print(f"hb-tta: {what} that failed: {len(failures)}", file=sys.stderr)
     for failure in failures[:SHOWN]:
         print(f"  {visible(failure)}", file=sys.stderr)
     if len(failures) > SHOWN:

@@ -20,7 +20,8 @@ def add_store(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--store",
         metavar="DIR",
-        help="where views are kept (default: $HB_TTA_STORE or ~/.cache/hb_tta/store)",
+        help="where views are kept: a folder, or an address such as s3://bucket/views (default: "
+        "$HB_TTA_STORE or ~/.cache/hb_tta/store)",
     )
 
 

@@ -24,11 +24,12 @@ from hb_tta.store import content_key
 
 if TYPE_CHECKING:
     from hb_tta.augment import Augmentation
+    from hb_tta.cli.prompts import PromptRequest
 
 MANIFEST, SPECS, VIEWS, IMAGES = "manifest.jsonl", "specs.json", "views", "images"
 OWN = (
     *("index", "image", "question", "task", "description"),
-    *("warnings", "spec_hash", "views", "real_score", "dropped", "failure"),
+    *("warnings", "spec_hash", "views", "real_score", "dropped", "boxes", "failure"),
 )
 """What the manifest itself says of an image; a row's column of such a name gets ``source_``."""
 _VIEW_NAME = re.compile(r"(\d{6,})-seed\d+(-[0-9a-f]{8})?\.(png|webp)")
@@ -52,6 +53,7 @@ class Output:
         folder: made as needed, and this run's or part's alone while it is entered.
         sheet: how many images ``index.html`` shows; 0: there is none.
         shard: which part of a run this is; ``None``: the whole.
+        command: whose views they are, for the page.
 
     Attributes:
         manifest: the file of lines.
@@ -59,11 +61,18 @@ class Output:
         sheet: the page.
     """
 
-    def __init__(self, folder: Path, sheet: int = 0, shard: Shard | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        sheet: int = 0,
+        shard: Shard | None = None,
+        *,
+        command: str = "augment",
+    ) -> None:
         self.folder = folder
         self._part = "" if shard is None else f"-{shard.name}"
         self.manifest = folder / _of_part(MANIFEST, self._part)
-        self.sheet = Sheet(folder / _of_part(PAGE, self._part), sheet)
+        self.sheet = Sheet(folder / _of_part(PAGE, self._part), sheet, command)
         self.images = self.views = 0
         self._indices: set[int] = set()
         self._held = ExitStack()
@@ -78,7 +87,10 @@ class Output:
         insort(self._failures, failure, key=lambda it: it.index)
 
     def add(
-        self, request: Request, augmentation: Augmentation, dropped: Sequence[bytes] = ()
+        self,
+        request: Request | PromptRequest,
+        augmentation: Augmentation,
+        dropped: Sequence[bytes] = (),
     ) -> list[Path]:
         """Write the views of one request, and then its line; gives the views' files.
 
@@ -102,14 +114,12 @@ class Output:
         self._lines.write(
             {
                 "index": request.index,
-                "image": image,
-                "question": request.question,
-                "task": request.task,
-                "description": _either(augmentation.description, request.description),
+                **request.told(image, augmentation.description),
                 **others(request.others),
                 "warnings": augmentation.warnings,
                 "spec_hash": self._kept(augmentation.spec),
                 **_judged(augmentation),
+                **({} if augmentation.boxes is None else {"boxes": augmentation.boxes}),
                 "views": [
                     {"seed": seed, "file": name, **score}
                     for seed, name, score in zip(
@@ -156,7 +166,7 @@ class Output:
                 with suppress(OSError):  # it does no harm
                     path.unlink()
 
-    def _image(self, request: Request) -> str:
+    def _image(self, request: Request | PromptRequest) -> str:
         """The path of the reference as the manifest has it; one that is no file yet becomes one."""
         if isinstance(request.image, bytes):
             digest = hashlib.sha256(request.image).hexdigest()
@@ -202,11 +212,6 @@ def _scores(augmentation: Augmentation) -> list[dict[str, float]]:
     if augmentation.scores is None:
         return [{} for _ in augmentation.seeds]
     return [{"score": score} for score in augmentation.scores]
-
-
-def _either(made: str | None, given: str | None) -> str | None:
-    """The description that the views follow; of a method that needs none, the row's own stays."""
-    return given if made is None else made
 
 
 def others(columns: Mapping[str, Any]) -> dict[str, Any]:

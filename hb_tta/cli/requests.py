@@ -59,6 +59,20 @@ class Request:
             return DescribedContext(image, self.description, self.question, self.task)
         return MultimodalContext(image, self.question, self.task)
 
+    def told(self, image: str, description: str | None) -> dict[str, Any]:
+        """What the manifest says of what was asked for.
+
+        Args:
+            image: the image's path from the manifest's folder.
+            description: that the views follow; of a method that needs none, the row's own stays.
+        """
+        return {
+            "image": image,
+            "question": self.question,
+            "task": self.task,
+            "description": self.description if description is None else description,
+        }
+
 
 @dataclass(frozen=True)
 class Failure:

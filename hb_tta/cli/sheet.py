@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from hb_tta.augment import Augmentation
+    from hb_tta.cli.prompts import PromptRequest
     from hb_tta.cli.requests import Request
     from hb_tta.report.contact_sheet import Linked, Panel
 
 PAGE = "index.html"
 THUMBNAIL = 320  # pixels
 SHOWN_BY_BROWSERS = frozenset((".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp"))
-MARK = "views by hb-tta augment"
+MARK = "views by hb-tta"
 
 
 class Sheet:
@@ -37,10 +38,11 @@ class Sheet:
     Args:
         path: of the page, in the views' folder.
         limit: images on the page; 0: there is no page.
+        command: whose views they are.
     """
 
-    def __init__(self, path: Path, limit: int) -> None:
-        self._path, self._limit = path, limit
+    def __init__(self, path: Path, limit: int, command: str = "augment") -> None:
+        self._path, self._limit, self._command = path, limit, command
         self._panels: list[Panel] = []
 
     @property
@@ -50,7 +52,7 @@ class Sheet:
 
     def add(
         self,
-        request: Request,
+        request: Request | PromptRequest,
         image: str,
         augmentation: Augmentation,
         names: list[str],
@@ -109,7 +111,10 @@ class Sheet:
 
         shown = len(self._panels)
         of = f"the first {shown} of {images} images" if shown < images else f"{shown} images"
-        lead = f"At the left {of}, at the right the {MARK}; manifest.jsonl says how each was made."
+        lead = (
+            f"At the left {of}, at the right the {MARK} {self._command}; manifest.jsonl says how "
+        )
+        lead += "each was made."
         page = render(self._panels, title=self._path.parent.resolve().name, subtitle=lead)
         data = page.encode("utf-8", "backslashreplace")
         if not holds(self._path, data):

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from hb_tta.augment import Augmentation
     from hb_tta.families import Family
     from hb_tta.pocket.tasks import Sample
-    from hb_tta.tta.answer import Answer, YesNo
+    from hb_tta.tta.answer import Answer
+    from hb_tta.tta.words import YesNo
 
 Ask = Callable[["Sample", Sequence["Image"]], "Answer"]
 LONGEST = 16  # tokens of an answer: a yes or a no, and room to be wordy

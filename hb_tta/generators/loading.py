@@ -42,6 +42,7 @@ def load_sdxl(
     dtype: str,
     image_encoder: Weights | None,
     embeds_images: bool,
+    reads_text: bool = True,
     unet_dtype: str | None = None,
 ) -> StableDiffusionXLPipeline:
     """The stock pipeline with a DDIM scheduler, on the CPU.
@@ -51,6 +52,7 @@ def load_sdxl(
         dtype: of all weights: "float32", "bfloat16" or "float16".
         image_encoder: the CLIP vision tower that embeds the reference; ``None``: the base's own.
         embeds_images: whether a tower is needed at all.
+        reads_text: whether its own text encoders are to be loaded.
         unet_dtype: of the UNet alone; ``None``: as the others.
 
     Raises:
@@ -58,6 +60,8 @@ def load_sdxl(
     """
     _check_index_is_sdxl(base)
     parts: dict[str, Any] = {"add_watermarker": False}
+    if not reads_text:
+        parts |= dict.fromkeys(_TEXT)
     if not embeds_images:
         parts |= {"image_encoder": None, "feature_extractor": None}
     with without_bars_of_libraries():
@@ -192,7 +196,7 @@ def _load_image_encoder(weights: Weights, dtype: torch.dtype) -> dict[str, Any]:
     """The tower and its preprocessor; in a pipeline's layout the latter is a folder of its own."""
     head, tail = os.path.split(weights.subfolder or "")
     beside = replace(weights, subfolder=os.path.join(head, "feature_extractor"))
-    with reading(weights, "a CLIP vision tower"), _no_load_report():
+    with reading(weights, "a CLIP vision tower"), no_load_report():
         source, options = located(weights)
         tower, info = CLIPVisionModelWithProjection.from_pretrained(
             source,
@@ -213,7 +217,7 @@ def _load_image_encoder(weights: Weights, dtype: torch.dtype) -> dict[str, Any]:
 
 
 @contextmanager
-def _no_load_report() -> Iterator[None]:
+def no_load_report() -> Iterator[None]:
     """A tower out of a whole CLIP leaves the text half over, at which the library prints a page."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
@@ -232,9 +236,12 @@ def _vision_config(source: str, options: dict[str, Any]) -> CLIPVisionConfig:
     return config.vision_config
 
 
+_TEXT = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
+
+
 def _check_index_is_sdxl(base: Weights) -> None:
     index = read_index(base, SDXL)
-    for part in ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2"):
+    for part in _TEXT:
         if index.get(part, [None, None])[1] is None:
             raise UserError(f"{base.location!r} is no Stable Diffusion XL: it has no {part}")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import set_peft_model_state_dict
 from torch import Tensor, nn
@@ -49,14 +49,33 @@ def load_lora(unet: UNet2DConditionModel, folder: str, *, scale: float = 1.0) ->
             model (its layers or shapes do not fit).
     """
     lora, _ = read_lora(Path(folder))
-    _check_fit(lora, unet, folder)
-    unet.add_adapter(_peft_config(lora), ADAPTER)
-    for layer in _lora_layers(unet):
+    return attach_lora(unet, lora, folder, scale=scale)
+
+
+def attach_lora(
+    model: Any, lora: Lora, where: str, *, scale: float = 1.0, whose: str = "the UNet"
+) -> int:
+    """``load_lora`` of any model of diffusers or transformers, once the LoRA is read.
+
+    Args:
+        model: see ``load_lora``.
+        lora: what is added.
+        where: it lies, for a sentence.
+        scale: see ``load_lora``.
+        whose: layers it changes, for a sentence.
+
+    Raises:
+        UserError: it was made for another model.
+    """
+    _check_fit(lora, model, where, whose)
+    # transformers' own add_adapter wants the newest PEFT for what this does with any.
+    inject_adapter_in_model(_peft_config(lora), model, ADAPTER)
+    for layer in _lora_layers(model):
         for part in (layer.lora_A, layer.lora_B):
-            part.to(device=unet.device, dtype=unet.dtype)
-    set_peft_model_state_dict(unet, tensors_of(lora.parts), adapter_name=ADAPTER)
-    _set_scale(unet, lora, scale)
-    unet.requires_grad_(False).eval()
+            part.to(device=model.device, dtype=model.dtype)
+    set_peft_model_state_dict(model, tensors_of(lora.parts), adapter_name=ADAPTER)
+    _set_scale(model, lora, scale)
+    model.requires_grad_(False).eval()
     return lora.parameters
 
 
@@ -103,22 +122,22 @@ def parts_of(tensors: Mapping[str, Tensor]) -> dict[str, Part]:
     }
 
 
-def _check_fit(lora: Lora, unet: UNet2DConditionModel, folder: str) -> None:
-    """Raises UserError unless the file's layers are the UNet's that are meant, in their shapes."""
+def _check_fit(lora: Lora, model: nn.Module, folder: str, whose: str) -> None:
+    """Raises UserError unless the file's layers are the model's that are meant, in their shapes."""
     layers = {
         path: layer
-        for path, layer in unet.named_modules()
+        for path, layer in model.named_modules()
         if isinstance(layer, nn.Linear | nn.Conv2d)
     }
     modules = set(lora.modules)
     wanted = {path for path in layers if named_by(path, lora.target_modules)}
     if not modules & layers.keys():
         raise UserError(
-            f"{folder}: none of its {len(modules)} layers is one of the UNet (its first is "
+            f"{folder}: none of its {len(modules)} layers is one of {whose} (its first is "
             f"{shown(min(modules))}): {_ADVICE}"
         )
     for what, paths in (
-        ("has no place in the UNet", modules - layers.keys()),
+        (f"has no place in {whose}", modules - layers.keys()),
         ("is named by its configuration but missing", wanted - modules),
     ):
         if paths:
@@ -126,15 +145,17 @@ def _check_fit(lora: Lora, unet: UNet2DConditionModel, folder: str) -> None:
                 f"{folder}: {shown(min(paths))} ({len(paths)} in all) {what}: {_ADVICE}"
             )
     for module in lora.modules:
-        _check_shape(module, lora, layers[module], folder)
+        _check_shape(module, lora, layers[module], folder, whose)
 
 
-def _check_shape(module: str, lora: Lora, layer: nn.Linear | nn.Conv2d, folder: str) -> None:
+def _check_shape(
+    module: str, lora: Lora, layer: nn.Linear | nn.Conv2d, folder: str, whose: str
+) -> None:
     down, up = lora.parts[module + DOWN].shape, lora.parts[module + UP].shape
     has, wants = (up[0], *down[1:]), tuple(layer.weight.shape)
     if has != wants:
         raise UserError(
-            f"{folder}: {shown(module)} changes a weight of the shape {has}, the UNet's is "
+            f"{folder}: {shown(module)} changes a weight of the shape {has}, {whose}'s is "
             f"{wants}: {_ADVICE}"
         )
 
@@ -155,15 +176,15 @@ def _odd(values: Mapping[str, Any], most: float) -> dict[str, Any]:
     return {re.escape(module): value for module, value in values.items() if value != most}
 
 
-def _set_scale(unet: UNet2DConditionModel, lora: Lora, scale: float) -> None:
+def _set_scale(model: nn.Module, lora: Lora, scale: float) -> None:
     """Checks that every layer works at alpha/r, then multiplies by ``scale``."""
     scales = lora.scales()
-    for path, layer in unet.named_modules():
+    for path, layer in model.named_modules():
         if isinstance(layer, LoraLayer):
             assert layer.scaling[ADAPTER] == scales.pop(path)
             layer.set_scale(ADAPTER, scale)
     assert not scales
 
 
-def _lora_layers(unet: UNet2DConditionModel) -> list[LoraLayer]:
-    return [module for module in unet.modules() if isinstance(module, LoraLayer)]
+def _lora_layers(model: nn.Module) -> list[LoraLayer]:
+    return [module for module in model.modules() if isinstance(module, LoraLayer)]

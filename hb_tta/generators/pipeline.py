@@ -1,7 +1,8 @@
 """What every method on a diffusers pipeline has: its spec's fields, and its generator.
 
 Imports no torch. A method is a file with a ``PipelineSpec``: its fields, how its pipeline is
-loaded, and what of a context goes into which of the pipeline's arguments.
+loaded, and what of a context goes into which of the pipeline's arguments. One whose conditions
+come from elsewhere than the pipeline (mumu/) has the fields of a ``SampledSpec``.
 
 What ``to_json`` leaves out on purpose: the device, the batch size and the libraries' versions.
 They move a view by rounding alone (a golden test holds that), so a store outlives an upgrade.
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PipelineSpec(GeneratorSpec):
-    """What every generator on a diffusers pipeline has.
+class SampledSpec(GeneratorSpec):
+    """The settings of whatever samples with a diffusers pipeline.
 
     Attributes:
         base: a pipeline folder or hub repository in diffusers' layout.
@@ -63,6 +64,27 @@ class PipelineSpec(GeneratorSpec):
         check_side("height", self.height)
         check_side("width", self.width)
 
+    @abstractmethod
+    def load_pipeline(self) -> DiffusionPipeline:
+        """The pipeline on the CPU, with all that the method changes of it."""
+        ...
+
+    def fields_json(self) -> dict[str, Any]:
+        """The part of ``to_json`` that the fields give: weights by content, the rest as it is."""
+        return {
+            "method": self.method,
+            "scheduler": "ddim",
+            **{
+                name: _json(setting.type, getattr(self, name))
+                for name, setting in method_settings(type(self)).items()
+            },
+        }
+
+
+@dataclass(frozen=True)
+class PipelineSpec(SampledSpec):
+    """What every generator has whose pipeline itself takes contexts."""
+
     def load(
         self, device: str | None = None, *, batch_size: int | None = None, cpu_offload: bool = False
     ) -> PipelineGenerator:
@@ -70,11 +92,6 @@ class PipelineSpec(GeneratorSpec):
         return PipelineGenerator(
             self, device=device, batch_size=batch_size, cpu_offload=cpu_offload
         )
-
-    @abstractmethod
-    def load_pipeline(self) -> DiffusionPipeline:
-        """The pipeline on the CPU, with all that the method changes of it."""
-        ...
 
     @abstractmethod
     def encode(
@@ -100,17 +117,6 @@ class PipelineSpec(GeneratorSpec):
         from hb_tta.generators.description import fit_description, load_tokenizers
 
         return partial(fit_description, load_tokenizers(self.base))
-
-    def fields_json(self) -> dict[str, Any]:
-        """The part of ``to_json`` that the fields give: weights by content, the rest as it is."""
-        return {
-            "method": self.method,
-            "scheduler": "ddim",
-            **{
-                name: _json(setting.type, getattr(self, name))
-                for name, setting in method_settings(type(self)).items()
-            },
-        }
 
 
 class PipelineGenerator:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeAlias, runtime_checkable
 
-from hb_tta.context import DescribedContext
+from hb_tta.context import DescribedContext, SeenWord
 from hb_tta.generators.settings import spec_from_family
 
 if TYPE_CHECKING:
@@ -28,6 +28,26 @@ Conditions: TypeAlias = "dict[str, Any]"
 
 Fitter: TypeAlias = "Callable[[str], tuple[str, bool]]"
 """A description → what the generator takes of it, and whether it was shortened."""
+
+
+class Finder(Protocol):
+    """Finds words of texts in images."""
+
+    def find(self, images: Sequence[Image], texts: Sequence[str]) -> list[list[SeenWord]]:
+        """The words of each text that its RGB image shows, in the order of the text."""
+        ...
+
+
+class FinderSpec(Protocol):
+    """All that decides what a ``Finder`` finds: part of the store's key of it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Content fingerprints and settings; never a path or a device."""
+        ...
+
+    def load(self, device: str) -> Finder:
+        """The finder with its weights on a device."""
+        ...
 
 
 @runtime_checkable
@@ -92,6 +112,13 @@ class GeneratorSpec(Protocol):
     def fitter(self) -> Fitter:
         """What the generator takes whole of a description; here, any of it."""
         return lambda description: (description, False)
+
+    def finder(self) -> FinderSpec | None:
+        """Who finds a description's words in the reference, for ``DescribedContext.boxes``.
+
+        ``None``, as here: the generator does not look at them.
+        """
+        return None
 
 
 @runtime_checkable

@@ -16,7 +16,16 @@ from hb_tta.plugins import Registry, lacks
 
 
 def _fault(name: str, found: Any) -> str | None:
-    parts = ("method", "needs_description", "outputs", "to_json", "load", "from_family", "fitter")
+    parts = (
+        "method",
+        "needs_description",
+        "outputs",
+        "to_json",
+        "load",
+        "from_family",
+        "fitter",
+        "finder",
+    )
     missing = lacks(found, *parts)
     if not missing:
         return None
@@ -33,6 +42,7 @@ GENERATORS = Registry(
         "hummingbird": "hb_tta.generators.hummingbird:HummingbirdSpec",
         "i2t2i": "hb_tta.generators.i2t2i:I2T2ISpec",
         "randaugment": "hb_tta.generators.randaugment:RandAugmentSpec",
+        "mumu": "hb_tta.generators.mumu.spec:MumuSpec",
         "jitter": "hb_tta.generators.jitter:JitterSpec",
         "crops": "hb_tta.generators.crops:CropsSpec",
         "noise": "hb_tta.generators.noise:NoiseSpec",

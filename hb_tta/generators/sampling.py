@@ -10,7 +10,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from diffusers.image_processor import VaeImageProcessor
@@ -32,8 +32,10 @@ from hb_tta.generators.protocol import Conditions, ContextLike
 MEGAPIXEL = 1024 * 1024
 SLICED_DECODE_PIXELS = 512 * 512  # from here on one image fills the device in the VAE's decoder
 
-Encode: TypeAlias = "Callable[[list[DescribedContext], bool], Conditions]"
-"""(contexts, whether guidance is on) → their conditions."""
+T = TypeVar("T")
+
+Encode: TypeAlias = Callable[[list[T], bool], dict[str, Any]]
+"""(contexts, or what a generator has in their place; whether guidance is on) → their conditions."""
 
 
 class Sampler:
@@ -85,37 +87,63 @@ class Sampler:
             warnings.warn(f"cpu_offload is ignored on {self.device}", HbTtaWarning, stacklevel=5)
         self.pipe.to(self.device)
 
-    @torch.no_grad()
     def sample(
         self,
         contexts: Sequence[ContextLike],
         seeds: Sequence[Sequence[int]],
-        encode: Encode,
+        encode: Encode[DescribedContext],
         *,
         num_inference_steps: int,
         guidance_scale: float,
         needs_description: bool = True,
         output_type: str = "pil",
     ) -> list[list[Any]]:
-        """See ``PipelineGenerator.generate``.
+        """See ``PipelineGenerator.generate``."""
+        return self.draw(
+            described_contexts(contexts, seeds, needs_description=needs_description),
+            seeds,
+            lambda some, guided: encode([self._fit(context) for context in some], guided),
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            output_type=output_type,
+        )
 
-        A context is encoded once, whatever its number of views; only contexts of the batch in
+    @torch.no_grad()
+    def draw(
+        self,
+        items: Sequence[T],
+        seeds: Sequence[Sequence[int]],
+        encode: Encode[T],
+        *,
+        num_inference_steps: int,
+        guidance_scale: float,
+        output_type: str = "pil",
+        stack: Callable[[list[Conditions]], Conditions] | None = None,
+    ) -> list[list[Any]]:
+        """Views of whatever can be encoded, one a seed.
+
+        An item is encoded once, whatever its number of views; only conditions of the batch in
         work stay in memory.
+
+        Args:
+            items: one a list of seeds.
+            stack: rows of conditions → a batch's; ``None``: they have one shape.
+
+        Raises:
+            UserError: a setting is out of range, or numbers overflow.
         """
         if output_type not in ("pil", "latent"):
             raise UserError(f"output_type={output_type!r} is not known: use 'pil' or 'latent'")
         check_num_inference_steps(num_inference_steps)
         check_guidance_scale(guidance_scale)
-        described = described_contexts(contexts, seeds, needs_description=needs_description)
+        assert len(items) == len(seeds)
 
-        results: list[list[Any]] = [[] for _ in described]
+        results: list[list[Any]] = [[] for _ in items]
         conditions: dict[int, Conditions] = {}
         for batch in _even_batches(_views(seeds), self.batch_size):
-            conditions = self._encode_missing(
-                batch, conditions, described, encode, guidance_scale > 1
-            )
+            conditions = _encode_missing(batch, conditions, items, encode, guidance_scale > 1)
             images = self._denoise(
-                _stacked([conditions[context] for context, _ in batch]),
+                (stack or _stacked)([conditions[context] for context, _ in batch]),
                 [seed for _, seed in batch],
                 num_inference_steps,
                 guidance_scale,
@@ -124,24 +152,6 @@ class Sampler:
             for (context, _), image in zip(batch, images, strict=True):
                 results[context].append(image)
         return results
-
-    def _encode_missing(
-        self,
-        batch: list[tuple[int, int]],
-        known: dict[int, Conditions],
-        contexts: list[DescribedContext],
-        encode: Encode,
-        guided: bool,
-    ) -> dict[int, Conditions]:
-        """The conditions of a batch's contexts: those of the batch before, and the new ones."""
-        needed = sorted({context for context, _ in batch})
-        new = [context for context in needed if context not in known]
-        kept = {context: known[context] for context in needed if context in known}
-        if new:
-            encoded = encode([self._fit(contexts[context]) for context in new], guided)
-            for row, context in enumerate(new):
-                kept[context] = {name: part[row] for name, part in encoded.items()}
-        return kept
 
     def _fit(self, context: DescribedContext) -> DescribedContext:
         """The context with a description that the text encoders take whole."""
@@ -182,6 +192,24 @@ class Sampler:
                 "use dtype='bfloat16' or 'float32'"
             )
         return list(images) if output_type == "latent" else _to_pil(images)
+
+
+def _encode_missing(
+    batch: list[tuple[int, int]],
+    known: dict[int, Conditions],
+    items: Sequence[T],
+    encode: Encode[T],
+    guided: bool,
+) -> dict[int, Conditions]:
+    """The conditions of a batch's items: those of the batch before, and the new ones."""
+    needed = sorted({item for item, _ in batch})
+    new = [item for item in needed if item not in known]
+    kept = {item: known[item] for item in needed if item in known}
+    if new:
+        encoded = encode([items[item] for item in new], guided)
+        for row, item in enumerate(new):
+            kept[item] = {name: part[row] for name, part in encoded.items()}
+    return kept
 
 
 def checked_device(device: str | None) -> torch.device:

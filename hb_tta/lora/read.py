@@ -70,6 +70,18 @@ def read_lora(path: Path, alpha: float | None = None) -> tuple[Lora, str]:
     )
 
 
+def read_peft(folder: Path) -> Lora:
+    """A LoRA of any model, as PEFT's ``save_pretrained`` writes it.
+
+    Raises:
+        UserError: it is missing, damaged or no plain LoRA.
+    """
+    try:
+        return _read_peft(folder, of_unet=False)
+    except OSError as error:
+        raise UserError(f"{str(folder)!r} cannot be read ({error.strerror})") from error
+
+
 def _check_unsaid(alpha: float | None, path: Path) -> None:
     if alpha is not None:
         raise UserError(f"{str(path)!r} says its scale itself: leave --alpha out")
@@ -103,7 +115,7 @@ def _check_no_text(parts: Mapping[str, Part], file: Path) -> None:
 # ── PEFT ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _read_peft(folder: Path) -> Lora:
+def _read_peft(folder: Path, *, of_unet: bool = True) -> Lora:
     config = read_config(_json(folder / CONFIG_FILE), str(folder / CONFIG_FILE))
     if not (folder / WEIGHTS_FILE).is_file():
         raise UserError(
@@ -115,7 +127,7 @@ def _read_peft(folder: Path) -> Lora:
     for key in plain:
         if not key.endswith((DOWN, UP)):
             raise UserError(f"{str(folder)!r} holds {shown(key)}, which is no part of a plain LoRA")
-    return _configured(plain, config, str(folder))
+    return _configured(plain, config, str(folder), of_unet=of_unet)
 
 
 def _json(path: Path) -> Any:
@@ -126,10 +138,13 @@ def _json(path: Path) -> Any:
         raise UserError(f"{str(path)!r} cannot be read ({reason}): fetch the LoRA again") from error
 
 
-def _configured(plain: dict[str, Part], config: Config, where: str) -> Lora:
+def _configured(
+    plain: dict[str, Part], config: Config, where: str, *, of_unet: bool = True
+) -> Lora:
     """The LoRA of tensors and their configuration, which must say the same."""
     modules = {key.removesuffix(DOWN).removesuffix(UP) for key in plain}
-    _check_paths(modules, where)
+    if of_unet:
+        _check_paths(modules, where)
     alphas = {module: config.alpha_of(module) for module in modules}
     lora = check_whole(Lora(plain, alphas, config.target_modules), where)
     for module, rank in lora.ranks.items():

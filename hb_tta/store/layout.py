@@ -19,6 +19,7 @@ from hb_tta.reading import user_path
 EXTENSIONS = {
     "views": (".png", ".webp"),
     "descriptions": (".json",),
+    "boxes": (".json",),
     "scores": (".json",),
     "features": (".safetensors",),
 }

@@ -9,38 +9,28 @@ for any transformers model and its processor, and for answers of any length.
     answer(model, processor, image, question, lambda: augmenter(image, question), gate=0.9)
 
 asks about the image alone first, and makes views only where the model is not sure (gate.py).
+``answer_many`` asks many questions at once, in batches of all their rows (together.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from hb_tta.errors import UserError
 from hb_tta.images import load_image
 from hb_tta.processors import complete
 from hb_tta.tta.combine import Combiner
 from hb_tta.tta.gate import Gated, check_gate, gated, sureness
+from hb_tta.tta.words import YesNo, yes_no, yes_no_tokens
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from hb_tta.tta.room import Room
 
-_WORDS = {
-    "yes": ("yes", "Yes", "YES", " yes", " Yes"),
-    "no": ("no", "No", "NO", " no", " No"),
-}
-
-
-class YesNo(NamedTuple):
-    """How much a view says yes and no: the logarithm of the probability that the answer begins so.
-
-    Over the ways to write it ("yes", "Yes", with a space before, …), and of its first token.
-    """
-
-    yes: float
-    no: float
+Views = Sequence[Any] | Callable[[], Sequence[Any]]
 
 
 @dataclass(frozen=True)
@@ -62,12 +52,23 @@ class Answer:
     gate: Gated | None = None
 
 
+@dataclass(frozen=True)
+class Question:
+    """What is asked, with the evidence for it: the attributes are arguments of ``answer``."""
+
+    image: Any
+    question: str
+    views: Views = ()
+    description: str | None = None
+    rewordings: Sequence[str] = ()
+
+
 def answer(
     model: Any,
     processor: Any,
     image: Any,
     question: str,
-    views: Sequence[Any] | Callable[[], Sequence[Any]] = (),
+    views: Views = (),
     *,
     gate: float | None = None,
     description: str | None = None,
@@ -105,32 +106,67 @@ def answer(
         UserError: an image cannot be read, the processor has no chat template, a setting cannot
             be used with several views, or there are views of no image.
     """
+    (found,) = answer_many(
+        model,
+        processor,
+        [Question(image, question, views, description, rewordings)],
+        gate=gate,
+        combine=combine,
+        real_weight=real_weight,
+        mode=mode,
+        **generate,
+    )
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def answer_many(
+    model: Any,
+    processor: Any,
+    questions: Sequence[Question],
+    *,
+    gate: float | None = None,
+    combine: str | Combiner = "mean",
+    real_weight: float = 1.0,
+    mode: str = "auto",
+    room: Room | None = None,
+    **generate: Any,
+) -> list[Answer | Exception]:
+    """``answer`` for many questions at once; each gets what it would get by itself.
+
+    Args:
+        questions: any number of them, of any kinds.
+        room: how many rows are decoded at a time (``hb_tta.tta.room``).
+        model, processor, gate, combine, real_weight, mode, **generate: as of ``answer``.
+
+    Returns:
+        An answer each, or what ``answer`` would raise for it: no question fails for another's.
+
+    Raises:
+        UserError: the processor has no chat template, or a setting is wrong for all.
+    """
     if not getattr(processor, "chat_template", None):
         raise UserError("the processor has no chat template: set processor.chat_template")
     check_gate(gate)
+    complete(processor, model.config)
     combiner = combine if isinstance(combine, Combiner) else Combiner(combine, real_weight)
     settings = {"max_new_tokens": 128, **generate}
-    if image is None and (callable(views) or len(views)):
-        told_of = "" if callable(views) else f"{len(views)} "
-        raise UserError(f"{told_of}views of no image: give the image that they are views of")
-    real = None if image is None else load_image(image)
-    told: Gated | None = None
+    asking = _Asking(model, processor, mode, room, settings)
+    walks = [_Walk(one) for one in questions]
+    for walk in walks:
+        with walk.failing_alone():
+            walk.look()
     if gate is not None:
-        text, decoded = _decoded(model, processor, [(real, question)], Combiner(), mode, settings)
-        words = yes_no_tokens(processor.tokenizer)
-        p = sureness(decoded.first_combined_RK[0], decoded.entropies, text, words)
-        told = gated(p, gate)
-        if not told.passed:
-            return _answer(processor, text, decoded, told)
-    made = views() if callable(views) else views
-    shown = [real, *map(load_image, made)]
-    rows: list[Row] = [(each, text) for text in (question, *rewordings) for each in shown]
-    if description:
-        rows.append((None, behind(description, question)))
-    if len(rows) == 1:
-        combiner = Combiner()  # whatever the rule is to make of views, there are none
-    text, decoded = _decoded(model, processor, rows, combiner, mode, settings)
-    return _answer(processor, text, decoded, told)
+        asking.decode(walks, lambda walk: [walk.plain], Combiner())
+        for walk in walks:
+            with walk.failing_alone():
+                walk.gate(asking, gate)
+    asking.decode(walks, _Walk.rows, combiner)
+    for walk in walks:
+        with walk.failing_alone():
+            walk.outcome = walk.outcome or asking.answer(walk.decoded, walk.told)
+    return [walk.outcome for walk in walks]
 
 
 Row = tuple[Any, str]
@@ -142,39 +178,120 @@ def behind(description: str, prompt: str) -> str:
     return f"{description.strip().rstrip('.')}.\n{prompt}"
 
 
-def _decoded(
-    model: Any,
-    processor: Any,
-    rows: Sequence[Row],
-    combiner: Combiner,
-    mode: str,
-    settings: dict[str, Any],
-) -> tuple[str, Any]:
-    """The shared answer's text, and ``Decoded``."""
-    import torch
+@dataclass
+class _Walk:
+    """A question on its way to its answer.
 
-    from hb_tta.tta.decoding import decode_jointly
+    Attributes:
+        outcome: what it came to, an answer or an error; None: it is on its way.
+        real: the image.
+        decoded: what its last rows said.
+    """
 
-    complete(processor, model.config)
-    inputs = [_inputs(model, processor, *row) for row in rows]
-    with torch.inference_mode():
-        calls = [partial(model.generate, **own, **settings) for own in inputs]
-        decoded = decode_jointly(calls, combiner, mode=mode)
-    prompt = 0 if model.config.is_encoder_decoder else inputs[0]["input_ids"].shape[1]
-    text = processor.batch_decode(decoded.value[:, prompt:], skip_special_tokens=True)[0]
-    return text, decoded
+    asked: Question
+    outcome: Any = None
+    real: Any = None
+    told: Gated | None = None
+    decoded: Any = None
+
+    def look(self) -> None:
+        views = self.asked.views
+        if self.asked.image is not None:
+            self.real = load_image(self.asked.image)
+        elif callable(views) or len(views):
+            told_of = "" if callable(views) else f"{len(views)} "
+            raise UserError(f"{told_of}views of no image: give the image that they are views of")
+
+    @property
+    def plain(self) -> Row:
+        return self.real, self.asked.question
+
+    def rows(self) -> list[Row]:
+        asked = self.asked
+        shown = [
+            self.real,
+            *map(load_image, asked.views() if callable(asked.views) else asked.views),
+        ]
+        rows: list[Row] = [(e, text) for text in (asked.question, *asked.rewordings) for e in shown]
+        if asked.description:
+            rows.append((None, behind(asked.description, asked.question)))
+        return rows
+
+    def gate(self, asking: _Asking, gate: float) -> None:
+        if self.outcome is None:
+            self.told = gated(asking.sureness(self.decoded), gate)
+            if not self.told.passed:
+                self.outcome = asking.answer(self.decoded, self.told)
+
+    @contextmanager
+    def failing_alone(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.outcome = error
 
 
-def _answer(processor: Any, text: str, decoded: Any, told: Gated | None) -> Answer:
-    words = yes_no_tokens(processor.tokenizer)
-    if words is None:
-        return Answer(text, [], None, told)
-    return Answer(
-        text,
-        [yes_no(logits_K, words) for logits_K in decoded.first_logits_VRK[:, 0]],
-        yes_no(decoded.first_combined_RK[0], words),
-        told,
-    )
+@dataclass
+class _Asking:
+    """A model, and how it is asked."""
+
+    model: Any
+    processor: Any
+    mode: str
+    room: Room | None
+    settings: Mapping[str, Any]
+    words: tuple[list[int], list[int]] | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.words = yes_no_tokens(self.processor.tokenizer)
+
+    def decode(
+        self, walks: Sequence[_Walk], rows_of: Callable[[_Walk], list[Row]], combiner: Combiner
+    ) -> None:
+        """Ask the rows of those who have no answer yet."""
+        import torch
+
+        from hb_tta.tta.together import decode_together
+
+        asked, going_on = [], []
+        for walk in walks:
+            if walk.outcome is None:
+                with walk.failing_alone():
+                    asked.append(self._asked(rows_of(walk), combiner))
+                    going_on.append(walk)
+        with torch.inference_mode():
+            found = decode_together(asked, self.room, mode=self.mode)
+        for walk, decoded in zip(going_on, found, strict=True):
+            walk.outcome = decoded if isinstance(decoded, Exception) else None
+            walk.decoded = decoded
+
+    def _asked(self, rows: list[Row], combiner: Combiner) -> Any:
+        from hb_tta.tta.together import Asked
+
+        # Whatever the rule is to make of views, a single row has none.
+        return Asked(
+            [partial(self._say, *row) for row in rows], combiner if rows[1:] else Combiner()
+        )
+
+    def _say(self, image: Any, prompt: str) -> str:
+        inputs = _inputs(self.model, self.processor, image, prompt)
+        ids = self.model.generate(**inputs, **self.settings)
+        start = 0 if self.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+        return self.processor.batch_decode(ids[:, start:], skip_special_tokens=True)[0]
+
+    def sureness(self, decoded: Any) -> float:
+        first_K = decoded.first_combined_RK[0]
+        return sureness(first_K, decoded.entropies, decoded.value, self.words)
+
+    def answer(self, decoded: Any, told: Gated | None) -> Answer:
+        if self.words is None:
+            return Answer(decoded.value, [], None, told)
+        return Answer(
+            decoded.value,
+            [yes_no(logits_K, self.words) for logits_K in decoded.first_logits_VRK[:, 0]],
+            yes_no(decoded.first_combined_RK[0], self.words),
+            told,
+        )
 
 
 def _inputs(model: Any, processor: Any, image: Any, question: str) -> Any:
@@ -188,30 +305,3 @@ def _inputs(model: Any, processor: Any, image: Any, question: str) -> Any:
         processor_kwargs={"return_tensors": "pt"},
     )
     return inputs.to(model.device, model.dtype)  # casts the floating-point ones alone
-
-
-def yes_no_tokens(tokenizer: Any) -> tuple[list[int], list[int]] | None:
-    """The tokens that a yes and a no begin with, or None where they cannot be told apart."""
-    yes, no = ({t for w in _WORDS[a] for t in _first(tokenizer, w)} for a in ("yes", "no"))
-    own_yes, own_no = yes - no, no - yes
-    return (sorted(own_yes), sorted(own_no)) if own_yes and own_no else None
-
-
-def _first(tokenizer: Any, word: str) -> list[int]:
-    """The first token of a word that is not a space alone, if the tokenizer knows it."""
-    for token in tokenizer.encode(word, add_special_tokens=False):
-        if tokenizer.decode([token]).strip():
-            return [] if token == tokenizer.unk_token_id else [token]
-    return []
-
-
-def yes_no(logits_K: Tensor, words: tuple[list[int], list[int]]) -> YesNo:
-    """The scores of a view's first step, or of the combined one."""
-    logprobs_K = logits_K.float().log_softmax(-1)
-    return YesNo(*(round(logprobs_K[ids].logsumexp(0).item(), 6) for ids in words))
-
-
-def first_token(logits_K: Tensor, tokenizer: Any) -> dict[str, Any]:
-    """``first``: the text of the likeliest token; ``share``: its probability."""
-    share, token = logits_K.float().softmax(-1).max(-1)
-    return {"first": tokenizer.decode([int(token)]), "share": round(share.item(), 6)}

@@ -70,7 +70,7 @@ def merge(views: Sequence[Mapping[str, Any]], pad_token_id: int) -> Merged | Non
         elif name in IMAGES:
             value = _join_images(values, tiled=name == "pixel_values" and "image_sizes" in names)
         else:
-            value = values[0] if all(_equal(values[0], other) for other in values[1:]) else None
+            value = values[0] if all(is_equal(values[0], other) for other in values[1:]) else None
         if value is None:
             return None
         merged[name] = value
@@ -137,7 +137,7 @@ def _pad_tiles(values: list[Tensor]) -> list[Tensor]:
     ]
 
 
-def _equal(one: Any, other: Any) -> bool:
+def is_equal(one: Any, other: Any) -> bool:
     """Whether two values are the same setting; tensors are inputs of a view, and never are."""
     if one is other:
         return not isinstance(one, Tensor)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hb_tta.images import load_image
 from hb_tta.views.choice import Chosen
 from hb_tta.views.make import SHORTENED, WORDLESS
+from hb_tta.views.words import NOTHING
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,6 +34,8 @@ class Augmentation:
         scores: the judge's, one a view, larger for better; ``None`` without a judge.
         real_score: the judge's of the real image; ``None`` without a judge.
         dropped: seed, key and score of the candidates that are not shown.
+        boxes: the description's words that were found in the image, as of ``SeenWord``; ``None``
+            for a method that does not look for them.
     """
 
     files: list[bytes] = field(repr=False)
@@ -44,6 +47,7 @@ class Augmentation:
     scores: list[float] | None = None
     real_score: float | None = None
     dropped: list[tuple[int, str, float]] = field(default_factory=list)
+    boxes: list[dict[str, Any]] | None = None
 
     @cached_property
     def views(self) -> list[Image]:
@@ -71,6 +75,7 @@ def augmentation_of(chosen: Chosen, spec: dict[str, Any], notes: Sequence[str]) 
         scores=None if scores is None else [scores[place] for place in kept],
         real_score=chosen.real_score,
         dropped=[(plan.seeds[p], plan.keys[p], scores[p]) for p in dropped] if scores else [],
+        boxes=chosen.meta.get("boxes"),
     )
 
 
@@ -83,6 +88,8 @@ def _notes(chosen: Chosen) -> list[str]:
         notes.append(SHORTENED)
     if plan.context.description_keys and not plan.description:
         notes.append(WORDLESS)
+    if chosen.meta.get("boxes") == []:
+        notes.append(NOTHING)
     if plan.doubtful:
         notes.append(f"the drafts of the description disagree on: {', '.join(plan.doubtful)}")
     return notes

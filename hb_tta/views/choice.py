@@ -17,8 +17,9 @@ from hb_tta.errors import UserError
 from hb_tta.images import load_image
 from hb_tta.reading import parse_json
 from hb_tta.store import AnyStore, NewEntry
-from hb_tta.store.fill import fill, missing_keys, read_entries
-from hb_tta.views.make import TRIES, VANISHED, Stored, ViewMaker, bar
+from hb_tta.store.fill import missing_keys
+from hb_tta.views.fills import have
+from hb_tta.views.make import Stored, ViewMaker
 from hb_tta.views.models import Models
 from hb_tta.views.plan import PlannedContext, PlannedViews, score_key
 from hb_tta.views.refusals import apart, tried
@@ -192,21 +193,19 @@ class Chooser:
         """Key → score, from the store or the judge; none of what the judge refuses."""
         wanted = {one.key: one for one in asked}
         scores: dict[str, float] = {}
-        for _ in range(TRIES):
-            left = [key for key in wanted if key not in scores and key not in self._refused]
-            missing = read_entries(self._store, "scores", left, _score_in, scores)
-            if not missing:
-                return scores
-            with bar("judging", "image", len(missing), self._size, self._progress) as shown:
-                fill(
-                    self._store,
-                    "scores",
-                    missing,
-                    lambda keys: self._judge([wanted[key] for key in keys]),
-                    batch_size=self._size,
-                    on_progress=shown.update,
-                )
-        raise UserError(VANISHED)
+        have(
+            self._store,
+            "scores",
+            wanted,
+            _score_in,
+            lambda keys: self._judge([wanted[key] for key in keys]),
+            scores,
+            refused=self._refused,
+            job=("judging", "image"),
+            batch_size=self._size,
+            progress=self._progress,
+        )
+        return scores
 
     def _judge(self, asked: Sequence[_Asked]) -> Iterator[NewEntry]:
         """The entries of one batch."""

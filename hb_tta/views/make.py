@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 from hb_tta.describe.drafts import JITTERED, Drafting
 from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.generators.jitter import JitterSpec
-from hb_tta.progress import Progress
-from hb_tta.progress import progress as told
 from hb_tta.reading import parse_json
 from hb_tta.store import AnyStore, NewEntry
-from hb_tta.store.fill import fill, filling, missing_keys, read_entries
+from hb_tta.store.fill import filling, missing_keys, read_entries
 from hb_tta.views.encode import encoded
+from hb_tta.views.fills import TRIES, VANISHED, bar, have
 from hb_tta.views.models import Models
 from hb_tta.views.plan import PlannedContext, PlannedViews
 from hb_tta.views.refusals import apart, tried
+from hb_tta.views.words import NOTHING, Words, boxes_json
 
 if TYPE_CHECKING:
     from hb_tta.context import DescribedContext
@@ -32,11 +32,8 @@ if TYPE_CHECKING:
 DESCRIPTIONS_PER_BATCH = 8  # of LLaVA v1.6's images, up to 2,900 tokens each
 VIEWS_PER_BATCH = 16  # more of SDXL's views at once gain nothing
 HAND_OUT_SECONDS = 1.0  # between two waits for the disk; the model stands still meanwhile
-TRIES = 3  # at an entry that somebody else removes again as soon as it is made
-
 SHORTENED = "the description was too long for the text encoders and was shortened"
 WORDLESS = "the describer wrote nothing of use: the views follow the image alone"
-VANISHED = "entries vanish from the store as soon as they are made: stop whoever prunes it"
 
 Stored = tuple[bytes, dict[str, Any]]
 """The payload and the ``meta`` of an entry."""
@@ -73,6 +70,7 @@ class ViewMaker:
         self._batch_size = 1 if alone else batch_size or VIEWS_PER_BATCH
         self._descriptions_size = 1 if alone else DESCRIPTIONS_PER_BATCH
         self._progress = progress
+        self._words = Words(models, store, progress)
         self.refused: dict[str, UserError] = {}
         self._notes: dict[str, str | None] = {}  # of images by digest: what the models are not for
 
@@ -82,23 +80,20 @@ class ViewMaker:
         """Description key → text, read from the store or written now; of none in ``refused``."""
         wanted = {k: (c, i) for c in contexts for i, k in enumerate(c.description_keys)}
         texts: dict[str, str] = {}
-        for _ in range(TRIES):
-            asked = [key for key in wanted if key not in texts and key not in self.refused]
-            missing = self.read_descriptions(asked, texts)
-            if not missing:
-                return texts
-            _warn_of({context: None for context, _ in map(wanted.__getitem__, missing)})
-            size = self._descriptions_size
-            with bar("describing", "image", len(missing), size, self._progress) as shown:
-                fill(
-                    self._store,
-                    "descriptions",
-                    missing,
-                    lambda keys: self._describe([wanted[key] for key in keys]),
-                    batch_size=size,
-                    on_progress=shown.update,
-                )
-        raise UserError(VANISHED)
+        have(
+            self._store,
+            "descriptions",
+            wanted,
+            _text_in,
+            lambda keys: self._describe([wanted[key] for key in keys]),
+            texts,
+            refused=self.refused,
+            job=("describing", "image"),
+            batch_size=self._descriptions_size,
+            progress=self._progress,
+            before=lambda missing: _warn_of({wanted[key][0]: None for key in missing}),
+        )
+        return texts
 
     def read_descriptions(self, keys: Iterable[str], texts: dict[str, str]) -> list[str]:
         """Adds what the store has to ``texts`` and gives the keys of the rest."""
@@ -217,6 +212,7 @@ class ViewMaker:
         }
         if not views:
             return
+        self._words.look(list(dict.fromkeys(plan for plan, _ in views.values())))
         with bar("generating", "view", len(views), self._batch_size, self._progress) as shown:
             yield from filling(
                 self._store,
@@ -234,7 +230,7 @@ class ViewMaker:
         fitted = [self._fitted(plan) for plan, _ in batch]
         read = tried(
             list(zip(batch, fitted, strict=True)),
-            lambda each: each[0][0].context.context(each[1]["description"]),
+            lambda each: self._context(each[0][0], each[1]["description"]),
         )
         self._look([plan.context for plan, _ in batch], read)
         whole = [
@@ -249,6 +245,7 @@ class ViewMaker:
             if isinstance(its_images, UserError):
                 self.refused |= {key: its_images for key, _, _ in group}
                 continue
+            about = {**about, **self._seen(plan)}
             for (key, _, seed), image in zip(group, its_images, strict=True):
                 keys.append(key)
                 images.append(image)
@@ -256,6 +253,10 @@ class ViewMaker:
         with ThreadPoolExecutor() as pool:  # zlib and libwebp work outside Python's lock
             files = pool.map(partial(encoded, format=self._models.format), images)
             yield from map(NewEntry, keys, files, metas)
+
+    def _context(self, plan: PlannedViews, description: str | None) -> DescribedContext:
+        """What the generator is told."""
+        return plan.context.context(description)._replace(boxes=self._words.of(plan))
 
     def _generated(self, asked: Sequence[tuple[Any, list[int]]]) -> list[list[Any]]:
         """Images of (context, seeds) pairs."""
@@ -299,6 +300,13 @@ class ViewMaker:
         told = {"told": text} if shortened else {}  # what the key is made of
         return {"description": description, "shortened": shortened, **told}
 
+    def _seen(self, plan: PlannedViews) -> dict[str, Any]:
+        """Where the image shows the words, for a generator that looks."""
+        boxes = self._words.of(plan)
+        if boxes is not None and not boxes:
+            warnings.warn(NOTHING, HbTtaWarning, stacklevel=2)
+        return {} if boxes is None else {"boxes": boxes_json(boxes)}
+
 
 def _text_in(payload: bytes) -> str | None:
     """The description that an entry holds; None where it is not of our making."""
@@ -311,14 +319,6 @@ def _text_in(payload: bytes) -> str | None:
 def numbered(number: int, error: UserError) -> UserError:
     """A sentence about one context of a call."""
     return UserError(f"context {number}: {error}")
-
-
-def bar(
-    name: str, unit: str, total: int | None, batch_size: int, progress: bool | None
-) -> Progress:
-    """The progress of a job; by default where there is more than one batch."""
-    few = total is not None and total <= batch_size
-    return told(name, unit, total, shown=not few if progress is None else progress, leave=None)
 
 
 def _warn_of(contexts: Iterable[PlannedContext]) -> None:

@@ -19,6 +19,7 @@ from hb_tta.views.familiar import Familiar, FamiliarSpec
 from hb_tta.weights import known_by
 
 if TYPE_CHECKING:
+    from hb_tta.context import DescribedContext, SeenWord
     from hb_tta.generators import GeneratorSpec
     from hb_tta.generators.protocol import Fitter
     from hb_tta.views.judges import JudgeSpec, ViewJudge
@@ -113,6 +114,16 @@ class Models:
         """See ``GeneratorSpec.fitter``."""
         return self._generator_spec.fitter()
 
+    @cached_property
+    def finder_json(self) -> dict[str, Any] | None:
+        """The finder's part of a key of boxes; ``None``: the generator does not look at them.
+
+        Raises:
+            UserError: its weights are missing.
+        """
+        finder = self._generator_spec.finder()
+        return None if finder is None else self._json(finder, "finder")
+
     def describe(
         self, contexts: Sequence[Any], seeds: Sequence[int | None] | None = None
     ) -> list[str]:
@@ -130,6 +141,15 @@ class Models:
         with _enough_memory(self.device), self._arithmetic():
             return generator.generate(contexts, seeds)
 
+    def find(self, contexts: Sequence[DescribedContext]) -> list[list[SeenWord]]:
+        """The words of descriptions that their images show. See ``Finder.find``."""
+        finder = self._turn("finder", self._generator_spec.finder(), self.finder_json)
+        with _enough_memory(self.device), self._arithmetic():
+            return finder.find(
+                [context.image for context in contexts],
+                [context.description or "" for context in contexts],
+            )
+
     def score(
         self, images: Sequence[Any], references: Sequence[Any], texts: Sequence[str]
     ) -> list[float]:
@@ -141,8 +161,9 @@ class Models:
 
     @property
     def loaded(self) -> list[str]:
-        """Which of "describer", "generator" and "judge" are on the device now."""
-        return [n for n in ("describer", "generator", "judge") if n in self._on_device]
+        """Which of "describer", "finder", "generator" and "judge" are on the device now."""
+        roles = ("describer", "finder", "generator", "judge")
+        return [role for role in roles if role in self._on_device]
 
     @property
     def together(self) -> bool:

@@ -74,6 +74,43 @@ def view_key(pixels: str, description: str | None, generator: dict[str, Any], se
     )
 
 
+def prompt_key(prompt: list[dict[str, str]], generator: dict[str, Any], seed: int) -> str:
+    """The key of an image of a prompt in the store's namespace "views".
+
+    Args:
+        prompt: ``Prompt.to_json()``.
+        generator: ``PromptSpec.to_json()``.
+    """
+    return content_key(
+        {
+            "entry": "view",
+            "format": FORMAT,
+            "prompt": prompt,
+            "generator": generator,
+            "seed": seed,
+        }
+    )
+
+
+def boxes_key(pixels: str, description: str, finder: dict[str, Any]) -> str:
+    """The key of a description's boxes in the store's namespace "boxes".
+
+    Args:
+        pixels: the image's ``pixel_digest``.
+        description: as the generator takes it: boxes are of its characters.
+        finder: ``FinderSpec.to_json()``.
+    """
+    return content_key(
+        {
+            "entry": "boxes",
+            "format": FORMAT,
+            "pixels": pixels,
+            "description": description,
+            "finder": finder,
+        }
+    )
+
+
 def score_key(
     text: str, judge: dict[str, Any], *, view: str | None = None, pixels: str | None = None
 ) -> str:
@@ -210,6 +247,11 @@ class Planner:
             UserError: the image cannot be read, a description is missing and nobody can write it,
                 or the describer's weights are missing.
         """
+        if context.boxes is not None:
+            raise UserError(
+                f"context {number} comes with boxes, which an augmenter finds itself: leave them "
+                "out, or give them to the generator"
+            )
         digest = digest or self._digests.of(context.image)
         if not self._needs_description:
             context = DescribedContext(context.image)

@@ -16,9 +16,9 @@ from typing import Any
 from hb_tta.errors import UserError
 from hb_tta.images import load_image
 from hb_tta.reading import parse_json
-from hb_tta.views.plan import description_key, score_key, view_key
+from hb_tta.views.plan import boxes_key, description_key, prompt_key, score_key, view_key
 
-SHARED = ("descriptions", "views", "scores")
+SHARED = ("descriptions", "boxes", "views", "scores")
 """The namespaces that are handed on: what answering needs beside the models that answer."""
 
 
@@ -42,6 +42,10 @@ def key_told(namespace: str, meta: Mapping[str, Any]) -> str | None:
     Raises:
         KeyError, TypeError, ValueError: it does not tell enough.
     """
+    if namespace == "boxes":
+        return boxes_key(meta["pixels"], meta["description"], meta["finder"])
+    if namespace == "views" and "prompt" in meta:
+        return prompt_key(meta["prompt"], meta["generator"], meta["seed"])
     if namespace == "views":
         told = meta.get("told", meta["description"])
         if meta.get("shortened") and "told" not in meta:
@@ -78,7 +82,19 @@ def _score_fault(payload: bytes) -> str | None:
     return "it holds no score"
 
 
-_PAYLOADS = {"views": _view_fault, "descriptions": _description_fault, "scores": _score_fault}
+def _boxes_fault(payload: bytes) -> str | None:
+    with suppress(ValueError, KeyError, TypeError):
+        if isinstance(parse_json(payload)["boxes"], list):
+            return None
+    return "it holds no boxes"
+
+
+_PAYLOADS = {
+    "views": _view_fault,
+    "descriptions": _description_fault,
+    "boxes": _boxes_fault,
+    "scores": _score_fault,
+}
 
 
 def method_of(meta: Mapping[str, Any]) -> str | None:
@@ -90,5 +106,5 @@ def method_of(meta: Mapping[str, Any]) -> str | None:
 
 def models_of(meta: Mapping[str, Any]) -> list[str]:
     """Plain JSON, as text, of every model that an entry names: generator, describer, judge."""
-    named = (meta.get(role) for role in ("generator", "describer", "judge"))
+    named = (meta.get(role) for role in ("generator", "describer", "finder", "judge"))
     return [json.dumps(one, sort_keys=True) for one in named if isinstance(one, Mapping)]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hb_tta.errors import UserError
-from hb_tta.tta.answer import yes_no, yes_no_tokens
+from hb_tta.tta.words import yes_no, yes_no_tokens
 
 if TYPE_CHECKING:
     from PIL.Image import Image

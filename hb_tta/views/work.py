@@ -12,7 +12,8 @@ from hb_tta.errors import UserError
 from hb_tta.images import PixelDigests
 from hb_tta.store import AnyStore
 from hb_tta.views.choice import Chooser
-from hb_tta.views.make import ViewMaker, bar
+from hb_tta.views.fills import bar
+from hb_tta.views.make import ViewMaker
 from hb_tta.views.models import Models
 from hb_tta.views.outlook import SOME, Outlook
 from hb_tta.views.plan import FIRST_WINDOW, PlannedContext, PlannedViews, Planner, windows

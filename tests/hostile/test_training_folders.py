@@ -14,9 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from hb_tta.errors import HbTtaWarning, UserError
-from hb_tta.training.checkpoints import restore_checkpoint, save_checkpoint
+from hb_tta.training.checkpoints import checkpoint_of, restore_checkpoint, save_checkpoint
 from hb_tta.training.estimate import _seconds_per_sample
-from hb_tta.training.lora import add_lora, lora_parameters
+from hb_tta.training.lora import add_lora, lora_parameters, lora_tensors, set_lora_tensors
 from hb_tta.training.recipes import get_recipe, to_json
 from hb_tta.training.run import RunFolder
 
@@ -57,7 +57,8 @@ def test_run_json_in_another_place_of_the_tree(folder):
 ODD_ROWS = [
     "null", "1", "[1]", "{", "{}", DEEP, '{"step": "2"}', '{"step": -1}', '{"step": true}',
     '{"step": 1, "held_out": 3}', '{"step": 1, "held_out": {"global": "x"}, "diversity": 1}',
-    '{"step": 1, "held_out": {"global": 1}}', '{"step": 1, "images_per_second": 0}',
+    '{"step": 1, "held_out": {"global": 1}, "diversity": "x"}',
+    '{"step": 1, "images_per_second": 0}',
     '{"step": 1, "images_per_second": []}', '{"step": 1e400}', "\ufeff{}",
 ]  # fmt: skip
 
@@ -81,8 +82,22 @@ def test_lines_of_metrics_that_are_damaged(folder, text):
 # ── Checkpoints ──────────────────────────────────────────────────────────────────────────────────
 
 
+class Kept:
+    """A UNet's LoRA and its optimizer, as a checkpoint sees a training."""
+
+    def __init__(self, unet: Any) -> None:
+        self.unet, self.parameters = unet, lora_parameters(unet)
+        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(self.parameters, lr=1e-3)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {f"lora.{name}": tensor for name, tensor in lora_tensors(self.unet).items()}
+
+    def set_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+        set_lora_tensors(self.unet, {n.removeprefix("lora."): t for n, t in tensors.items()})
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> tuple[Any, Any, Path]:
+def trained(tmp_path_factory) -> tuple[Kept, Path]:
     """A tiny UNet's LoRA with its optimizer, and their checkpoint after a step."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
@@ -91,18 +106,18 @@ def trained(tmp_path_factory) -> tuple[Any, Any, Path]:
         cross_attention_dim=8, attention_head_dim=4, norm_num_groups=4,
     )  # fmt: skip
     add_lora(unet, rank=2)
-    optimizer = torch.optim.AdamW(lora_parameters(unet), lr=1e-3)
-    for parameter in lora_parameters(unet):
+    kept = Kept(unet)
+    for parameter in kept.parameters:
         parameter.grad = torch.ones_like(parameter)
-    optimizer.step()
+    kept.optimizer.step()
     folder = tmp_path_factory.mktemp("trained")
-    save_checkpoint(folder, unet, optimizer, 3, 1)
-    return unet, optimizer, folder / "checkpoint.safetensors"
+    save_checkpoint(folder, checkpoint_of(kept, 3, 1))
+    return kept, folder / "checkpoint.safetensors"
 
 
 def test_a_sound_checkpoint(trained):
-    unet, optimizer, path = trained
-    assert restore_checkpoint(path.parent, unet, optimizer) == (3, 1)
+    kept, path = trained
+    assert restore_checkpoint(path.parent, kept) == (3, 1)
 
 
 def _without(prefix: str):
@@ -141,8 +156,8 @@ CHANGES = {
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_checkpoint_of_another_shape(trained, tmp_path, name):
-    unet, optimizer, path = trained
-    before = {n: p.detach().clone() for n, p in unet.named_parameters()}
+    kept, path = trained
+    before = {n: p.detach().clone() for n, p in kept.unet.named_parameters()}
     tensors = load_file(path)
     with safe_open(path, "pt") as file:
         metadata = dict(file.metadata())
@@ -150,13 +165,13 @@ def test_a_checkpoint_of_another_shape(trained, tmp_path, name):
     tensors = {n: t.contiguous() for n, t in tensors.items()}
     save_file(tensors, tmp_path / "checkpoint.safetensors", metadata)
     with pytest.raises(UserError, match=r"is damaged \(.*\): delete it to begin anew"):
-        restore_checkpoint(tmp_path, unet, optimizer)
-    assert all(torch.equal(before[n], p) for n, p in unet.named_parameters())
+        restore_checkpoint(tmp_path, kept)
+    assert all(torch.equal(before[n], p) for n, p in kept.unet.named_parameters())
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_pipe_for_a_checkpoint(trained, tmp_path):
-    unet, optimizer, _ = trained
+    kept, _ = trained
     os.mkfifo(tmp_path / "checkpoint.safetensors")
     with pytest.raises(UserError, match="is damaged"):
-        restore_checkpoint(tmp_path, unet, optimizer)
+        restore_checkpoint(tmp_path, kept)
