@@ -30,6 +30,8 @@ from hb_tta.settings import ViewSettings
 from hb_tta.store import content_key
 
 FOLDER = ".ray"
+START = ("RAY_raylet_start_wait_time_s", "300")
+"""Ray's own 30 seconds do not start a cluster on a machine that is busy."""
 CONTEXTS_PER_BATCH = 16
 BATCHES_PER_BLOCK = 1
 """What is done is written down a block at a time: so much is looked at again after a kill."""
@@ -214,6 +216,7 @@ def _cluster(ray: Any, address: str | None) -> Iterator[None]:
         return
     # Actors hold their cores all the time: Ray's own tasks, which read and write rows, need some.
     cores = {} if address else {"num_cpus": (os.cpu_count() or 1) + 2}
+    os.environ.setdefault(*START)
     try:
         ray.init(address=address, log_to_driver=False, **cores)
     except Exception as error:

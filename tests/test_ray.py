@@ -33,7 +33,6 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HB_TTA_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "300")
     monkeypatch.chdir(tmp_path)
     noise = np.random.default_rng(0)
     for number in range(ROWS):

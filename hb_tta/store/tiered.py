@@ -131,7 +131,7 @@ class TieredStore:
         if kept:
             self._waiting.add(files)
             self._send_earlier(but=files)
-        failed = self._send(files)
+        failed = self._send(files, kept)
         if failed and not kept:
             raise UserError(
                 f"the disk of {self.local.root} takes no more and {self.root} takes nothing "
@@ -279,8 +279,8 @@ class TieredStore:
             self._warn(f"nothing more is kept on this machine, {self.root} alone has it: {error}")
             return False
 
-    def _send(self, files: Mapping[str, bytes]) -> dict[str, Exception]:
-        """Send files; those that were not taken."""
+    def _send(self, files: Mapping[str, bytes], kept: bool) -> dict[str, Exception]:
+        """Send files; those that were not taken, of which a warning tells if they are here."""
         failed: dict[str, Exception] = {}
         if self._remote is None:
             failed = dict.fromkeys(files, Unreachable("HB_TTA_STORE_OFFLINE is set"))
@@ -288,7 +288,7 @@ class TieredStore:
             failed = dict.fromkeys(files, Unreachable("it did not a moment ago"))
         else:
             failed = self._sent(files)
-        if failed:
+        if failed and kept:
             self._warn(
                 f"{self.root} does not take what is made ({next(iter(failed.values()))}): it waits "
                 f"in {self.local.root}, and goes with what is made later or by `hb-tta store sync`"
