@@ -6,7 +6,6 @@ import argparse
 import sys
 from bisect import insort
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
@@ -102,22 +101,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "they share --out, where each has a manifest-I-of-N.jsonl: `cat` makes one of them",
     )
     parser.add_argument(
-        "--engine",
-        choices=("here", "ray"),
-        default="here",
-        help="who makes what is missing: this process, or the actors of a Ray cluster, which all "
-        "have to reach --store and --out (default: here)",
-    )
-    parser.add_argument(
-        "--address", metavar="ADDRESS", help="of Ray's cluster (default: one on this machine)"
-    )
-    parser.add_argument(
-        "--ray",
-        metavar="KEY=VALUE,…",
-        help="its stages: describers= and generators= (actors, N or MIN-MAX), describer_gpus=, "
-        "generator_gpus=, describer_cpus=, generator_cpus= (of each)",
-    )
-    parser.add_argument(
         "--dry-run",
         action="store_true",
         help="tell how many views are to be made, how long that takes here and what room they "
@@ -143,10 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _dry_run(lines, arguments)
     if arguments.json:
         raise UserError("--json is for --dry-run: the manifest says it all, a line an image")
-    _check_engine(arguments)
     with Output(Path(arguments.out), arguments.sheet, shard) as output:
-        if arguments.engine == "ray":
-            lines, many = _by_ray(lines, arguments), True
         work = Work(lines, output.fail, skip=many)
         try:
             _augment(work, output, arguments, many=many)
@@ -230,38 +210,6 @@ def _dry_run(lines: Iterator[Request | Failure], arguments: argparse.Namespace) 
     print(told.json() if arguments.json else told.text())
     tell(work.failures)
     return 1 if work.failures else 0
-
-
-def _check_engine(arguments: argparse.Namespace) -> None:
-    for option in ("address", "ray"):
-        if getattr(arguments, option) is not None and arguments.engine != "ray":
-            raise UserError(f"--{option} is for --engine ray: name that, or leave it out")
-
-
-def _by_ray(
-    lines: Iterator[Request | Failure], arguments: argparse.Namespace
-) -> Iterator[Request | Failure]:
-    """The same lines, when a cluster has made their views; those that it could not, as failures."""
-    from hb_tta.integrations.ray import Stages, make_views
-
-    stages, settings = Stages.parse(arguments.ray or ""), view_settings(arguments)
-    asked = list(lines)
-    digests, sound = PixelDigests(), []
-    for place, line in enumerate(asked):
-        if isinstance(line, Request):
-            with suppress(UserError):  # it is told when its turn comes
-                sound.append((place, line.context(digests)))
-    digests.save()
-    failed = make_views(
-        sound,
-        settings,
-        arguments.task,
-        Path(arguments.out),
-        stages=stages,
-        address=arguments.address,
-    )
-    for place, line in enumerate(asked):
-        yield Failure(line.index, failed[place], line.called) if place in failed else line
 
 
 def _augment(work: Work, output: Output, arguments: argparse.Namespace, *, many: bool) -> None:

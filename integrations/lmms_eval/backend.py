@@ -377,8 +377,8 @@ class AugmentedBackend:
     # The ways to answer: requests of all rows, the real image's first → what was said.
 
     def _hb_decode(self, requests: list[Any], own: Callable) -> Said:
-        from hb_tta.tta.answer import first_token, yes_no
         from hb_tta.tta.decoding import decode_jointly
+        from hb_tta.tta.words import first_token, yes_no
 
         calls = [lambda request=request: own([request])[0] for request in requests]
         decoded = decode_jointly(calls, self._hb_combiner(requests))
@@ -422,7 +422,7 @@ class AugmentedBackend:
     # What the views said.
 
     def _hb_yes_no_tokens(self) -> tuple[list[int], list[int]] | None:
-        from hb_tta.tta.answer import yes_no_tokens
+        from hb_tta.tta.words import yes_no_tokens
 
         if not hasattr(self, "hb_words"):
             tokenizer = _tokenizer(self)
