@@ -187,6 +187,6 @@ assert store.sync().waiting == 0
     running = [
         subprocess.Popen([sys.executable, "-c", code, str(tmp_path / name)]) for name in "abcd"
     ]
-    assert [process.wait(300) for process in running] == [0] * 4
+    assert [process.wait(900) for process in running] == [0] * 4
     store = TieredStore(ADDRESS, tmp_path / "e")
     assert store.verify() == [] and store.info().namespaces["views"].files == 16
