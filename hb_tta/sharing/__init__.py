@@ -6,7 +6,8 @@ exporting.py a store → a folder              importing.py a folder → a store
 card.py      README.md, the data set card
 """
 
-from hb_tta.sharing.exporting import Exported, export
+from hb_tta.sharing.entries import Exported
+from hb_tta.sharing.exporting import export
 from hb_tta.sharing.importing import Imported, import_set
 
 __all__ = ["Exported", "Imported", "export", "import_set"]

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hb_tta.sharing.entries import Exported
 from hb_tta.views.proof import SHARED
-
-if TYPE_CHECKING:
-    from hb_tta.sharing.exporting import Exported
 
 
 def text(format: str, suffix: str, done: Exported) -> str:

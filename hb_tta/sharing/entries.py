@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -46,6 +48,25 @@ class SharedEntry(NamedTuple):
         if hashlib.sha256(self.payload).hexdigest() != self.sha256:
             return "its bytes are not those that were sent"
         return fault_of(self.namespace, self.key, self.payload, self.meta)
+
+
+@dataclass
+class Exported:
+    """What went into a set.
+
+    Attributes:
+        entries: by namespace.
+        methods: views by method.
+        models: plain JSON, as text, of every generator, describer and judge → its entries.
+        damaged: entries of the store that could not be read whole, and stayed where they are.
+        weights: what their makers call the weights → their fingerprints.
+    """
+
+    entries: Counter[str] = field(default_factory=Counter)
+    methods: Counter[str] = field(default_factory=Counter)
+    models: Counter[str] = field(default_factory=Counter)
+    damaged: int = 0
+    weights: dict[str, str] = field(default_factory=dict)
 
 
 class Damage(NamedTuple):

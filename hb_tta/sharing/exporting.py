@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from hb_tta.disk import write_aside
 from hb_tta.errors import UserError, choose_from
 from hb_tta.families import get_family, list_families
 from hb_tta.sharing import card
-from hb_tta.sharing.entries import FORMAT, INDEX, Container, SharedEntry
+from hb_tta.sharing.entries import FORMAT, INDEX, Container, Exported, SharedEntry
 from hb_tta.sharing.tables import Tables
 from hb_tta.sharing.tars import Tars
 from hb_tta.store import Store, TieredStore
@@ -23,25 +21,6 @@ from hb_tta.views.proof import SHARED, method_of, models_of
 from hb_tta.weights import Weights, names_of
 
 CONTAINERS: dict[str, type[Tars] | type[Tables]] = {"webdataset": Tars, "parquet": Tables}
-
-
-@dataclass
-class Exported:
-    """What went into a set.
-
-    Attributes:
-        entries: by namespace.
-        methods: views by method.
-        models: plain JSON, as text, of every generator, describer and judge → its entries.
-        damaged: entries of the store that could not be read whole, and stayed where they are.
-        weights: what their makers call the weights → their fingerprints.
-    """
-
-    entries: Counter[str] = field(default_factory=Counter)
-    methods: Counter[str] = field(default_factory=Counter)
-    models: Counter[str] = field(default_factory=Counter)
-    damaged: int = 0
-    weights: dict[str, str] = field(default_factory=dict)
 
 
 def export(

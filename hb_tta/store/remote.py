@@ -142,7 +142,9 @@ class Remote:
 def _opened(address: str) -> tuple[Any, str]:
     import fsspec
 
-    kind = address.split("://")[0]
+    kind, _, place = address.partition("://")
+    if not kind or not place.strip("/"):
+        raise UserError(f"{address!r} is no address: write it as in s3://bucket/views")
     options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
     if kind == "s3" and "config_kwargs" not in fsspec.config.conf.get("s3", {}):
         waits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": ANSWER_SECONDS}
