@@ -231,7 +231,7 @@ def without_generator(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = Path(families.__file__).parent / "pocket" / "weights"
     (folder / "pocket/weights").mkdir(parents=True)
     for role in here.iterdir():
-        if role.name not in ("generator", "image_encoder", "lora"):
+        if role.name != "generator":
             (folder / "pocket/weights" / role.name).symlink_to(role)
     monkeypatch.setattr(families, "__file__", str(folder / "families.py"))
     monkeypatch.setattr(weights, "_PACKAGE", folder)

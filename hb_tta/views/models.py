@@ -112,6 +112,7 @@ class Models:
     @cached_property
     def fit(self) -> Fitter:
         """See ``GeneratorSpec.fitter``."""
+        self._check_here("generator")
         return self._generator_spec.fitter()
 
     @cached_property
