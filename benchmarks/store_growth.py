@@ -89,7 +89,8 @@ def _contexts(path: Path, size: int) -> Iterator[MultimodalContext]:
     """Images that differ, as far as anybody knows: what makes views of them is never loaded."""
     for number in range(size // VIEWS):
         digest = hashlib.sha256(b"%d" % number).hexdigest()
-        yield MultimodalContext(KnownImage(path, digest), "")
+        image: Any = KnownImage(path, digest)
+        yield MultimodalContext(image, "")
 
 
 def _fill(store: Store, augmenter: Augmenter, path: Path, size: int, view: bytes) -> None:

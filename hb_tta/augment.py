@@ -140,6 +140,7 @@ class Augmenter:
             deterministic=deterministic,
             format=read_format(format),
             known={} if self.store is None else self.store.known_weights(),
+            store=self.store,
         )
 
     @classmethod
@@ -412,6 +413,7 @@ class Augmenter:
             store,
             asked,
             needs_description=self.generator_spec.needs_description,
+            tells_guidance=self.generator_spec.tells_guidance,
             selection=self.selection,
             drafting=self.drafting,
             by_context=self.seeds == BY_CONTEXT,

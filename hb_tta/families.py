@@ -18,7 +18,7 @@ from hb_tta.weights import Weights, as_weights
 
 ROLES = (
     *("generator", "image_encoder", "lora", "mllm", "evaluator", "clip", "reader"),
-    *("statistics", "mumu", "detector", "mllm_two"),
+    *("variation", "statistics", "mumu", "detector", "mllm_two"),
 )
 
 
@@ -31,6 +31,7 @@ class Family:
         roles: role → weights; a family may leave a role empty (``sdxl`` has no reader).
             ``generator``: a diffusers SDXL pipeline folder. ``image_encoder``: the CLIP vision
             tower that embeds the reference image. ``lora``: a PEFT LoRA folder for the UNet.
+            ``variation``: a pipeline that makes pictures from an image alone.
             ``mllm``: a chat model that describes. ``evaluator``: BLIP-2 for image-text retrieval.
             ``clip``: an open_clip model. ``reader``: reads a scene's attributes off an image.
             ``statistics``: of the images that the family was trained on (views/familiar.py).
@@ -129,15 +130,24 @@ def _sdxl() -> Family:
                 "evaluator": Weights("Salesforce/blip2-itm-vit-g"),
                 "clip": big_g,
                 "detector": Weights("IDEA-Research/grounding-dino-base"),
+                "variation": Weights("lambdalabs/sd-image-variations-diffusers", revision="v2.0"),
             }
         ),
         defaults=_defaults(num_inference_steps=25, guidance_scale=15.0, image_size=1024),
-        # MUMU's section 6. Nobody has published its weights: that role is empty.
-        method_defaults=_defaults(mumu=_defaults(num_inference_steps=50, guidance_scale=6.0)),
+        method_defaults=_defaults(
+            # MUMU's section 6. Nobody has published its weights: that role is empty.
+            mumu=_defaults(num_inference_steps=50, guidance_scale=6.0),
+            # Nobody says with what guidance these ran: the stock pipelines' own.
+            image_translation=_defaults(guidance_scale=7.5),
+            textual_inversion=_defaults(guidance_scale=7.5),
+        ),
     )
 
 
-_MAY_LACK = ("lora", "image_encoder", "statistics", "mumu", "detector", "mllm_two")
+_MAY_LACK = (
+    *("lora", "image_encoder", "variation", "statistics"),
+    *("mumu", "detector", "mllm_two"),
+)
 
 
 def _pocket() -> Family:
@@ -148,13 +158,18 @@ def _pocket() -> Family:
         for role in ROLES
         if role not in _MAY_LACK or (folder / role).is_dir()
     }
+    roles["variation"] = roles["generator"]  # which takes the image and an empty text
     roles["image_encoder"] = Weights(str(folder / "generator"), subfolder="image_encoder")
     return Family(
         name="pocket",
         roles=MappingProxyType(roles),
         defaults=_defaults(num_inference_steps=25, guidance_scale=2.0, image_size=64),
-        # The world's smallest shape has some 60 of a picture's 4,096 pixels.
-        method_defaults=_defaults(mumu=_defaults(least_area=36)),
+        method_defaults=_defaults(
+            # The world's smallest shape has some 60 of a picture's 4,096 pixels.
+            mumu=_defaults(least_area=36),
+            image_variation=_defaults(guidance_scale=2.0),
+            textual_inversion=_defaults(learning_steps=300),
+        ),
     )
 
 

@@ -9,8 +9,9 @@ Wrong arrays (empty, not a number, of lengths that do not match) raise ``ValueEr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -278,6 +279,54 @@ def diversity(generated_NVD: ArrayLike) -> Floats:
     return np.array(
         [np.linalg.norm(view_VD[one] - view_VD[other], axis=1).mean() for view_VD in features_NVD]
     )
+
+
+def diversity_from_reference(reference_ND: ArrayLike, generated_NVD: ArrayLike) -> Floats:
+    """How far an image's views are from it (Table 4, "Reference (real) vs generated").
+
+    Args:
+        reference_ND: the references' features.
+        generated_NVD: their views', by the same model.
+
+    Returns:
+        (N,) mean Euclidean distance over an image's views.
+    """
+    reference = _numbers(reference_ND, "reference features", dimensions=2)
+    generated = _numbers(generated_NVD, "generated features", dimensions=3)
+    _check_lengths(reference=reference, generated=generated[:, 0])
+    return np.linalg.norm(generated - reference[:, None], axis=-1).mean(axis=1)
+
+
+def diversity_by_seeds(generated_NVD: ArrayLike, counts: Sequence[int]) -> dict[int, Floats]:
+    """``diversity`` of the first so many views of each image (Figure 15, 10 to 100 seeds).
+
+    Args:
+        generated_NVD: the views' features, in the order of their seeds.
+        counts: of views, each at least 2 and at most V.
+    """
+    generated = _numbers(generated_NVD, "generated features", dimensions=3)
+    if max(counts) > generated.shape[1]:
+        raise ValueError(f"{max(counts)} seeds are asked for, and there are {generated.shape[1]}")
+    return {count: diversity(generated[:, :count]) for count in counts}
+
+
+def answer_fidelity(reference_N: Sequence[Any], generated_NR: Sequence[Sequence[Any]]) -> Floats:
+    """How often a view is answered as its reference is (Table 12).
+
+    Args:
+        reference_N: an oracle's answers to questions about the references; None: it had none.
+        generated_NR: its answers about their views, in R runs.
+
+    Returns:
+        (N,) the share of runs that agree. No answer agrees with nothing, not with another none.
+    """
+    if len(reference_N) != len(generated_NR):
+        raise ValueError(f"{len(reference_N)} references, {len(generated_NR)} generated")
+    agree = [
+        [float(answer is not None and answer == reference) for answer in runs]
+        for reference, runs in zip(reference_N, generated_NR, strict=True)
+    ]
+    return _numbers(agree, "answers", dimensions=2).mean(axis=1)
 
 
 # ── Checks ───────────────────────────────────────────────────────────────────────────────────────

@@ -22,11 +22,11 @@ class Shard(NamedTuple):
 
     Attributes:
         number: of this part, from 1.
-        count: how many there are.
+        parts: how many there are.
     """
 
     number: int
-    count: int
+    parts: int
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -48,13 +48,13 @@ class Shard(NamedTuple):
             block: neighbours that stay together.
         """
         for place, item in enumerate(items):
-            if place // block % self.count == self.number - 1:
+            if place // block % self.parts == self.number - 1:
                 yield item
 
     @property
     def name(self) -> str:
         """In a file's name: names of equal jobs sort by number."""
-        return f"{self.number:05d}-of-{self.count:05d}"
+        return f"{self.number:05d}-of-{self.parts:05d}"
 
     def __str__(self) -> str:
-        return f"{self.number}/{self.count}"
+        return f"{self.number}/{self.parts}"

@@ -283,7 +283,7 @@ def known_by(names: Mapping[str, str]) -> Iterator[Known]:
     Args:
         names: ``Weights.name`` → fingerprint, from whoever has them.
     """
-    known = Known({**names}, [])
+    known = Known({name: it for name, it in names.items()}, [])
     token = _known.set(known)
     try:
         yield known

@@ -521,7 +521,7 @@ def test_list_is_readable_too(capsys):
     assert main(["list"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"^  mllm +llava-hf/llava-v1.6-mistral-7b-hf$", out, re.MULTILINE)
-    assert re.search(r"^  hummingbird  \S", out, re.MULTILINE)
+    assert re.search(r"^  hummingbird {2,}\S", out, re.MULTILINE)
 
 
 # ── store ────────────────────────────────────────────────────────────────────────────────────────

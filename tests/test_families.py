@@ -23,6 +23,7 @@ def test_sdxl_is_the_papers_models_at_the_authors_settings() -> None:
         "evaluator": "Salesforce/blip2-itm-vit-g",
         "clip": "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k",
         "detector": "IDEA-Research/grounding-dino-base",
+        "variation": "lambdalabs/sd-image-variations-diffusers",
     }
     assert family.weights("lora").subfolder == "lora_unet_65000"
     assert dict(family.defaults) == {
@@ -35,11 +36,12 @@ def test_sdxl_is_the_papers_models_at_the_authors_settings() -> None:
 def test_pocket_lies_inside_the_package() -> None:
     family = get_family("pocket")
     weights = Path(hb_tta.__file__).parent / "pocket" / "weights"
-    for role in set(ROLES) - {"image_encoder", "lora", "mumu", "detector"}:
+    for role in set(ROLES) - {"image_encoder", "lora", "mumu", "detector", "mllm_two", "variation"}:
         assert family.weights(role) == Weights(str(weights / role))
     assert family.weights("image_encoder") == Weights(
         str(weights / "generator"), subfolder="image_encoder"
     )
+    assert family.weights("variation") == family.weights("generator")
     assert ("lora" in family.roles) == (weights / "lora").is_dir()
     assert family.defaults["image_size"] == 64
 

@@ -28,7 +28,8 @@ from hb_tta.generators import (
     I2T2ISpec,
     PipelineSpec,
 )
-from hb_tta.generators.loading import ddim_like, load_pipeline
+from hb_tta.generators.loading import load_pipeline
+from hb_tta.generators.solvers import ddim_like
 from hb_tta.weights import Weights
 
 

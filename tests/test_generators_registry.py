@@ -21,7 +21,8 @@ from hb_tta.generators import GeneratorSpec, HummingbirdSpec, build_spec, get_me
 
 PLUGIN = Path(__file__).parent / "test_package_plugin"
 BUILT_IN = [
-    *("hummingbird", "i2t2i", "randaugment", "mumu", "jitter", "crops", "noise", "filter"),
+    *("hummingbird", "i2t2i", "randaugment", "image_variation", "image_translation"),
+    *("textual_inversion", "diffusers", "mumu", "jitter", "crops", "noise", "filter"),
 ]
 
 

@@ -49,7 +49,7 @@ class OddSpec(GeneratorSpec):
 
     method: ClassVar[str] = "odd"
     needs_description: ClassVar[bool] = False
-    roles: ClassVar[MappingProxyType[str, str]] = MappingProxyType({"base": "variation"})
+    roles: ClassVar[MappingProxyType[str, str]] = MappingProxyType({"base": "oddity"})
 
     def to_json(self) -> dict[str, Any]:
         return {"method": self.method}
@@ -70,6 +70,7 @@ def test_names_and_defaults_of_the_built_in_methods():
         "height": None,
         "width": None,
         "dtype": "float32",
+        "solver": "ddim",
     }
     own = {"image_encoder": DEFAULT, "lora": DEFAULT, "lora_scale": 1.0}
     assert listed == {
@@ -175,7 +176,7 @@ def test_a_setting_that_a_role_fills_replaces_the_role():
 
 
 def test_a_method_on_models_of_its_own_has_its_own_defaults():
-    with pytest.raises(UserError, match="family 'pocket' has no variation: name one"):
+    with pytest.raises(UserError, match="family 'pocket' has no oddity: name one"):
         OddSpec.from_family(POCKET, strength=0.5)
     spec = OddSpec.from_family(POCKET, base="me/variations", strength=0.5)
     assert spec == OddSpec(Weights("me/variations"), 0.5)

@@ -12,8 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hb_tta.metrics import (
+    answer_fidelity,
     bootstrap_interval,
     diversity,
+    diversity_by_seeds,
+    diversity_from_reference,
     expected_calibration_error,
     paired_test,
 )
@@ -254,6 +257,31 @@ def test_diversity_by_hand() -> None:
     triangle = [[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]]  # sides 3, 4 and 5
     same = [[1.0, 1.0]] * 3
     assert diversity([triangle, same]).tolist() == [4.0, 0.0]
+
+
+def test_diversity_from_the_reference_by_hand() -> None:
+    references = [[0.0, 0.0], [1.0, 1.0]]
+    views = [[[3.0, 4.0], [0.0, 1.0]], [[1.0, 1.0], [1.0, 1.0]]]
+    assert diversity_from_reference(references, views).tolist() == [3.0, 0.0]
+    with pytest.raises(ValueError, match="lengths do not match"):
+        diversity_from_reference(references[:1], views)
+
+
+def test_diversity_by_seeds_is_of_the_first_ones() -> None:
+    views = np.random.default_rng(0).normal(size=(5, 30, 8))
+    found = diversity_by_seeds(views, [10, 20, 30])
+    assert list(found) == [10, 20, 30]
+    assert found[20] == pytest.approx(diversity(views[:, :20]))
+    with pytest.raises(ValueError, match="40 seeds are asked for, and there are 30"):
+        diversity_by_seeds(views, [10, 40])
+
+
+def test_fidelity_of_answers_by_hand() -> None:
+    reference = [True, False, None, True]
+    runs: list[list[bool | None]] = [[True, False], [False, False], [None, None], [None, True]]
+    assert answer_fidelity(reference, runs).tolist() == [0.5, 1.0, 0.0, 0.5]
+    with pytest.raises(ValueError, match="4 references, 1 generated"):
+        answer_fidelity(reference, runs[:1])
 
 
 def test_diversity_of_gaussian_features() -> None:

@@ -12,8 +12,10 @@ import torch
 from accelerate import Accelerator
 
 from hb_tta.describe import DescriberSpec
+from hb_tta.errors import UserError
 from hb_tta.families import Family, get_family
 from hb_tta.generators.hummingbird import HummingbirdGenerator, HummingbirdSpec
+from hb_tta.generators.solvers import samples_by_ddim
 from hb_tta.rewards import Judge, get_reward, load_rewards
 from hb_tta.store import content_key
 from hb_tta.training.data import Source, columns_of, open_source
@@ -88,8 +90,15 @@ def load_generator(settings: Settings, family: Family, device: torch.device) -> 
         num_inference_steps=settings.num_inference_steps,
         guidance_scale=settings.guidance_scale,
         dtype=settings.dtype,
+        solver="ddim",  # the gradient goes through its steps
     )
     generator = spec.load(str(device))
+    if not samples_by_ddim(generator.pipe.scheduler):
+        raise UserError(
+            f"generator={spec.base.location!r} was made for "
+            f"{type(generator.pipe.scheduler).__name__}, and training goes through DDIM's steps: "
+            "name a base of the kind that DDPM trains"
+        )
     for model in (generator.pipe.unet, generator.pipe.vae):
         model.requires_grad_(False).eval()
     generator.pipe.vae.disable_slicing()  # the decoder sees one micro-batch at a time

@@ -24,8 +24,8 @@ says first how large it is. Whatever stops it, the same command again goes on at
 where it stopped. HF_HOME names another place for the cache, and `hf auth login` gives access
 to what is not for everybody.
 
-Without --role: what `hb-tta augment` and `lmms-eval --augment` load. The roles clip (tpt) and
-detector (mumu) are fetched when they are named."""
+Without --role: what `hb-tta augment` and `lmms-eval --augment` load. The roles clip (tpt),
+detector (mumu) and variation (image_variation) are fetched when they are named."""
 
 EXAMPLES = """\
 examples:

@@ -121,7 +121,7 @@ class Forecast:
 
 def forecast(augmenter: Augmenter, settings: ViewSettings, contexts: Iterable[Any]) -> Forecast:
     """Look at all contexts, try some, and say what is left."""
-    number = {"n": settings.n, "seed": settings.seed}
+    number: dict[str, Any] = {"n": settings.n, "seed": settings.seed}
     lacking: list[Any] = []
     before = augmenter.outlook(contexts, **number, lacking=lacking)
     if not lacking:
@@ -131,7 +131,7 @@ def forecast(augmenter: Augmenter, settings: ViewSettings, contexts: Iterable[An
 
 
 def _tried(
-    augmenter: Augmenter, number: dict[str, int], lacking: Sequence[Any]
+    augmenter: Augmenter, number: dict[str, Any], lacking: Sequence[Any]
 ) -> tuple[Measured, Outlook]:
     """Make the views of the first image, then a batch: the time of one, and what was made."""
     first, rest = lacking[:1], lacking[1:]
@@ -145,7 +145,7 @@ def _tried(
     return Measured(made, seconds, start, size, augmenter.device), asked
 
 
-def _seconds(augmenter: Augmenter, number: dict[str, int], contexts: Sequence[Any]) -> float:
+def _seconds(augmenter: Augmenter, number: dict[str, Any], contexts: Sequence[Any]) -> float:
     began = time.perf_counter()
     if contexts:
         augmenter.make(contexts, **number, progress=False)

@@ -84,6 +84,12 @@ def clean_guidance(guidance: str, task: str, limit: int | None = GUIDANCE_LIMIT)
     return clean_question(guidance, limit)
 
 
+def as_prompt(guidance: str, task: str) -> str:
+    """The guidance itself as a generator's prompt; an interaction's parts one after the other."""
+    told = clean_guidance(guidance, task)
+    return " ".join(told.replace("|", " ").split()) if task == "hoi" else told
+
+
 def _prompt(guidance: str, task: str, truth: str) -> str:
     if task in READS_GUIDANCE and not guidance:
         task = "generic"

@@ -11,15 +11,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from hb_tta.context import DescribedContext
+from hb_tta.generators.any_pipeline import DiffusersSpec
 from hb_tta.generators.fields import ALIASES, DEFAULT, Default, Setting, method_settings
 from hb_tta.generators.hummingbird import HummingbirdGenerator, HummingbirdSpec
 from hb_tta.generators.i2t2i import I2T2ISpec
 from hb_tta.generators.image_method import ImageGenerator, ImageSpec
+from hb_tta.generators.image_translation import ImageTranslationSpec
+from hb_tta.generators.image_variation import ImageVariationSpec
 from hb_tta.generators.pipeline import PipelineGenerator, PipelineSpec
 from hb_tta.generators.protocol import Generator, GeneratorSpec
 from hb_tta.generators.randaugment import RandAugmentSpec
 from hb_tta.generators.registry import build_spec, get_method, list_methods
 from hb_tta.generators.settings import parse_setting, used_settings
+from hb_tta.generators.textual_inversion import TextualInversionSpec
 
 if TYPE_CHECKING:
     from hb_tta.generators.description import fit_description, load_tokenizers
@@ -29,6 +33,7 @@ __all__ = [
     "DEFAULT",
     "Default",
     "DescribedContext",
+    "DiffusersSpec",
     "Generator",
     "GeneratorSpec",
     "HummingbirdGenerator",
@@ -36,10 +41,13 @@ __all__ = [
     "I2T2ISpec",
     "ImageGenerator",
     "ImageSpec",
+    "ImageTranslationSpec",
+    "ImageVariationSpec",
     "PipelineGenerator",
     "PipelineSpec",
     "RandAugmentSpec",
     "Setting",
+    "TextualInversionSpec",
     "build_spec",
     "fit_description",
     "get_method",

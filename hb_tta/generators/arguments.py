@@ -55,6 +55,17 @@ def check_guidance_scale(scale: float) -> None:
         raise UserError(f"guidance_scale={scale} is out of range: use 0 or more")
 
 
+def check_strength(strength: float, steps: int | None) -> None:
+    """Raises UserError unless an image can be noised so far, and a step is left to denoise it."""
+    if not 0 < strength <= 1:
+        raise UserError(f"strength={strength} is out of range: use a number above 0 and up to 1")
+    if steps is not None and int(steps * strength) < 1:
+        raise UserError(
+            f"strength={strength} of num_inference_steps={steps} leaves no step: "
+            f"use {math.ceil(1 / strength)} steps or more"
+        )
+
+
 def check_side(name: str, side: int | None) -> None:
     """Raises UserError unless a view can have that height or width (None: the base's own)."""
     if side is not None and (not 0 < side <= MOST_SIDE or side % 8):

@@ -7,7 +7,7 @@ that is too long is shortened in a stated way, and the caller learns of it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -19,13 +19,21 @@ if TYPE_CHECKING:
 
     from hb_tta.weights import Weights
 
+LONGEST = 448
+"""Tokens: FLUX.2 and its like cut at 512, their chat template included, whatever the tokenizer
+takes."""
+
 # A sentence ends at . ! ? … before a blank, or at the full-width marks of Chinese and Japanese.
 _SENTENCE = re.compile(r".*?(?:[.!?…]+[\"')\]”’]*(?=\s)|[。！？]+|\Z)\s*", re.DOTALL)
 _TOKENIZER = re.compile(r"tokenizer(_\d+)?")
 _WORD = re.compile(r"\s*\S+\s*")
 
 
-def fit_description(tokenizers: Sequence[PreTrainedTokenizerBase], text: str) -> tuple[str, bool]:
+def fit_description(
+    tokenizers: Sequence[PreTrainedTokenizerBase],
+    text: str,
+    told: Callable[[str], str] = lambda text: text,
+) -> tuple[str, bool]:
     """The longest beginning of ``text`` that every tokenizer takes whole.
 
     It ends after a whole sentence; if not even the first fits, after a whole word; if not even
@@ -34,14 +42,15 @@ def fit_description(tokenizers: Sequence[PreTrainedTokenizerBase], text: str) ->
     Args:
         tokenizers: of the text encoders; the one with the smaller window counts.
         text: any length, any script.
+        told: what the encoders are told of a text: the prompt that it stands in.
 
     Returns:
         The text, unchanged if it fits, and whether it was shortened.
     """
-    if _fits(tokenizers, text):
+    if _fits(tokenizers, told(text)):
         return text, False
     for parts in (_SENTENCE.findall(text), _WORD.findall(text), list(text)):
-        shortened = _longest_beginning(tokenizers, parts)
+        shortened = _longest_beginning(tokenizers, parts, told)
         if shortened:
             return shortened, True
     return "", True
@@ -96,19 +105,21 @@ def check_vocabulary(tokenizers: Iterable[PreTrainedTokenizerBase], base: Weight
 
 def _fits(tokenizers: Iterable[PreTrainedTokenizerBase], text: str) -> bool:
     return all(
-        len(tokenizer(text, verbose=False).input_ids) <= tokenizer.model_max_length
+        len(tokenizer(text, verbose=False).input_ids) <= min(tokenizer.model_max_length, LONGEST)
         for tokenizer in tokenizers
     )
 
 
-def _longest_beginning(tokenizers: Sequence[PreTrainedTokenizerBase], parts: list[str]) -> str:
+def _longest_beginning(
+    tokenizers: Sequence[PreTrainedTokenizerBase], parts: list[str], told: Callable[[str], str]
+) -> str:
     """As many of the first parts as fit, found by bisection ("" if not even one does)."""
     ends = list(accumulate(len(part) for part in parts))
     text = "".join(parts)
     low, high = 0, len(parts)  # parts[:low] fit; more than high do not
     while low < high:
         middle = (low + high + 1) // 2
-        if _fits(tokenizers, text[: ends[middle - 1]].rstrip()):
+        if _fits(tokenizers, told(text[: ends[middle - 1]].rstrip())):
             low = middle
         else:
             high = middle - 1

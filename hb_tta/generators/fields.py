@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 ALIASES: Final[Mapping[str, str]] = types.MappingProxyType(
-    {"steps": "num_inference_steps", "guidance": "guidance_scale"}
+    {"steps": "num_inference_steps", "guidance": "guidance_scale", "pipeline": "base"}
 )
 """Short names, accepted wherever a setting is named: short → the field of the spec."""
 

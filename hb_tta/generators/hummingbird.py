@@ -78,6 +78,7 @@ class HummingbirdSpec(PipelineSpec):
             image_encoder=self.image_encoder,
             embeds_images=True,
             unet_dtype=None if self.lora is None else "float32",
+            solver=self.solver,
         )
         if self.lora is not None:
             folder = self.lora.local_folder()
@@ -93,16 +94,11 @@ class HummingbirdSpec(PipelineSpec):
         device: torch.device,
     ) -> Conditions:
         """See ``PipelineSpec.encode``."""
-        from hb_tta.generators.sdxl import conditions_of
+        from hb_tta.generators.sdxl import image_conditions
 
-        prompt, negative_prompt, _, _ = pipe.encode_prompt(
-            [context.description for context in contexts],
-            device=device,
-            do_classifier_free_guidance=guided,
-        )
-        images = [context.image.convert("RGB") for context in contexts]
-        embeds, zeros = pipe.encode_image(images, device, 1)
-        return conditions_of(prompt, negative_prompt, embeds, zeros if guided else None)
+        texts = [context.description or "" for context in contexts]
+        images = [context.image for context in contexts]
+        return image_conditions(pipe, texts, images, guided=guided, device=device)
 
 
 class HummingbirdGenerator(PipelineGenerator):

@@ -38,7 +38,7 @@ class I2T2ISpec(PipelineSpec):
         """The text-to-image pipeline that the base's own index names."""
         from hb_tta.generators.loading import load_text_to_image
 
-        return load_text_to_image(self.base, dtype=self.dtype)
+        return load_text_to_image(self.base, dtype=self.dtype, solver=self.solver)
 
     def encode(
         self,

@@ -6,6 +6,7 @@ only Stable Diffusion XL has is asked for here, by the methods that work on no o
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,11 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DiffusionPipeline,
-    StableDiffusionXLPipeline,
-)
+from diffusers import DiffusionPipeline, StableDiffusionXLPipeline
 from transformers import (
     AutoConfig,
     CLIPConfig,
@@ -29,7 +26,8 @@ from transformers.utils import logging as transformers_logging
 
 from hb_tta.errors import UserError
 from hb_tta.generators.description import check_vocabulary, tokenizers_of
-from hb_tta.generators.reading import located, read_index, reading
+from hb_tta.generators.reading import is_sdxl, located, read_index, reading
+from hb_tta.generators.solvers import DDIM, solver_for
 from hb_tta.progress import without_bars_of_libraries
 from hb_tta.weights import Weights
 
@@ -44,8 +42,9 @@ def load_sdxl(
     embeds_images: bool,
     reads_text: bool = True,
     unet_dtype: str | None = None,
+    solver: str = DDIM,
 ) -> StableDiffusionXLPipeline:
-    """The stock pipeline with a DDIM scheduler, on the CPU.
+    """The stock pipeline, on the CPU.
 
     Args:
         base: in diffusers' layout.
@@ -54,6 +53,7 @@ def load_sdxl(
         embeds_images: whether a tower is needed at all.
         reads_text: whether its own text encoders are to be loaded.
         unet_dtype: of the UNet alone; ``None``: as the others.
+        solver: see ``solver_for``.
 
     Raises:
         UserError: the weights are missing, damaged, no SDXL, or of widths that do not match.
@@ -67,7 +67,7 @@ def load_sdxl(
     with without_bars_of_libraries():
         if embeds_images and image_encoder is not None:
             parts |= _load_image_encoder(image_encoder, getattr(torch, dtype))
-        pipe = _load(base, StableDiffusionXLPipeline, dtype, parts, unet_dtype=unet_dtype or dtype)
+        pipe = _load(base, StableDiffusionXLPipeline, dtype, parts, solver, unet_dtype=unet_dtype)
     if pipe.unet.config.addition_embed_type != "text_time":
         raise UserError(
             f"{base.location!r} is no Stable Diffusion XL: its UNet takes no pooled embedding"
@@ -77,37 +77,71 @@ def load_sdxl(
     return pipe
 
 
-def load_text_to_image(base: Weights, *, dtype: str) -> Any:
-    """The text-to-image pipeline of the class that the base's index names, with DDIM, on the CPU.
+def load_text_to_image(base: Weights, *, dtype: str, solver: str = DDIM) -> Any:
+    """The text-to-image pipeline of the class that the base's index names, on the CPU.
 
     Raises:
         UserError: the weights are missing or damaged, or nothing there makes images from text.
     """
-    index = read_index(base)
-    if index["_class_name"].startswith("StableDiffusionXL"):
-        return load_sdxl(base, dtype=dtype, image_encoder=None, embeds_images=False)
+    if is_sdxl(base):
+        return load_sdxl(base, dtype=dtype, image_encoder=None, embeds_images=False, solver=solver)
     from diffusers import AutoPipelineForText2Image  # which imports every pipeline there is
 
-    return load_pipeline(base, AutoPipelineForText2Image, dtype=dtype)
+    return load_pipeline(base, AutoPipelineForText2Image, dtype=dtype, solver=solver)
+
+
+def load_image_to_image(base: Weights, *, dtype: str, solver: str = DDIM, **parts: Any) -> Any:
+    """The image-to-image pipeline of the base's kind, on the CPU.
+
+    Args:
+        base, dtype, solver, parts: see ``load_pipeline``.
+
+    Raises:
+        UserError: the weights are missing or damaged, or no pipeline of their kind noises images.
+    """
+    from diffusers import AutoPipelineForImage2Image  # which imports every pipeline there is
+
+    if is_sdxl(base):
+        parts = {"add_watermarker": False, **parts}
+    pipe = load_pipeline(base, AutoPipelineForImage2Image, dtype=dtype, solver=solver, **parts)
+    if not {"image", "prompt", "strength"} <= arguments_of(pipe).keys():
+        raise UserError(
+            f"{base.location!r} is a {type(pipe).__name__}, which takes no image with a strength: "
+            "name another base"
+        )
+    return pipe
+
+
+def arguments_of(pipe: Any) -> Mapping[str, inspect.Parameter]:
+    """The arguments of a pipeline's call, by name."""
+    return inspect.signature(pipe.__call__).parameters
 
 
 def load_pipeline(
-    base: Weights, loader: Any = DiffusionPipeline, *, dtype: str, **parts: Any
+    base: Weights,
+    loader: Any = DiffusionPipeline,
+    *,
+    dtype: str,
+    solver: str = DDIM,
+    unet_dtype: str | None = None,
+    **parts: Any,
 ) -> Any:
-    """A stock pipeline with a DDIM scheduler, on the CPU.
+    """A stock pipeline, on the CPU.
 
     Args:
         base: in diffusers' layout.
         loader: whose ``from_pretrained`` loads it: ``DiffusionPipeline`` the class that the base's
             index names, an ``AutoPipelineFor…`` its sibling for another task, or one class.
         dtype: of all weights: "float32", "bfloat16" or "float16".
+        solver: see ``solver_for``.
+        unet_dtype: of the UNet alone; ``None``: as the others.
         **parts: put in place of the base's own; ``None`` leaves one out.
 
     Raises:
         UserError: the weights are missing or damaged, or no such pipeline.
     """
     with without_bars_of_libraries():
-        return _load(base, loader, dtype, parts)
+        return _load(base, loader, dtype, parts, solver, unet_dtype=unet_dtype)
 
 
 def _load(
@@ -115,12 +149,15 @@ def _load(
     loader: Any,
     dtype: str,
     parts: Mapping[str, Any],
+    solver: str,
     *,
     unet_dtype: str | None = None,
 ) -> Any:
     given = getattr(torch, dtype)
     by_part = {"unet": getattr(torch, unet_dtype or dtype), "default": given}
     what = SDXL if loader is StableDiffusionXLPipeline else "a diffusers pipeline"
+    if "safety_checker" in read_index(base, what):  # which would turn views black, and say nothing
+        parts = {"safety_checker": None, "requires_safety_checker": False, **parts}
     with reading(base, what):
         source, options = located(base)
         pipe = loader.from_pretrained(
@@ -134,52 +171,9 @@ def _load(
     # diffusers before 0.40 does not know the name
     assert {model.dtype for model in models} <= set(by_part.values())
     check_vocabulary(tokenizers_of(pipe), base)
-    _check_scheduler(pipe.scheduler, base)
-    pipe.scheduler = ddim_like(pipe.scheduler.config)
+    pipe.scheduler = solver_for(pipe.scheduler, solver, base)
     pipe.set_progress_bar_config(disable=True)
     return pipe
-
-
-# What says which noise a model was trained on. Where a file is silent on it, its own class's
-# defaults were meant, and DDIM's are others.
-_NOISE = (
-    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas",
-    "prediction_type", "rescale_betas_zero_snr",
-)  # fmt: skip
-_PREDICTIONS = ("epsilon", "sample", "v_prediction")  # that DDIM knows
-
-
-def ddim_like(config: Mapping[str, Any]) -> DDIMScheduler:
-    """A DDIM scheduler for latents on the noise schedule of another scheduler's configuration.
-
-    What the file itself says counts. Where it is silent, the noise is that of the file's own class.
-    Files of Euler or DPM-Solver++ are silent on what is DDIM's alone: its own defaults for pixels
-    would cut latents off at 1 and end the schedule at an alpha of 1; SDXL's own file switches both
-    off.
-
-    Args:
-        config: of a scheduler as diffusers loaded it, its class's defaults filled in.
-    """
-    unwritten = config.get("_use_default_values", ())
-    written = {name: value for name, value in config.items() if name not in unwritten}
-    noise = {name: config[name] for name in _NOISE if name in config}
-    return DDIMScheduler.from_config(
-        config,
-        **noise,
-        clip_sample=written.get("clip_sample", False),
-        set_alpha_to_one=written.get("set_alpha_to_one", False),
-    )
-
-
-def _check_scheduler(scheduler: Any, base: Weights) -> None:
-    """Flow matching, consistency and the like: DDIM's steps would make noise of them."""
-    known = any(kind is DDIMScheduler for kind in scheduler.compatibles)
-    prediction = scheduler.config.get("prediction_type", "epsilon")
-    if not known or prediction not in _PREDICTIONS:
-        raise UserError(
-            f"{base.location!r} was made for {type(scheduler).__name__} with prediction_type "
-            f"{prediction!r}, and DDIM cannot sample it: give a base of the kind that DDPM trains"
-        )
 
 
 def load_image_encoder(weights: Weights, dtype: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hb_tta.context import DescribedContext
 from hb_tta.device import check_dtype
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
+    from hb_tta.generators.sampling import Sampler
+
 
 @dataclass(frozen=True)
 class SampledSpec(GeneratorSpec):
@@ -44,6 +46,9 @@ class SampledSpec(GeneratorSpec):
         guidance_scale: classifier-free guidance, at least 0; 1 or less turns it off.
         height, width: of a view in pixels, multiples of 8; ``None`` the base's own size.
         dtype: "float32", "bfloat16" or "float16".
+        solver: ddim, which a base that it cannot sample (flow matching) replaces by its own;
+            dpmsolver++, which needs half the steps; lcm, for weights that were distilled for it;
+            own, the base's.
     """
 
     base: Weights
@@ -52,15 +57,20 @@ class SampledSpec(GeneratorSpec):
     height: int | None = None
     width: int | None = None
     dtype: str = "float32"
+    solver: Literal["ddim", "dpmsolver++", "lcm", "own"] = "ddim"
 
     roles: ClassVar[Mapping[str, str]] = MappingProxyType({"base": "generator"})
     constants: ClassVar[tuple[str, ...]] = ()
     """Fields that the pipeline takes as they are, under their own names, such as strength."""
+    resizes: ClassVar[bool] = False
+    """Whether ``encode`` brings the reference to the view's size, which decides the view's then."""
 
     def __post_init__(self) -> None:
         check_dtype(self.dtype)
-        check_num_inference_steps(self.num_inference_steps)
-        check_guidance_scale(self.guidance_scale)
+        if self.num_inference_steps is not None:
+            check_num_inference_steps(self.num_inference_steps)
+        if self.guidance_scale is not None:
+            check_guidance_scale(self.guidance_scale)
         check_side("height", self.height)
         check_side("width", self.width)
 
@@ -71,14 +81,11 @@ class SampledSpec(GeneratorSpec):
 
     def fields_json(self) -> dict[str, Any]:
         """The part of ``to_json`` that the fields give: weights by content, the rest as it is."""
-        return {
-            "method": self.method,
-            "scheduler": "ddim",
-            **{
-                name: _json(setting.type, getattr(self, name))
-                for name, setting in method_settings(type(self)).items()
-            },
+        fields = {
+            name: _json(setting.type, getattr(self, name))
+            for name, setting in method_settings(type(self)).items()
         }
+        return {"method": self.method, "scheduler": fields.pop("solver"), **fields}
 
 
 @dataclass(frozen=True)
@@ -112,11 +119,24 @@ class PipelineSpec(SampledSpec):
         """
         ...
 
+    def arguments(self) -> dict[str, Any]:
+        """The pipeline's arguments that are the same for all views; here, ``constants``."""
+        return {name: getattr(self, name) for name in self.constants}
+
+    def prompt(self, description: str) -> str:
+        """What the text encoders are told of a description; here, the description."""
+        return description
+
+    @property
+    def at_once(self) -> int | None:
+        """The most views that the pipeline can make in a call; ``None``: any number."""
+        return None
+
     def fitter(self) -> Fitter:
         """See ``GeneratorSpec.fitter``: the beginning that every text encoder of the base takes."""
         from hb_tta.generators.description import fit_description, load_tokenizers
 
-        return partial(fit_description, load_tokenizers(self.base))
+        return partial(fit_description, load_tokenizers(self.base), told=self.prompt)
 
 
 class PipelineGenerator:
@@ -135,18 +155,9 @@ class PipelineGenerator:
         batch_size: int | None = None,
         cpu_offload: bool = False,
     ) -> None:
-        from hb_tta.generators.sampling import Sampler, checked_device
-
-        checked_device(device)  # before the weights are read
         self.spec = spec
-        self._sampler = Sampler(
-            spec.load_pipeline(),
-            height=spec.height,
-            width=spec.width,
-            constants={name: getattr(spec, name) for name in spec.constants},
-            device=device,
-            batch_size=batch_size,
-            cpu_offload=cpu_offload,
+        self._sampler = sampler_of(
+            spec, device=device, batch_size=batch_size, cpu_offload=cpu_offload
         )
 
     @property
@@ -175,7 +186,7 @@ class PipelineGenerator:
                 the image alone. A description longer than the text encoders' window is shortened
                 (``fit_description``) with a warning.
             seeds: one list of seeds a context, of any lengths.
-            num_inference_steps: DDIM steps, 1 to 1000; ``None``: the spec's.
+            num_inference_steps: 1 to 1000; ``None``: the spec's.
             guidance_scale: classifier-free guidance, 0 or more, off at 1 or less; ``None``: the
                 spec's.
             output_type: "pil": RGB images; "latent": the VAE's latents, a (C, h, w) tensor a view,
@@ -206,6 +217,26 @@ class PipelineGenerator:
         Every description must fit the text encoders' window, see ``fit_description``.
         """
         return self.spec.encode(self.pipe, contexts, guided=guided, device=self._sampler.device)
+
+
+def sampler_of(
+    spec: PipelineSpec, *, device: str | None, batch_size: int | None, cpu_offload: bool
+) -> Sampler:
+    """A spec's pipeline on its device, and what batches its views."""
+    from hb_tta.generators.sampling import Sampler, checked_device
+
+    checked_device(device)  # before the weights are read
+    return Sampler(
+        spec.load_pipeline(),
+        height=spec.height,
+        width=spec.width,
+        constants=spec.arguments(),
+        resized=spec.resizes,
+        told=spec.prompt,
+        device=device,
+        batch_size=spec.at_once or batch_size,
+        cpu_offload=cpu_offload,
+    )
 
 
 def _json(kind: Any, value: Any) -> Any:

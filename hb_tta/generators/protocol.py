@@ -7,7 +7,7 @@ the object that holds the weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeAlias, runtime_checkable
 
@@ -28,6 +28,16 @@ Conditions: TypeAlias = "dict[str, Any]"
 
 Fitter: TypeAlias = "Callable[[str], tuple[str, bool]]"
 """A description → what the generator takes of it, and whether it was shortened."""
+
+Tensors: TypeAlias = "Mapping[str, Any]"
+"""What was learned of one image: tensors by name."""
+
+Keep: TypeAlias = (
+    "Callable[[Sequence[Mapping[str, Any]], Callable[[Sequence[int]], Iterable[Tensors]], int], "
+    "list[Tensors]]"
+)
+"""(requests, numbers of requests → their tensors in order, most at once) → every request's
+tensors. A request is plain JSON that decides them."""
 
 
 class Finder(Protocol):
@@ -65,6 +75,10 @@ class GeneratorSpec(Protocol):
             ``None``: one a seed.
         roles: field → the family's role that fills it. A field that may be ``None`` may find its
             role empty.
+        presets: name → settings that belong together; a person gives the name as ``base``.
+        tells_guidance: whether, in place of a description, it is told the text guidance itself.
+        learns: whether it learns something of each image before it makes views, which ``load``
+            is given a place for (``keep``).
         distorts: whether its views are worse copies of the image, as ``combine=contrast`` needs
             them, rather than new pictures.
     """
@@ -73,6 +87,9 @@ class GeneratorSpec(Protocol):
     needs_description: ClassVar[bool]
     outputs: ClassVar[int | None] = None
     roles: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
+    tells_guidance: ClassVar[bool] = False
+    learns: ClassVar[bool] = False
     distorts: ClassVar[bool] = False
 
     @classmethod

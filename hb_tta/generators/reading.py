@@ -32,6 +32,15 @@ def read_index(base: Weights, what: str = "a diffusers pipeline") -> dict[str, A
     return {"_class_name": index["_class_name"], **parts}
 
 
+def is_sdxl(base: Weights) -> bool:
+    """Whether a base's index names a Stable Diffusion XL pipeline.
+
+    Raises:
+        UserError: see ``read_index``.
+    """
+    return read_index(base)["_class_name"].startswith("StableDiffusionXL")
+
+
 def located(weights: Weights) -> tuple[str, dict[str, Any]]:
     """Where ``from_pretrained`` finds the weights: its first argument and its options.
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import torch
 from diffusers.image_processor import VaeImageProcessor
-from PIL.Image import Image
+from PIL.Image import Image, Resampling
 from torch import Tensor
 
 from hb_tta.context import DescribedContext
@@ -45,6 +45,9 @@ class Sampler:
         pipe: any diffusers pipeline that gives images, on the CPU.
         height, width: of the views; ``None``: the pipeline's own.
         constants: the pipeline's arguments that are the same for all views, by name.
+        resized: whether the images that ``encode`` gives have the view's size, so that a pipeline
+            need not take it.
+        told: what the text encoders are told of a description.
         device: "cpu", "cuda", "cuda:1", …; ``None``: a GPU if there is one.
         batch_size: views a batch; ``None``: what the device has room for. Sets speed and memory,
             no pixel.
@@ -61,19 +64,24 @@ class Sampler:
         height: int | None = None,
         width: int | None = None,
         constants: Mapping[str, Any],
+        resized: bool = False,
+        told: Callable[[str], str] = lambda text: text,
         device: str | None = None,
         batch_size: int | None = None,
         cpu_offload: bool = False,
     ) -> None:
         self.pipe = pipe
         self.device = checked_device(device)
-        sides = {"height": height, "width": width}
-        self._constants = {**constants, **{name: side for name, side in sides.items() if side}}
+        self._told = told
+        sides = {name: side for name, side in (("height", height), ("width", width)) if side}
+        if resized and not sides.keys() <= inspect.signature(pipe.__call__).parameters.keys():
+            sides = {}
+        self._constants = {**constants, **sides}
         _check_arguments(pipe, self._constants)
         if batch_size is not None and batch_size < 1:
             raise UserError(f"batch_size={batch_size} is out of range: use 1 or more")
         self._place(cpu_offload)
-        side = _default_side(pipe)
+        side = default_side(pipe)
         pixels = (height or side) * (width or side)
         if pixels >= SLICED_DECODE_PIXELS and "vae" in pipe.components:
             pipe.vae.enable_slicing()
@@ -93,12 +101,12 @@ class Sampler:
         seeds: Sequence[Sequence[int]],
         encode: Encode[DescribedContext],
         *,
-        num_inference_steps: int,
-        guidance_scale: float,
+        num_inference_steps: int | None,
+        guidance_scale: float | None,
         needs_description: bool = True,
         output_type: str = "pil",
     ) -> list[list[Any]]:
-        """See ``PipelineGenerator.generate``."""
+        """See ``PipelineGenerator.generate``; steps and guidance of None: the pipeline's own."""
         return self.draw(
             described_contexts(contexts, seeds, needs_description=needs_description),
             seeds,
@@ -115,8 +123,8 @@ class Sampler:
         seeds: Sequence[Sequence[int]],
         encode: Encode[T],
         *,
-        num_inference_steps: int,
-        guidance_scale: float,
+        num_inference_steps: int | None,
+        guidance_scale: float | None,
         output_type: str = "pil",
         stack: Callable[[list[Conditions]], Conditions] | None = None,
     ) -> list[list[Any]]:
@@ -127,6 +135,7 @@ class Sampler:
 
         Args:
             items: one a list of seeds.
+            num_inference_steps, guidance_scale: ``None``: the pipeline's own.
             stack: rows of conditions → a batch's; ``None``: they have one shape.
 
         Raises:
@@ -134,19 +143,24 @@ class Sampler:
         """
         if output_type not in ("pil", "latent"):
             raise UserError(f"output_type={output_type!r} is not known: use 'pil' or 'latent'")
-        check_num_inference_steps(num_inference_steps)
-        check_guidance_scale(guidance_scale)
+        asked: dict[str, Any] = {}
+        if num_inference_steps is not None:
+            check_num_inference_steps(num_inference_steps)
+            asked["num_inference_steps"] = num_inference_steps
+        if guidance_scale is not None:
+            check_guidance_scale(guidance_scale)
+            asked["guidance_scale"] = guidance_scale
+        guided = guidance_scale is None or guidance_scale > 1
         assert len(items) == len(seeds)
 
         results: list[list[Any]] = [[] for _ in items]
         conditions: dict[int, Conditions] = {}
         for batch in _even_batches(_views(seeds), self.batch_size):
-            conditions = _encode_missing(batch, conditions, items, encode, guidance_scale > 1)
+            conditions = _encode_missing(batch, conditions, items, encode, guided)
             images = self._denoise(
                 (stack or _stacked)([conditions[context] for context, _ in batch]),
                 [seed for _, seed in batch],
-                num_inference_steps,
-                guidance_scale,
+                asked,
                 output_type,
             )
             for (context, _), image in zip(batch, images, strict=True):
@@ -158,7 +172,7 @@ class Sampler:
         tokenizers = tokenizers_of(self.pipe)
         if context.description is None or not tokenizers:
             return context
-        description, was_shortened = fit_description(tokenizers, context.description)
+        description, was_shortened = fit_description(tokenizers, context.description, self._told)
         if was_shortened:
             warnings.warn(
                 f"a description of {count_tokens(tokenizers, context.description)} tokens was "
@@ -173,16 +187,14 @@ class Sampler:
         self,
         conditions: Conditions,
         seeds: list[int],
-        num_inference_steps: int,
-        guidance_scale: float,
+        asked: Mapping[str, Any],
         output_type: str,
     ) -> list[Any]:
         """One call of the stock pipeline; each view draws its noise from a generator of its own."""
         images = self.pipe(
             **conditions,
             generator=[_seeded(seed) for seed in seeds],
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
+            **asked,
             **self._constants,
             output_type="latent" if output_type == "latent" else "pt",
         ).images
@@ -237,12 +249,19 @@ def _check_arguments(pipe: Any, given: Mapping[str, Any]) -> None:
             )
 
 
-def _default_side(pipe: Any) -> int:
+def default_side(pipe: Any) -> int:
     """Of an image that the pipeline makes where no size is named, pixels."""
     parts = pipe.components
-    denoiser = parts.get("unet") or parts["transformer"]
-    size = denoiser.config.sample_size
+    config = (parts.get("unet") or parts["transformer"]).config
+    # A denoiser without a size of its own (FLUX) leaves it to the pipeline.
+    size = getattr(config, "sample_size", None) or pipe.default_sample_size
     return max(size if isinstance(size, list | tuple) else [size]) * pipe.vae_scale_factor
+
+
+def at_view_size(pipe: Any, image: Image, height: int | None, width: int | None) -> Image:
+    """An image as a pipeline is to noise it: RGB, of the size of its views."""
+    side = default_side(pipe)
+    return image.convert("RGB").resize((width or side, height or side), Resampling.BICUBIC)
 
 
 def default_batch_size(device: torch.device, pixels: int) -> int:

@@ -5,9 +5,25 @@ Shape suffixes: B contexts, L text positions, D text width, P pooled width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from hb_tta.generators.protocol import Conditions
+
+
+def image_conditions(
+    pipe: Any, texts: Sequence[str], images: Sequence[Image], *, guided: bool, device: torch.device
+) -> Conditions:
+    """A prompt, and in place of its pooled embedding an image's; that one's negative is zeros."""
+    prompt, negative_prompt, _, _ = pipe.encode_prompt(
+        list(texts), device=device, do_classifier_free_guidance=guided
+    )
+    embeds, zeros = pipe.encode_image([image.convert("RGB") for image in images], device, 1)
+    return conditions_of(prompt, negative_prompt, embeds, zeros if guided else None)
 
 
 def conditions_of(

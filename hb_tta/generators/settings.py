@@ -7,15 +7,17 @@ said of a name that no field has.
 from __future__ import annotations
 
 import dataclasses
+import os
 import warnings
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from hb_tta.device import default_dtype
-from hb_tta.errors import HbTtaWarning, UserError, meant
+from hb_tta.errors import HbTtaWarning, UserError, choose_from, meant, shown
 from hb_tta.families import Family
 from hb_tta.generators.fields import ALIASES, Default, Setting, method_settings
 from hb_tta.generators.values import checked, kind_of, parsed
+from hb_tta.weights import Weights
 
 Spec = TypeVar("Spec")
 
@@ -73,7 +75,7 @@ def spec_from_family(
     Raises:
         UserError: see ``full_settings``; or the family leaves a role empty that the method needs.
     """
-    known, given = method_settings(spec), full_settings(spec, settings)
+    known, given = method_settings(spec), _with_preset(spec, full_settings(spec, settings))
     roles = {name: setting.role for name, setting in known.items() if setting.role is not None}
     models = family.filled({roles[name]: given.pop(name) for name in roles if name in given})
     values: dict[str, Any] = {
@@ -88,6 +90,26 @@ def spec_from_family(
         if name not in values and setting.default is dataclasses.MISSING:
             raise UserError(f"{_method(spec)} needs a value for {name}: give {kind_of(setting)}")
     return spec(**values)
+
+
+def _with_preset(spec: type[Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Settings with those of the preset that ``base`` names, if it does; what is said beats them.
+
+    Raises:
+        UserError: it is no preset, and cannot be weights either.
+    """
+    base = given.get("base")
+    if not spec.presets or not isinstance(base, Weights) or "/" in base.location:
+        return given
+    if base.location in spec.presets:
+        named = spec.presets[base.location]
+        return {**named, **{name: it for name, it in given.items() if name != "base"}}
+    if not os.path.isdir(base.location):
+        raise UserError(
+            f"base={shown(base.location)} is no folder, no hub id and no preset of {spec.method}"
+            f"{choose_from(base.location, spec.presets)}"
+        )
+    return given
 
 
 def family_defaults(spec: type[Any], family: Family) -> dict[str, Any]:

@@ -83,5 +83,8 @@ class CLIPReward(nn.Module):
 
     def features(self, pixels_BCHW: Tensor) -> Tensor:
         """Normalised image embeddings."""
-        pixels = self.normalize(resized(pixels_BCHW, self.size))
-        return F.normalize(self.model.encode_image(pixels), dim=-1)
+        return F.normalize(self.embeddings(pixels_BCHW), dim=-1)
+
+    def embeddings(self, pixels_BCHW: Tensor) -> Tensor:
+        """Image embeddings as they come, whose lengths table 4's distances are of."""
+        return self.model.encode_image(self.normalize(resized(pixels_BCHW, self.size)))

@@ -209,7 +209,7 @@ class TieredStore:
                 try:
                     proved(namespace, key, data)
                 except DamagedEntry as damage:
-                    found.append(Damage(namespace, key, f"{self.root}/{name}", str(damage)))
+                    found.append(Damage(namespace, key, Path(name), str(damage)))
         return found
 
     def prune(

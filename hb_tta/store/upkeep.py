@@ -25,7 +25,7 @@ class Damage:
 
     namespace: str
     key: str
-    path: Path | str
+    path: Path
     reason: str
 
 

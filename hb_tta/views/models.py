@@ -21,7 +21,8 @@ from hb_tta.weights import known_by
 if TYPE_CHECKING:
     from hb_tta.context import DescribedContext, SeenWord
     from hb_tta.generators import GeneratorSpec
-    from hb_tta.generators.protocol import Fitter
+    from hb_tta.generators.protocol import Fitter, Keep
+    from hb_tta.store import AnyStore
     from hb_tta.views.judges import JudgeSpec, ViewJudge
 
 ROOM_FOR_ALL = 40 * 2**30  # bytes: LLaVA 7B, SDXL and BLIP-2 take about 31 GiB, and work in it
@@ -46,6 +47,7 @@ class Models:
         device: "cpu", "cuda", "cuda:1", …; ``None``: a GPU if there is one.
         batch_size, cpu_offload: see ``GeneratorSpec.load``.
         keep_loaded: whether all stay on the device together; ``None``: where it has room.
+        store: where what the generator learns of images is kept; ``None``: in memory.
         deterministic: work as ``same_bytes`` says; what is made so has keys of its own.
         known: names of weights that need not be here, see ``hb_tta.weights.known_by``: what they
             made is found, and more is not made.
@@ -72,6 +74,7 @@ class Models:
         deterministic: bool = False,
         format: str = PNG,
         known: Mapping[str, str] = MappingProxyType({}),
+        store: AnyStore | None = None,
     ) -> None:
         self.device = device or default_device()
         self.deterministic = deterministic
@@ -84,6 +87,8 @@ class Models:
         self._generator_spec, self._describer_spec = generator, describer
         self._judge_spec = judge
         self._load_options: dict[str, Any] = {"batch_size": batch_size, "cpu_offload": cpu_offload}
+        if generator.learns and store is not None:
+            self._load_options["keep"] = self._kept_in(store)
         self._keep_loaded = keep_loaded
         self._familiar_spec = familiar
         self._on_device: dict[str, Any] = {}
@@ -185,6 +190,17 @@ class Models:
         if torch is not None and torch.cuda.is_available():
             torch.cuda.empty_cache()
 
+    def _kept_in(self, store: AnyStore) -> Keep:
+        """What a generator learns of images, kept beside their views."""
+
+        def keep(requests: Sequence[Mapping[str, Any]], make: Any, batch_size: int) -> list[Any]:
+            from hb_tta.store.features import kept_tensors
+
+            marked = [self._marked(request) for request in requests]
+            return kept_tensors(store, marked, make, batch_size)
+
+        return keep
+
     def _turn(self, role: str, spec: Any, json: dict[str, Any] | None, **options: Any) -> Any:
         """The model of a role, on the device: alone there, where there is no room for all."""
         if role not in self._on_device:
@@ -213,7 +229,10 @@ class Models:
         with known_by(self._known) as known:
             told = spec.to_json()
         self._absent[role] = list(dict.fromkeys(known.used))
-        return {**told, **({"deterministic": True} if self.deterministic else {})}
+        return self._marked(told)
+
+    def _marked(self, json: Mapping[str, Any]) -> dict[str, Any]:
+        return {**json, **({"deterministic": True} if self.deterministic else {})}
 
     def _check_here(self, role: str) -> None:
         if absent := self._absent.get(role):

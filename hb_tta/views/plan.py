@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hb_tta.context import DescribedContext
 from hb_tta.describe.drafts import Drafting
-from hb_tta.describe.templates import GUIDANCE_LIMIT, clean_guidance
+from hb_tta.describe.templates import GUIDANCE_LIMIT, as_prompt, clean_guidance
 from hb_tta.errors import UserError
 from hb_tta.images import KnownImage, PixelDigests, load_image, pixel_digest
 from hb_tta.store import content_key
@@ -211,7 +211,7 @@ class Planner:
 
     Args:
         models: their specs' JSON goes into the keys.
-        needs_description: whether the method does.
+        needs_description, tells_guidance: whether the method does.
         digests: of the images.
         drafting: how many drafts a description has.
         by_context: whether a context's seeds follow from what it is (``seeds_of``).
@@ -222,12 +222,13 @@ class Planner:
         models: Models,
         *,
         needs_description: bool,
+        tells_guidance: bool = False,
         digests: PixelDigests,
         drafting: Drafting = Drafting(),  # noqa: B008  frozen
         by_context: bool = False,
     ) -> None:
         self._models, self._digests = models, digests
-        self._needs_description = needs_description
+        self._needs_description, self._tells_guidance = needs_description, tells_guidance
         self._drafting, self._by_context = drafting, by_context
 
     def context(
@@ -236,7 +237,7 @@ class Planner:
         """The first phase.
 
         What a method has no use for is not handed to it either: one that needs no description
-        sees neither guidance nor task.
+        sees neither guidance nor task. To one that is told the guidance that is the description.
 
         Args:
             context: its image is whatever ``load_image`` takes.
@@ -254,7 +255,7 @@ class Planner:
             )
         digest = digest or self._digests.of(context.image)
         if not self._needs_description:
-            context = DescribedContext(context.image)
+            context = DescribedContext(context.image, self._told(context))
         guidance = clean_guidance(context.guidance, context.task)
         keys: tuple[str, ...] = ()
         if self._needs_description and context.description is None:
@@ -287,6 +288,12 @@ class Planner:
             seeds = seeds_of(context.digest, description, seeds)
         keys = (view_key(context.digest, description, generator, seed) for seed in seeds)
         return PlannedViews(context, description, tuple(seeds), tuple(keys), doubtful)
+
+    def _told(self, context: DescribedContext) -> str | None:
+        """What a method is told that needs no description: a text where it is told the guidance."""
+        if not self._tells_guidance or context.description is not None:
+            return context.description if self._tells_guidance else None
+        return as_prompt(context.guidance, context.task)
 
     def _describer(self, number: int) -> dict[str, Any]:
         describer = self._models.describer_json

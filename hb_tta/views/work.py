@@ -43,7 +43,7 @@ class Work:
     Args:
         models: load themselves when something is missing.
         store: where everything is kept.
-        needs_description: whether the method does.
+        needs_description, tells_guidance: whether the method does.
         selection, drafting, by_context: see ``Augmenter``.
         asked: what the call asks for.
         batch_size: views a call of the generator.
@@ -60,6 +60,7 @@ class Work:
         asked: Asked,
         *,
         needs_description: bool,
+        tells_guidance: bool,
         selection: Selection,
         drafting: Drafting,
         by_context: bool,
@@ -71,6 +72,7 @@ class Work:
         self._planner = Planner(
             models,
             needs_description=needs_description,
+            tells_guidance=tells_guidance,
             digests=self._digests,
             drafting=drafting,
             by_context=by_context,

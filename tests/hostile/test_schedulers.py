@@ -14,7 +14,8 @@ from sdxl_folders import PIPELINE
 
 from hb_tta.errors import UserError
 from hb_tta.families import get_family
-from hb_tta.generators.loading import ddim_like, load_sdxl
+from hb_tta.generators.loading import load_sdxl
+from hb_tta.generators.solvers import ddim_like
 from hb_tta.training.frozen import load_generator
 from hb_tta.training.recipes import Settings
 from hb_tta.weights import Weights
@@ -73,7 +74,15 @@ def test_the_trainers_scheduler_is_that_of_inference(tmp_path):
         ),
     ],
 )
-def test_what_ddim_cannot_sample_is_refused(name, written, tmp_path):
+def test_what_ddim_cannot_sample_keeps_its_own_and_is_not_trained(name, written, tmp_path):
     base = base_with(tmp_path, name, **written)
-    with pytest.raises(UserError, match=f"was made for {name} .* DDIM cannot sample it"):
-        load_sdxl(Weights(str(base)), dtype="float32", image_encoder=None, embeds_images=False)
+    given: Any = {"dtype": "float32", "image_encoder": None, "embeds_images": False}
+    kept = load_sdxl(Weights(str(base)), **given).scheduler
+    assert type(kept).__name__ == name
+    for solver in ("dpmsolver++", "lcm"):
+        with pytest.raises(UserError, match=f"cannot sample .*, which was made for {name}"):
+            load_sdxl(Weights(str(base)), **given, solver=solver)
+    shutil.copytree(PIPELINE / "image_encoder", base / "image_encoder", dirs_exist_ok=True)
+    family = get_family("pocket").with_roles(generator=base)
+    with pytest.raises(UserError, match=f"was made for {name}, and training goes through DDIM"):
+        load_generator(Settings(family="pocket", dtype="float32"), family, torch.device("cpu"))

@@ -108,6 +108,7 @@ class PromptSpec(SampledSpec):
             embeds_images=False,
             reads_text=False,
             unet_dtype=None if lora is None else "float32",
+            solver=self.solver,
         )
         if lora is not None:
             merge_lora(pipe.unet, lora, dtype=self.dtype)

@@ -1,0 +1,238 @@
+"""The shapes in which diffusers' pipelines take an image: which arguments carry image and text.
+
+A thin table. Which shape a pipeline has its own arguments say (``call_of``). Imports no torch.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from hb_tta.context import DescribedContext
+from hb_tta.errors import UserError
+from hb_tta.generators.protocol import Conditions
+
+Spec: TypeAlias = Any
+"""A ``DiffusersSpec``, whose module imports this one."""
+
+INSTRUCTION = (
+    "Make a new picture in which this stays exactly as it is: {description} Change everything "
+    "else: the place, the background, the light and the point of view."
+)
+LEAST_SIDE = 64  # pixels: FLUX.2's
+_MARK = "<img><|image_1|></img>"  # where OmniGen's text has its image
+
+
+@dataclass(frozen=True)
+class Call:
+    """A shape.
+
+    Attributes:
+        name: of the shape.
+        encode: (pipeline, contexts, spec, whether guidance is on, device) → its arguments.
+        template: of the text.
+        at_once: the most views a call; ``None``: any number.
+        constants: fields of the spec that the pipeline takes under their own names.
+    """
+
+    name: str
+    encode: Callable[[Any, Sequence[DescribedContext], Spec, bool, Any], Conditions]
+    template: str = "{description}"
+    at_once: int | None = None
+    constants: tuple[str, ...] = ()
+
+
+def _texts(contexts: Sequence[DescribedContext]) -> list[str]:
+    return [context.description or "" for context in contexts]
+
+
+def _images(contexts: Sequence[DescribedContext]) -> list[Any]:
+    return [context.image.convert("RGB") for context in contexts]
+
+
+def _large(image: Any) -> Any:
+    """An image as it is, or enlarged: edit models refuse small ones."""
+    times = LEAST_SIDE / min(image.size)
+    if times <= 1:
+        return image
+    return image.resize([round(times * side) for side in image.size], 3)  # bicubic
+
+
+def _edit(pipe: Any, contexts: Any, spec: Spec, guided: bool, device: Any) -> Conditions:
+    return {"prompt": _texts(contexts), "image": [_large(image) for image in _images(contexts)]}
+
+
+def _noised(pipe: Any, contexts: Any, spec: Spec, guided: bool, device: Any) -> Conditions:
+    from hb_tta.generators.sampling import at_view_size
+
+    images = [at_view_size(pipe, c.image, spec.height, spec.width) for c in contexts]
+    return {"prompt": _texts(contexts), "image": images}
+
+
+def _adapter(pipe: Any, contexts: Any, spec: Spec, guided: bool, device: Any) -> Conditions:
+    return {"prompt": _texts(contexts), "ip_adapter_image": _images(contexts)}
+
+
+def _image(pipe: Any, contexts: Any, spec: Spec, guided: bool, device: Any) -> Conditions:
+    return {"image": _images(contexts)}
+
+
+def _inputs(pipe: Any, contexts: Any, spec: Spec, guided: bool, device: Any) -> Conditions:
+    return {
+        "prompt": [f"{_MARK} {text}" for text in _texts(contexts)],
+        "input_images": [[_large(image)] for image in _images(contexts)],
+    }
+
+
+def _embedded(pipe: Any, contexts: Any, spec: Spec, guided: bool, device: Any) -> Conditions:
+    from hb_tta.generators.sdxl import image_conditions
+
+    texts, images = _texts(contexts), _images(contexts)
+    return image_conditions(pipe, texts, images, guided=guided, device=device)
+
+
+CALLS: Mapping[str, Call] = MappingProxyType(
+    {
+        call.name: call
+        for call in (
+            # To FLUX.2, Qwen-Image-Edit-Plus and others a list of images is of one picture.
+            Call("edit", _edit, INSTRUCTION, at_once=1),
+            Call("img2img", _noised, constants=("strength",)),
+            # A list of images is one an adapter.
+            Call("ip_adapter", _adapter, at_once=1),
+            Call("image", _image),
+            Call("input_images", _inputs, INSTRUCTION, at_once=1),
+            # SDXL with the image's CLIP embedding in place of the pooled text's, as Hummingbird.
+            Call("embedded", _embedded),
+        )
+    }
+)
+
+
+@lru_cache(maxsize=32)
+def call_of(spec: Spec) -> str:
+    """The shape of a base's call: what the class that its index names takes.
+
+    Raises:
+        UserError: the base is no pipeline, its class is not in this diffusers, or it takes no
+            image.
+    """
+    from hb_tta.generators.reading import read_index
+
+    index = read_index(spec.base)
+    taken = _arguments(index["_class_name"], spec)
+    if spec.ip_adapter is not None:
+        return "ip_adapter"
+    if "input_images" in taken:
+        return "input_images"
+    if {"image", "strength"} <= taken:
+        return "img2img"
+    if "image" in taken:
+        return "edit" if "prompt" in taken else "image"
+    tower = index.get("image_encoder", [None, None])[1]
+    if index["_class_name"] == "StableDiffusionXLPipeline" and (spec.image_encoder or tower):
+        return "embedded"
+    raise UserError(
+        f"base={spec.base.location!r} is a {index['_class_name']}, which takes a text alone: give "
+        "call=img2img to noise the image in part, an ip_adapter, or --method i2t2i for the text"
+    )
+
+
+def _arguments(name: str, spec: Spec) -> set[str]:
+    import diffusers
+
+    found = getattr(diffusers, name, None)
+    if found is None:
+        raise UserError(
+            f"base={spec.base.location!r} is a {name}, which diffusers {diffusers.__version__} "
+            "does not have: a newer one may"
+        )
+    return set(inspect.signature(found.__call__).parameters)
+
+
+def load_call(call: Call, spec: Spec) -> Any:
+    """A spec's pipeline on the CPU, with the adapter and the LoRAs in it.
+
+    Raises:
+        UserError: weights are missing or damaged, or it is not called in that shape.
+    """
+    from hb_tta.generators.loading import arguments_of
+
+    pipe = _loaded(call, spec)
+    if spec.ip_adapter is not None:
+        _add_adapter(pipe, spec)
+    lacking = {"ip_adapter": "ip_adapter_image", "edit": "image", "image": "image"}.get(call.name)
+    if lacking is not None and lacking not in arguments_of(pipe):
+        raise UserError(
+            f"call={call.name}: base={spec.base.location!r} is a {type(pipe).__name__}, which "
+            f"takes no {lacking}"
+        )
+    return pipe
+
+
+def _loaded(call: Call, spec: Spec) -> Any:
+    from hb_tta.generators.loading import (
+        load_image_encoder,
+        load_image_to_image,
+        load_pipeline,
+        load_sdxl,
+    )
+
+    merged = [one for one in (spec.few_step_lora, spec.lora) if one is not None]
+    options: dict[str, Any] = {"dtype": spec.dtype, "solver": spec.solver}
+    if merged:
+        options["unet_dtype"] = "float32"
+    if call.name == "embedded":
+        encoder = spec.image_encoder
+        pipe = load_sdxl(spec.base, image_encoder=encoder, embeds_images=True, **options)
+    elif call.name == "img2img":
+        pipe = load_image_to_image(spec.base, **options)
+    else:
+        tower = spec.image_encoder
+        parts = {} if tower is None else load_image_encoder(tower, spec.dtype)
+        pipe = load_pipeline(spec.base, **options, **parts)
+    _merge(pipe, spec)
+    return pipe
+
+
+def _merge(pipe: Any, spec: Spec) -> None:
+    """Both LoRAs into the UNet, which is rounded to its number format once, after the last."""
+    from hb_tta.generators.lora import merge_lora
+
+    scales = [(spec.few_step_lora, 1.0), (spec.lora, spec.lora_scale)]
+    given = [(weights.local_folder(), scale) for weights, scale in scales if weights is not None]
+    if given and "unet" not in pipe.components:
+        raise UserError(
+            f"base={spec.base.location!r} is a {type(pipe).__name__} without a UNet, and LoRAs "
+            "here are for UNets: leave lora and few_step_lora out"
+        )
+    for number, (folder, scale) in enumerate(given, 1):
+        dtype = spec.dtype if number == len(given) else "float32"
+        merge_lora(pipe.unet, folder, scale=scale, dtype=dtype)
+
+
+def _add_adapter(pipe: Any, spec: Spec) -> None:
+    from hb_tta.generators.reading import reading
+
+    assert spec.ip_adapter is not None and spec.ip_adapter_file is not None
+    if not hasattr(pipe, "load_ip_adapter"):
+        raise UserError(
+            f"base={spec.base.location!r} is a {type(pipe).__name__}, which takes no IP-Adapter"
+        )
+    if not spec.ip_adapter_file.endswith(".safetensors"):
+        raise UserError(f"ip_adapter_file={spec.ip_adapter_file!r}: give a .safetensors file")
+    with reading(spec.ip_adapter, "an IP-Adapter"):
+        path = spec.ip_adapter.file(spec.ip_adapter_file)
+        pipe.load_ip_adapter(
+            str(path.parent), subfolder="", weight_name=path.name, image_encoder_folder=None
+        )
+        pipe.set_ip_adapter_scale(spec.ip_adapter_scale)
+    if pipe.components.get("image_encoder") is None:
+        raise UserError(
+            f"base={spec.base.location!r} has no image encoder for the IP-Adapter: name the one "
+            "that it was trained with by image_encoder="
+        )
