@@ -80,7 +80,7 @@ class Augmenter:
             own (``hb_tta.views.plan.seeds_of``).
         familiar: by which an image is known that these models are not for; ``None``: nobody warns.
         store: a ``Store`` or its folder; ``None``: the default one; ``False``: keep nothing
-            after the call.
+            after the call; a ``MemoryStore``: as long as that lives.
         task: of ``augmenter(image, question)``; the contexts of ``augment`` have their own.
         device: "cpu", "cuda", "cuda:1", …; ``None``: a GPU if there is one.
         batch_size: views a call of the generator, and kept at once; ``None``: what suits it.
@@ -104,7 +104,7 @@ class Augmenter:
         drafting: Drafting = Drafting(),  # noqa: B008  frozen
         seeds: str = FIXED,
         familiar: FamiliarSpec | None = None,
-        store: Store | TieredStore | str | PathLike[str] | bool | None = None,
+        store: Store | TieredStore | MemoryStore | str | PathLike[str] | bool | None = None,
         task: str = "vqa",
         device: str | None = None,
         batch_size: int | None = None,
@@ -157,7 +157,7 @@ class Augmenter:
         drafts: int | str | Drafting = 1,
         device: str | None = None,
         dtype: str | None = None,
-        store: Store | TieredStore | str | PathLike[str] | bool | None = None,
+        store: Store | TieredStore | MemoryStore | str | PathLike[str] | bool | None = None,
         task: str = "vqa",
         batch_size: int | None = None,
         cpu_offload: bool = False,
@@ -228,7 +228,8 @@ class Augmenter:
         spec: Any = self.generator_spec
         told = {one.name: getattr(spec, one.name) for one in fields(spec)}
         told |= {"describer": self.describer_spec and self.describer_spec.mllm, "task": self.task}
-        told |= {"device": self._models.device, "store": self.store and str(self.store.root)}
+        told |= {"device": self._models.device}
+        told |= {"store": str(self.store.root) if isinstance(self.store, Store) else None}
         named = (f"{name}={_short(value)}" for name, value in told.items() if value is not None)
         return f"<Augmenter {spec.method}: {', '.join(named)}>"
 
@@ -386,6 +387,13 @@ class Augmenter:
         windows = work.planned(_checked(contexts), on_failure or _raise)
         return [plan.description for plans in windows for plan in plans]
 
+    def with_models_of(self, other: Augmenter) -> Augmenter:
+        """This augmenter, with the models that another of the same specs loads, and no own ones."""
+        own = (self.generator_spec, self.describer_spec, self.selection.judge)
+        assert own == (other.generator_spec, other.describer_spec, other.selection.judge)
+        self._models = other._models
+        return self
+
     def unload(self) -> None:
         """Frees the device; the next call that needs a model loads it again."""
         self._models.unload()
@@ -469,14 +477,14 @@ def _short(value: Any) -> str:
 
 
 def named_store(
-    store: Store | TieredStore | str | PathLike[str] | bool | None,
-) -> Store | TieredStore | None:
+    store: Store | TieredStore | MemoryStore | str | PathLike[str] | bool | None,
+) -> Store | TieredStore | MemoryStore | None:
     """The store that a person names; ``None``: they want none."""
     if store is False:
         return None
     if store is None or store is True:
         return open_store()
-    return store if isinstance(store, Store | TieredStore) else open_store(store)
+    return store if isinstance(store, Store | TieredStore | MemoryStore) else open_store(store)
 
 
 def _warn_ignored(method: str, settings: Sequence[str]) -> None:

@@ -36,11 +36,16 @@ class Family:
             ``clip``: an open_clip model. ``reader``: reads a scene's attributes off an image.
             ``statistics``: of the images that the family was trained on (views/familiar.py).
             ``mumu``: of prompts of words and images (generators/mumu/folder.py).
-            ``detector``: finds in an image what a text names. ``mllm_two``: an Idefics2, which
-            answers, and with which a training of MUMU begins.
+            ``detector``: finds in an image what a text names. ``mllm_two``: another chat model that
+            answers; the pocket family's is an Idefics2, with which a training of MUMU begins.
         defaults: of its generator: ``num_inference_steps`` (DDIM), ``guidance_scale``
             (classifier-free) and ``image_size`` (side of a generated image, pixels).
         method_defaults: method → what it has otherwise on this family, by name of the setting.
+        benchmarks: what the papers' experiments are made on: "questions", "relations", "objects" →
+            a data set's name; "backbone": what is trained on views (table 11).
+        recipes: of a LoRA for each of those benchmarks.
+        seconds: about what a view, a picture that is asked about, … takes, for forecasts;
+            ``machine`` says where.
     """
 
     name: str
@@ -49,6 +54,10 @@ class Family:
     method_defaults: Mapping[str, Mapping[str, Any]] = field(
         default_factory=lambda: MappingProxyType({}), hash=False
     )
+    benchmarks: Mapping[str, str] = field(default_factory=dict, hash=False)
+    recipes: Mapping[str, str] = field(default_factory=dict, hash=False)
+    seconds: Mapping[str, float] = field(default_factory=dict, hash=False)
+    machine: str = ""
 
     def weights(self, role: str) -> Weights:
         """What fills ``role``.
@@ -130,6 +139,8 @@ def _sdxl() -> Family:
                 "evaluator": Weights("Salesforce/blip2-itm-vit-g"),
                 "clip": big_g,
                 "detector": Weights("IDEA-Research/grounding-dino-base"),
+                # InternVL 2.0 wants remote code; the third has a native checkpoint.
+                "mllm_two": Weights("OpenGVLab/InternVL3-8B-hf"),
                 "variation": Weights("lambdalabs/sd-image-variations-diffusers", revision="v2.0"),
             }
         ),
@@ -141,6 +152,13 @@ def _sdxl() -> Family:
             image_translation=_defaults(guidance_scale=7.5),
             textual_inversion=_defaults(guidance_scale=7.5),
         ),
+        benchmarks=_defaults(
+            questions="mme", relations="bongard-hoi", objects="imagenet", backbone="resnet50"
+        ),
+        recipes=_defaults(questions="paper-vqa", relations="paper-hoi", objects="paper-object"),
+        # A view was measured with random weights; the others are guesses of its order.
+        seconds=_defaults(views=0.45, pictures=0.1, tunings=0.5, trainings=8 * 86_400.0),
+        machine="one H200",
     )
 
 
@@ -170,6 +188,15 @@ def _pocket() -> Family:
             image_variation=_defaults(guidance_scale=2.0),
             textual_inversion=_defaults(learning_steps=300),
         ),
+        benchmarks=_defaults(
+            questions="pocket_mme",
+            relations="pocket_hoi",
+            objects="pocket_objects_all",
+            backbone="tiny",
+        ),
+        recipes=_defaults(questions="pocket", relations="pocket-hoi", objects="pocket-object"),
+        seconds=_defaults(views=0.18, pictures=0.025, tunings=0.15, trainings=3_000.0),
+        machine="one core",
     )
 
 

@@ -54,7 +54,7 @@ class KnownImage:
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | KnownImage
 
 
-def load_image(source: ImageSource) -> Image.Image:
+def load_image(source: ImageSource, most_pixels: int | None = None) -> Image.Image:
     """Read an image as the eye sees it: 8-bit RGB, upright, on white.
 
     EXIF rotation is applied, an animation gives its first frame, transparency is flattened on
@@ -64,23 +64,26 @@ def load_image(source: ImageSource) -> Image.Image:
     Args:
         source: a path, the bytes of an image file, or a Pillow image (which stays as it is); a
             ``KnownImage`` is read from its path.
+        most_pixels: of the largest image that is read; None: ``MAX_PIXELS``, the most there is.
 
     Returns:
         A new image of mode "RGB" without metadata.
 
     Raises:
-        UserError: there is no such file, or it is no whole image of at most ``MAX_PIXELS``.
+        UserError: there is no such file, or it is no whole image of at most ``most_pixels``.
     """
+    most_pixels = MAX_PIXELS if most_pixels is None else most_pixels
     if isinstance(source, Image.Image):
-        return _normalised(source, "the image given")
+        return _normalised(source, "the image given", most_pixels)
     if isinstance(source, bytes):
-        return _decoded(io.BytesIO(source), f"the image given as {len(source)} bytes")
+        name = f"the image given as {len(source)} bytes"
+        return _decoded(io.BytesIO(source), name, most_pixels)
     if isinstance(source, KnownImage):
         source = source.path
     if isinstance(source, (str, os.PathLike)):
         path = _path(source)
         with _opened(path) as file:
-            return _decoded(file, f"the image {str(path)!r}")
+            return _decoded(file, f"the image {str(path)!r}", most_pixels)
     raise UserError(
         f"an image is a path, the bytes of a file or a Pillow image, not {type(source).__name__}:"
         " make one of an array with PIL.Image.fromarray"
@@ -170,7 +173,7 @@ def _opened(path: Path) -> BinaryIO:
         ) from error
 
 
-def _decoded(file: BinaryIO, name: str) -> Image.Image:
+def _decoded(file: BinaryIO, name: str, most: int) -> Image.Image:
     if not file.seek(0, os.SEEK_END):
         raise UserError(f"{name} is empty: give an image file")
     file.seek(0)
@@ -190,7 +193,7 @@ def _decoded(file: BinaryIO, name: str) -> Image.Image:
     except Exception as error:  # decoders meet broken files with every kind of exception
         raise _broken(name, error) from error
     with image:
-        return _normalised(image, name)
+        return _normalised(image, name, most)
 
 
 @cache
@@ -222,14 +225,12 @@ def _truncation_is_an_error() -> Iterator[None]:
                 ImageFile.LOAD_TRUNCATED_IMAGES = tolerated
 
 
-def _normalised(image: Image.Image, name: str) -> Image.Image:
+def _normalised(image: Image.Image, name: str, most: int) -> Image.Image:
     width, height = image.size
     if not width or not height:
         raise UserError(f"{name} is empty ({width}×{height} pixels): give one with pixels in it")
-    if width * height > MAX_PIXELS:
-        raise UserError(
-            f"{name} is {width}×{height}, more than {MAX_PIXELS:,} pixels: make it smaller"
-        )
+    if width * height > most:
+        raise UserError(f"{name} is {width}×{height}, more than {most:,} pixels: make it smaller")
     try:
         with _truncation_is_an_error():
             image.load()

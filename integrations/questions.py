@@ -6,7 +6,7 @@ dictionaries; it is walked as such, so nothing else about a harness is known her
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from PIL.Image import Image
@@ -48,6 +48,21 @@ def without_images(tree: Any) -> Any:
     if isinstance(tree, list | tuple):
         return type(tree)(without_images(value) for value in tree if not _is_picture(value))
     return tree
+
+
+def with_more(messages: Any, others: Sequence[Image], words: str) -> Any:
+    """A copy of chat messages with ``words`` and ``others`` behind their last image."""
+    last = max(n for n, message in enumerate(messages) if any(map(_is_picture, _parts(message))))
+    parts = _parts(messages[last])
+    behind = 1 + max(place for place, part in enumerate(parts) if _is_picture(part))
+    more = [{"type": "text", "text": words}, *({"type": "image", "url": one} for one in others)]
+    changed = {**messages[last], "content": [*parts[:behind], *more, *parts[behind:]]}
+    return [*messages[:last], changed, *messages[last + 1 :]]
+
+
+def _parts(message: Any) -> list[Any]:
+    content = message["content"]
+    return content if isinstance(content, list) else []
 
 
 def with_prompt(messages: Any, change: Callable[[str], str]) -> Any:

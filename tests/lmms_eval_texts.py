@@ -42,3 +42,15 @@ class Guesses(Texts):
             seen = sum(sum(image.tobytes()) for image in shown) // 1000
             found.append(offered[(seen + len(text)) % len(offered)])
         return found
+
+
+class Counts(Texts):
+    """Says how many pictures it is shown, and how the prompt begins."""
+
+    def generate_until(self, requests):
+        found = []
+        for request in requests:
+            text, _, doc_to_visual, doc_id, task, split = request.args
+            shown = doc_to_visual(self.task_dict[task][split][doc_id])
+            found.append(f"{len(shown)}: {text.splitlines()[0]}")
+        return found

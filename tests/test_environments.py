@@ -76,7 +76,7 @@ def test_the_lowest_are_the_lower_bounds_and_the_tools_are_those_of_the_constrai
 
 
 def test_what_is_heavy_or_quarrels_stays_out_of_the_development_environment():
-    assert TAKEN == {"train", "reproduce", "lmms-eval", "clip-benchmark"}
+    assert TAKEN == {"train", "reproduce", "lmms-eval", "clip-benchmark", "serve"}
     (scale,) = (Requirement(one) for one in EXTRAS["scale"] if one.startswith("hb-tta["))
     assert scale.extras == {"s3"}
 

@@ -20,12 +20,12 @@ from lmms_eval_runs import METHODS, answers, evaluate, records, samples, small_t
 pytest.importorskip("lmms_eval", reason="the extra lmms-eval is not installed")
 
 from hb_tta.generators.registry import GENERATORS
-from hb_tta.integrations.lmms_eval import backend, prepare
+from hb_tta.integrations.lmms_eval import backend, classes, passes, prepare
 from hb_tta.integrations.lmms_eval.folders import run_name
 from hb_tta.integrations.lmms_eval.model_args import model_args
 from hb_tta.integrations.lmms_eval.view_counts import IDENTITY
-from hb_tta.integrations.settings import Combining
 from hb_tta.integrations.sidecar import read_sidecar
+from hb_tta.settings.augmented import Combining
 from hb_tta.tta.combine import RULES
 from hb_tta.tta.vote import vote
 
@@ -102,7 +102,7 @@ def test_batch_size_does_not_matter(run):
 def test_many_questions_are_read_a_few_at_a_time(run, monkeypatch):
     flags = {"augment": "randaugment", "augment_args": "family=pocket,n=2"}
     together = run(**flags)
-    monkeypatch.setattr(backend, "CHUNK", 3)
+    monkeypatch.setattr(passes, "CHUNK", 3)
     assert records(run(**flags)) == records(together)
 
 
@@ -222,8 +222,8 @@ def test_likelihoods_are_averaged(monkeypatch):
     monkeypatch.setitem(upstream.AVAILABLE_SIMPLE_MODELS, "texts", "lmms_eval_texts.Texts")
     argv = ["lmms-eval", "--model", "texts", "--augment", "randaugment"]
     prepare([*argv, "--augment_args", "family=pocket,n=2,real_weight=2"])
-    settings = backend._flags.settings
-    model = backend.texts__simple.create_from_arg_string(model_args(settings))
+    settings = backend.AugmentedBackend.hb_flags.settings
+    model = classes.texts__simple.create_from_arg_string(model_args(settings))
     image = picture(0)
     model.task_dict = {"t": {"test": [{"image": image}]}}
 

@@ -16,7 +16,7 @@ from hb_tta.generators.registry import GENERATORS
 from hb_tta.integrations.lmms_eval import command_line, manifests, prepare
 from hb_tta.integrations.lmms_eval.model_args import model_args as our_model_args
 from hb_tta.integrations.lmms_eval.model_args import without_ours
-from hb_tta.integrations.settings import AugmentSettings
+from hb_tta.settings.augmented import AugmentSettings
 
 MODEL = ["--model", "llava_hf", "--model_args", "pretrained=somewhere"]
 
@@ -68,8 +68,8 @@ def test_the_flags_become_model_args(flags, before):
     assert own == "pretrained=somewhere"
     assert ours["augment"] == "same" and ours["n"] == "2" and len(ours["spec"]) == 16
     assert [manifest.model_id for manifest in found] == ["llava_hf"]
-    assert found[0].chat_class_path.endswith("backend.llava_hf__chat")
-    assert found[0].simple_class_path.endswith("backend.llava_hf__simple")
+    assert found[0].chat_class_path.endswith("classes.llava_hf__chat")
+    assert found[0].simple_class_path.endswith("classes.llava_hf__simple")
 
 
 def test_the_output_folder_is_named_by_the_same_model():
@@ -214,25 +214,25 @@ def test_versions(monkeypatch, version, known):
 def test_a_plugin_that_is_loaded_after_us(monkeypatch):
     from lmms_eval.models.registry_v2 import ModelManifest
 
-    from hb_tta.integrations.lmms_eval import backend
+    from hb_tta.integrations.lmms_eval import classes
 
     theirs = ModelManifest("llava_hf", chat_class_path="their.Llava")
     entries = [
         SimpleNamespace(value="hb_tta.integrations.lmms_eval:manifests", dist=None),
         SimpleNamespace(value="their:m", dist=SimpleNamespace(name="their"), load=lambda: theirs),
     ]
-    own = backend.metadata.entry_points
+    own = classes.metadata.entry_points
 
     def entry_points(group):
         return entries if group == "lmms_eval.models" else own(group=group)
 
-    monkeypatch.setattr(backend.metadata, "entry_points", entry_points)
+    monkeypatch.setattr(classes.metadata, "entry_points", entry_points)
     with pytest.raises(SystemExit, match="the package 'their' replaces the model 'llava_hf'"):
         prepared(*MODEL, "--augment", "same")
     entries.reverse()
     _, found = prepared(*MODEL, "--augment", "same")
     assert found[0].chat_class_path.endswith("llava_hf__chat")
-    assert backend._bases["llava_hf__chat"] == "their.Llava"
+    assert classes._bases["llava_hf__chat"] == "their.Llava"
 
 
 def test_the_entry_point_is_installed():

@@ -15,10 +15,10 @@ from loguru import logger
 
 from hb_tta import spelling
 from hb_tta.generators.registry import GENERATORS
-from hb_tta.integrations.lmms_eval import backend, prepare
+from hb_tta.integrations.lmms_eval import backend, classes, prepare
 from hb_tta.integrations.lmms_eval.model_args import model_args
 from hb_tta.integrations.lmms_eval.rows import shown_together
-from hb_tta.integrations.settings import AugmentSettings
+from hb_tta.settings.augmented import AugmentSettings
 from hb_tta.store import Store
 
 
@@ -137,8 +137,8 @@ def test_the_gate_of_choices_is_their_questions_and_sees_no_answer(monkeypatch):
 
     def asked(gate, choices, answer="red"):
         prepare([*argv, "--augment_args", f"family=pocket,n=2,gate={gate}"])
-        settings = backend._flags.settings
-        model = backend.texts__simple.create_from_arg_string(model_args(settings))
+        settings = backend.AugmentedBackend.hb_flags.settings
+        model = classes.texts__simple.create_from_arg_string(model_args(settings))
         model.task_dict = {"t": {"test": [{"image": picture(0), "answer": answer}]}}
         requests = []
         for choice in choices:

@@ -14,9 +14,9 @@ from hb_tta.device import check_dtype
 from hb_tta.errors import UserError, choose_from, meant
 from hb_tta.families import get_family
 from hb_tta.generators import build_spec, get_method
-from hb_tta.integrations.settings import AugmentSettings, Combining
 from hb_tta.rewards import get_reward
 from hb_tta.settings import ViewSettings
+from hb_tta.settings.augmented import AugmentSettings, Combining
 from hb_tta.spelling import argument, dtype
 from hb_tta.tpt.filters import get_filter
 from hb_tta.training.recipes import get_recipe, with_changes

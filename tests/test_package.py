@@ -141,6 +141,7 @@ def test_wheel_holds_code_weights_and_licence(tmp_path):
     bundled = {f.relative_to(ROOT).as_posix() for f in weights.rglob("*") if f.is_file()}
     assert bundled, "the pocket weights are missing"
     assert bundled <= names
-    assert {"hb_tta/py.typed", "hb_tta/report/page.css", "hb_tta/report/page.js"} <= names
+    pages = {f"hb_tta/{part}/page.{kind}" for part in ("report", "serve") for kind in ("css", "js")}
+    assert {"hb_tta/py.typed", *pages} <= names
     assert any(name.endswith("/LICENSE") for name in names)
     assert not any(name.startswith(("training/", "integrations/", "tests/")) for name in names)

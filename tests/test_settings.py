@@ -77,7 +77,7 @@ def clip_benchmark_door(method: str, flags: list[str]) -> ViewSettings:
 
 
 def lmms_eval_door(method: str, flags: list[str]) -> ViewSettings:
-    from hb_tta.integrations.settings import AugmentSettings
+    from hb_tta.settings.augmented import AugmentSettings
 
     assert flags[0] == "--augment_args"
     return AugmentSettings.parse(method, f"{flags[1]},combine=zero").views

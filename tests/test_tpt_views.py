@@ -240,7 +240,7 @@ def test_labels_are_used_for_scoring_alone(clip):
     views = ViewFeatures(clip, MemoryStore(), crops=3)
     settings = TptSettings(selection=0.5)
     result = evaluate_classification(task, views, settings, progress=False)
-    assert list(result["methods"]) == ["zero-shot", "tpt", "average", "zero", "mta"]
+    assert list(result["methods"]) == ["zero-shot", "tpt", "average", "zero", "mta", "tda"]
     wrong = [image._replace(label=(image.label + 1) % 20) for image in task.images]
     other = type(task)(task.name, task.class_names, wrong, task.total)
     entries = len(views.store._entries)
@@ -249,6 +249,9 @@ def test_labels_are_used_for_scoring_alone(clip):
     for name, method in result["methods"].items():
         both = np.array(method["scores"]) + np.array(again["methods"][name]["scores"])
         assert both.max() <= 1
+    streamed = result["methods"]["tda"]
+    assert len(streamed["orders"]) == 3
+    assert np.mean(streamed["orders"]) == pytest.approx(streamed["accuracy"]["estimate"])
     assert result["subset"] and (result["samples"], result["of"]) == (40, 500)
     tuned = result["methods"]["tpt"]
     assert tuned["accuracy"]["low"] <= tuned["accuracy"]["estimate"] <= tuned["accuracy"]["high"]

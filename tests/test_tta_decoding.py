@@ -19,7 +19,7 @@ from transformers import (
 
 import hb_tta
 from hb_tta.errors import UserError
-from hb_tta.tta.answer import _inputs, answer
+from hb_tta.tta.answer import _inputs, answer, chat
 from hb_tta.tta.combine import Combiner
 from hb_tta.tta.decoding import decode_jointly
 from hb_tta.tta.intercept import NeverGenerated
@@ -57,7 +57,7 @@ def llava(folder):
 
 
 def inputs(mllm, image, question=QUESTION):
-    return _inputs(mllm.model, mllm.processor, image, question)
+    return _inputs(mllm.model, mllm.processor, chat(image, question))
 
 
 def plain(mllm, image, **settings):

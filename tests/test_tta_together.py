@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationM
 
 from hb_tta.errors import UserError
 from hb_tta.tta import together
-from hb_tta.tta.answer import Question, _inputs, answer_many
+from hb_tta.tta.answer import Question, _inputs, answer_many, chat
 from hb_tta.tta.combine import Combiner
 from hb_tta.tta.decoding import decode_jointly
 from hb_tta.tta.intercept import NeverGenerated
@@ -57,7 +57,9 @@ def asked(mllm, question, **settings):
     settings = {"max_new_tokens": 8, **settings}
     calls = [
         partial(
-            mllm.model.generate, **_inputs(mllm.model, mllm.processor, image, words), **settings
+            mllm.model.generate,
+            **_inputs(mllm.model, mllm.processor, chat(image, words)),
+            **settings,
         )
         for image in images
     ]
@@ -260,8 +262,8 @@ def test_no_thread_and_no_switch_is_left_behind(llava):
         decode_together([asked(llava, QUESTIONS[0]), Asked([raises(KeyboardInterrupt())], None)])
     decode_together([asked(llava, QUESTIONS[0]), Asked([raises(ValueError())], Combiner())])
     assert threading.active_count() == before
-    assert isinstance(llava.model.generate(**_inputs(llava.model, llava.processor, picture(0), "?"),
-                                           max_new_tokens=2), torch.Tensor)  # fmt: skip
+    own = _inputs(llava.model, llava.processor, chat(picture(0), "?"))
+    assert isinstance(llava.model.generate(**own, max_new_tokens=2), torch.Tensor)
 
 
 def test_rows_are_limited_by_number_and_by_memory(monkeypatch):
@@ -284,7 +286,7 @@ def test_what_the_loop_counts_on_in_transformers_is_still_there():
 
     parts = {
         "_prefill": {"input_ids", "generation_config", "model_kwargs", "is_first_iteration"},
-        "prepare_inputs_for_generation": {"input_ids", "next_sequence_length", "is_first_iteration"},
+        "prepare_inputs_for_generation": {"next_sequence_length", "is_first_iteration"},
         "_update_model_kwargs_for_generation": {"outputs", "model_kwargs"},
     }  # fmt: skip
     for name, names in parts.items():

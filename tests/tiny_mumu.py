@@ -17,7 +17,6 @@ from PIL import Image
 from sdxl_folders import PIPELINE
 from tiny_models import make_tokenizer
 from transformers import (
-    CLIPTokenizer,
     Idefics2Config,
     Idefics2ForConditionalGeneration,
     Idefics2ImageProcessor,
@@ -141,7 +140,8 @@ def _spread(model: torch.nn.Module) -> None:
 
 def save_owlvit(folder: Path, *, seed: int = 0) -> Path:
     """A detector of phrases that finds boxes of every phrase where the threshold lets it."""
-    tokenizer = CLIPTokenizer.from_pretrained(PIPELINE / "tokenizer", model_max_length=16)
+    tokenizer = make_tokenizer()  # whose texts begin with no 0, which would mask them
+    tokenizer.model_max_length = 16
     pictures = OwlViTImageProcessor(size={"height": 32, "width": 32})
     OwlViTProcessor(pictures, tokenizer).save_pretrained(folder)
     sizes = dict(
@@ -159,5 +159,8 @@ def save_owlvit(folder: Path, *, seed: int = 0) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = OwlViTForObjectDetection(config)
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                torch.nn.init.normal_(parameter, std=0.3)
     model.save_pretrained(folder)
     return folder

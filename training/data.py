@@ -113,6 +113,43 @@ class Interleaved:
             yield found
 
 
+class Redescribed:
+    """Another source's samples without the descriptions that it brings.
+
+    Args:
+        source: the other one.
+        generic: whether the describer is asked for a caption of everything, whatever the task.
+    """
+
+    def __init__(self, source: Source, *, generic: bool) -> None:
+        self.source, self.generic = source, generic
+
+    def fingerprint(self) -> Any:
+        """Of the samples, and of how they are described."""
+        how = "generic" if self.generic else "by task"
+        return {"described": how, "samples": self.source.fingerprint()}
+
+    def size(self) -> int | None:
+        """See ``Source.size``."""
+        return self.source.size()
+
+    def read(self, start: int, stop: int) -> Iterator[Example | BadRecord]:
+        """See ``Source.read``."""
+        for one in self.source.read(start, stop):
+            yield one if isinstance(one, BadRecord) else self._without(one)
+
+    def _without(self, one: Example) -> Example:
+        context = one.context
+        if self.generic:
+            context = replace(context, guidance="", task="generic", ground_truth=None)
+        return replace(one, context=context, description=None)
+
+
+def described_by(source: Source, prompt: str) -> Source:
+    """A source as ``prompt`` of a training's settings has it."""
+    return source if prompt == "own" else Redescribed(source, generic=prompt == "generic")
+
+
 def open_source(
     data: str | None,
     data_format: str | None = None,

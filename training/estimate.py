@@ -28,9 +28,10 @@ from hb_tta.training.data import columns_of, open_source
 from hb_tta.training.devices import on_devices
 from hb_tta.training.logged import read_rows
 from hb_tta.training.lora import add_lora, lora_layers, lora_parameters
-from hb_tta.training.recipes import MEMORY_PRESETS, Settings, to_json
+from hb_tta.training.recipes import MEMORY_PRESETS, Settings
 from hb_tta.training.run import METRICS
 from hb_tta.training.sdxl import SDXL, SDXL_UNET, SDXL_VAE
+from hb_tta.training.settings import Common, to_json
 from hb_tta.weights import Weights
 
 TEXT_POSITIONS = 77
@@ -63,17 +64,31 @@ def estimate(settings: Settings, out: Path | None = None) -> dict[str, Any]:
     guidance = settings.guidance_scale
     guided = (family.defaults["guidance_scale"] if guidance is None else guidance) > 1
     cost = _cost(settings, unet, vae, guided, dtype)
-    rows = settings.samples or _source_size(settings)
-    seconds, basis = _seconds_per_sample(cost["tflop_per_sample"], out)
-    steps = settings.max_steps
-    images = steps * settings.batch_size
-    half = cost["memory_gib"] * (0.5 if dtype == "float32" else 1.0)  # all but the LoRA's 16 bytes
-    elsewhere = on_devices(cost["tflop_per_sample"], images, half, EFFICIENCY)
     return {
         "recipe_settings": to_json(settings),
         "trainable_parameters": sum(p.numel() for p in lora_parameters(unet)),
         "trainable_modules": len(lora_layers(unet)),
-        "unet_parameters": sum(p.numel() for p in unet.parameters() if not p.requires_grad),
+        "frozen_parameters": sum(p.numel() for p in unet.parameters() if not p.requires_grad),
+        **over_all(settings, cost, settings.samples or _source_size(settings), out),
+    }
+
+
+def over_all(
+    settings: Common, cost: dict[str, Any], rows: int | None, out: Path | None
+) -> dict[str, Any]:
+    """What the work of a sample comes to in a whole training, here and on other devices.
+
+    Args:
+        cost: "tflop_per_sample", "memory_gib", "memory_gib_by_preset" and "dtype".
+        rows: of the data, if they are known.
+        out: a run's folder, whose steps' speed counts.
+    """
+    seconds, basis = _seconds_per_sample(cost["tflop_per_sample"], out)
+    steps = settings.max_steps
+    images = steps * settings.batch_size
+    half = cost["memory_gib"] * (0.5 if cost["dtype"] == "float32" else 1.0)
+    elsewhere = on_devices(cost["tflop_per_sample"], images, half, EFFICIENCY)
+    return {
         "samples": rows,
         "steps": steps,
         "samples_per_step": settings.batch_size,
@@ -129,8 +144,8 @@ def _cost(settings: Settings, unet: Any, vae: Any, guided: bool, dtype: str) -> 
     rows = (2 if guided else 1) * settings.micro_batch_size
     scale = 2 ** (len(vae.config.block_out_channels) - 1)
     side = settings.image_size // scale if settings.image_size else unet.config.sample_size
-    step = _count(unet, side, lambda: _unet_call(unet, rows, side))
-    picture = _count(vae, side, lambda: _vae_call(vae, settings.micro_batch_size, side))
+    step = count_work(unet, side, lambda: unet_call(unet, rows, side))
+    picture = count_work(vae, side, lambda: _vae_call(vae, settings.micro_batch_size, side))
     total, carried = settings.num_inference_steps, settings.gradient_steps
     recomputed = {"none": 0, "block": 1, "step+block": 2}[settings.memory]
     decode_recomputed = 0 if settings.memory == "none" else 1
@@ -183,16 +198,15 @@ def _evaluator_folder(settings: Settings) -> Path | None:
     return Path(named.local_folder()) if named.is_folder() else None
 
 
-def _unet_call(unet: Any, rows: int, side: int) -> Any:
+def unet_call(unet: Any, rows: int, side: int, positions: int = TEXT_POSITIONS) -> Any:
+    """A forward pass on the meta device, with so many text positions."""
     config = unet.config
     pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
     meta = torch.device("meta")
     return unet(
         torch.zeros(rows, config.in_channels, side, side, device=meta),
         torch.zeros((), device=meta),
-        encoder_hidden_states=torch.zeros(
-            rows, TEXT_POSITIONS, config.cross_attention_dim, device=meta
-        ),
+        encoder_hidden_states=torch.zeros(rows, positions, config.cross_attention_dim, device=meta),
         added_cond_kwargs={
             "text_embeds": torch.zeros(rows, pooled, device=meta),
             "time_ids": torch.zeros(rows, 6, device=meta),
@@ -205,10 +219,12 @@ def _vae_call(vae: Any, rows: int, side: int) -> Any:
     return vae.decode(latents.requires_grad_(True)).sample
 
 
-def _count(model: nn.Module, side: int, call: Any) -> dict[str, float]:
+def count_work(
+    model: nn.Module, side: int, call: Any, positions: int = TEXT_POSITIONS
+) -> dict[str, float]:
     """Operations of a forward pass, and bytes that its backward pass would need."""
     weights = {id(p) for p in model.parameters()}
-    keys = {TEXT_POSITIONS} | {side**2 >> 2 * level for level in range(4)}
+    keys = {positions} | {side**2 >> 2 * level for level in range(4)}
     saved: dict[int, Any] = {}
     boundaries: list[int] = []
     marks: list[float] = [0.0]
@@ -289,7 +305,7 @@ def table(found: dict[str, Any]) -> str:
     presets = ", ".join(f"{k} {v:g}" for k, v in found["memory_gib_by_preset"].items())
     rows = {
         "trainable": f"{found['trainable_parameters']:,} parameters in "
-        f"{found['trainable_modules']} layers, of {found['unet_parameters']:,} frozen",
+        f"{found['trainable_modules']} layers, beside {found['frozen_parameters']:,} frozen",
         "data": f"{settings['data'] or 'none named: --data PATH'}, "
         f"{found['samples'] if found['samples'] else 'an unknown number of'} rows",
         "steps": f"{found['steps']:,} of {found['samples_per_step']} samples: "

@@ -18,7 +18,7 @@ from hb_tta.generators.hummingbird import HummingbirdGenerator, HummingbirdSpec
 from hb_tta.generators.solvers import samples_by_ddim
 from hb_tta.rewards import Judge, get_reward, load_rewards
 from hb_tta.store import content_key
-from hb_tta.training.data import Source, columns_of, open_source
+from hb_tta.training.data import Source, columns_of, described_by, open_source
 from hb_tta.training.fitting import check_generator
 from hb_tta.training.prepare import Prepared, Share, describe_all, description_key, encode_all
 from hb_tta.training.progress import Console
@@ -60,6 +60,7 @@ def freeze(
     check_generator(settings, family.weights("generator"))
     source = open_source(settings.data, settings.data_format, columns=columns_of(settings))
     assert source is not None
+    source = described_by(source, settings.prompt)
     models = _fingerprints(settings, family, source)
     if accelerator.is_main_process:
         run.check_settings(settings, models)

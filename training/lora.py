@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ def add_lora(
     dropout: float = 0.0,
     seed: int = 0,
 ) -> LoraConfig:
-    """Freezes a UNet and adds a LoRA to train, in float32, on the UNet's device.
+    """Freezes a UNet, or another model, and adds a LoRA to train, in float32, on its device.
 
     Args:
         unet: in place; stays in eval mode but for the LoRA's dropout.
@@ -59,7 +59,8 @@ def add_lora(
     device = unet.device
     unet.requires_grad_(False).eval()
     try:
-        unet.add_adapter(config, ADAPTER)
+        # transformers' own add_adapter wants the newest PEFT for what this does with any.
+        inject_adapter_in_model(config, unet, ADAPTER)
     except ValueError as error:  # PEFT found none of them
         raise UserError(
             f"no layer of the UNet is named {', '.join(target_modules)}: change target_modules"

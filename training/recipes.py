@@ -19,6 +19,7 @@ __all__ = ["FREE", "RECIPES", "Settings", "get_recipe", "to_json", "with_changes
 MEMORY_PRESETS = ("none", "block", "step+block")
 OBJECTIVES = ("rewards", "denoising")
 GRADIENT_AT = ("end", "anywhere")  # the last K steps; one from each of K parts (DRTune)
+PROMPTS = ("own", "task", "generic")
 OPTIMIZERS = ("adamw", "sgd")
 
 
@@ -46,6 +47,7 @@ class Settings(Common):
 
     free: ClassVar[frozenset[str]] = Common.free | {
         "evaluator", "mllm", "reward_weights", "data_format", "question_column",  # by content
+        "prompt",
         "memory", "evaluate_seeds", "min_diversity",
     }  # fmt: skip
     mappings: ClassVar[Mapping[str, type]] = {"rewards": float, "reward_weights": str}
@@ -60,6 +62,9 @@ class Settings(Common):
     # ── Data ──
     data_format: str | None = None  # the layout of a folder; None: a file of rows lies in it
     question_column: str | None = None
+    # Of the descriptions: the data's own where there are some, else by the row's task; always the
+    # describer's by that task; or a generic caption of everything (table 6)
+    prompt: Annotated[str, OneOf(PROMPTS)] = "own"
     max_new_tokens: Annotated[int, Within(least=1, most=4096)] = (
         75  # of a description: the released code in training
     )

@@ -10,7 +10,6 @@ import json
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cache
 from typing import Annotated, Any, ClassVar, TypeVar, get_type_hints
 
 from hb_tta.device import DTYPES
@@ -108,16 +107,24 @@ class Common:
 AnySettings = TypeVar("AnySettings", bound=Common)
 
 
-@cache
+_HINTS: dict[type, tuple[dict[str, Any], dict[str, Any]]] = {}
+
+
 def hints(kind: type[Common]) -> dict[str, Any]:
     """Setting → its type, with what it is annotated with."""
-    found = get_type_hints(kind, include_extras=True)
-    return {f.name: found[f.name] for f in fields(kind)}
+    return _both_hints(kind)[0]
 
 
-@cache
 def _plain_hints(kind: type[Common]) -> dict[str, Any]:
-    return get_type_hints(kind)
+    return _both_hints(kind)[1]
+
+
+def _both_hints(kind: type[Common]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """With annotations and without; looked up once a class."""
+    if kind not in _HINTS:
+        found = get_type_hints(kind, include_extras=True)
+        _HINTS[kind] = {f.name: found[f.name] for f in fields(kind)}, get_type_hints(kind)
+    return _HINTS[kind]
 
 
 # ── key=value ───────────────────────────────────────────────────────────────────────────────────

@@ -100,8 +100,8 @@ def all_reduce(
             parameter.grad = torch.zeros_like(parameter)
     spread = [p for p in parameters if isinstance(p, DTensor)]
     own = [p for p in parameters if not isinstance(p, DTensor)]
-    for parameter in spread:
-        parameter.grad.mul_(accelerator.num_processes / samples)
+    for gradient in [p.grad for p in spread if p.grad is not None]:
+        gradient.mul_(accelerator.num_processes / samples)
     names = sorted(sums)
     extra = torch.tensor(
         [*(sums[name] for name in names), float(interrupted)], device=accelerator.device

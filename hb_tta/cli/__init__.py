@@ -30,6 +30,7 @@ COMMANDS = {
     "demo": ("hb_tta.cli.demo", "tell the method on bundled questions, on one page"),
     "download": ("hb_tta.cli.download", "fetch a family's weights from the hub, and no more"),
     "lmms-eval": ("hb_tta.cli.lmms_eval", "lmms-eval with --augment"),
+    "serve": ("hb_tta.cli.serve", "an OpenAI-compatible endpoint whose answers see views"),
     "report": ("hb_tta.cli.report", "scores of lmms-eval's output, and a page of its questions"),
     "calibrate": (
         "hb_tta.cli.calibrate",
@@ -39,6 +40,7 @@ COMMANDS = {
     "train": ("hb_tta.cli.train", "fine-tune the generator with rewards, into a LoRA"),
     "lora": ("hb_tta.cli.lora", "inspect a LoRA or convert it to another format"),
     "tpt": ("hb_tta.cli.tpt", "test-time prompt tuning of a CLIP on a benchmark"),
+    "reproduce": ("hb_tta.cli.reproduce", "a table or figure of the papers, run again"),
     "clip-benchmark": ("hb_tta.cli.clip_benchmark", "CLIP_benchmark with prompt tuning"),
     "list": ("hb_tta.cli.listing", "methods, families with their models, what is installed"),
     "store": ("hb_tta.cli.store", "inspect, check or prune the store of generated views"),

@@ -113,15 +113,17 @@ def run(arguments: argparse.Namespace) -> int:
     failures: list[Failure] = []
     with owned(folder):
         file = BoxesFile(folder, finder.to_json())
+        whole = False
         try:
             with progress("finding boxes", "image", None) as bar:
-                for rows in _batches(asked.lines, arguments, failures, file):
+                for rows in _batches(asked.lines, arguments, file):
                     _write(rows, finder, file, failures)
                     bar.update(len(rows))
+            whole = True
         finally:
-            file.close()
+            file.close(whole=whole)
         shown = _write_page(file, arguments.sheet)
-    print(f"images: {file.done}, in: {visible(file.path)}{shown}")
+    print(f"images: {file.images}, in: {visible(file.path)}{shown}")
     for failure in sorted(failures, key=lambda it: it.index)[:SHOWN]:
         print(f"  {visible(failure)}", file=sys.stderr)
     if len(failures) > SHOWN:
@@ -147,7 +149,9 @@ class Finder:
             arguments.most_share, arguments.most,
         )  # fmt: skip
         self._heads = not arguments.no_heads
-        self._weights, self._describer, self._detector = family.weights("detector"), None, None
+        self._weights = family.weights("detector")
+        self._describer: Any = None
+        self._detector: Any = None
         self._spec = DescriberSpec(family.weights("mllm"), dtype=default_dtype())
 
     def to_json(self) -> dict[str, Any]:
@@ -184,30 +188,37 @@ class Finder:
 
 
 def _batches(
-    lines: Iterator[Request | Failure],
-    arguments: argparse.Namespace,
-    failures: list[Failure],
-    file: BoxesFile,
+    lines: Iterator[Request | Failure], arguments: argparse.Namespace, file: BoxesFile
 ) -> Iterator[list[Captioned | Failure]]:
-    """What is not done yet, in order, a batch at a time; what is done is passed over."""
-
-    def lacking() -> Iterator[Captioned | Failure]:
-        for line in lines:
-            try:
-                if isinstance(line, Failure):
-                    raise UserError(line.reason)
-                caption = _caption(line, arguments.caption_column)
-                if not isinstance(line.image, Path):
-                    raise UserError("its image is no file: save it as one, boxes name files")
-            except UserError as error:
-                yield Failure(line.index, str(error), line.called)
-                continue
-            if file.known(line.index, file.relative(line.image), caption) is None:
-                yield Captioned(line, caption)
-
-    stream = lacking()
-    while rows := list(islice(stream, arguments.batch_size)):
+    """Rows in order, a batch at a time; an earlier run's lines are taken over between them."""
+    rows: list[Captioned | Failure] = []
+    for line in lines:
+        row = _row(line, arguments.caption_column)
+        done = None
+        if isinstance(row, Captioned):
+            image = file.relative(Path(str(row.request.image)))
+            done = file.known(row.request.index, image, row.caption)
+        if done is None:
+            rows.append(row)
+        if rows and (done is not None or len(rows) >= arguments.batch_size):
+            yield rows  # in order: before what comes behind it
+            rows = []
+        if done is not None:
+            file.write(done)
+    if rows:
         yield rows
+
+
+def _row(line: Request | Failure, column: str | None) -> Captioned | Failure:
+    try:
+        if isinstance(line, Failure):
+            raise UserError(line.reason)
+        caption = _caption(line, column)
+        if not isinstance(line.image, Path):
+            raise UserError("its image is no file: save it as one, boxes name files")
+    except UserError as error:
+        return Failure(line.index, str(error), line.called)
+    return Captioned(line, caption)
 
 
 def _caption(request: Request, column: str | None) -> str | None:
@@ -235,7 +246,7 @@ def _write(
         file.write(
             {
                 "index": request.index,
-                "image": file.relative(Path(request.image)),
+                "image": file.relative(Path(str(request.image))),
                 "caption": caption,
                 "size": list(image.size),
                 "boxes": [box.to_json() for box in boxes],

@@ -6,20 +6,21 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from hb_tta.cli.output import Lines
 from hb_tta.disk import write_aside
 from hb_tta.errors import UserError
-from hb_tta.reading import objects_in, read_bytes, read_json
+from hb_tta.reading import objects_in, read_json
 
 BOXES, SETTINGS = "boxes.jsonl", "bootstrap.json"
 
 
 class BoxesFile:
-    """``boxes.jsonl``, written line by line in the order of the images.
+    """``boxes.jsonl``, a line an image, in their order.
 
-    An earlier run's lines count as long as they are of the same images and captions, in order; from
-    the first that is not, the file is written anew. Half a line of a killed run is one of these.
+    A line of an earlier run counts if it is of the same row, image and caption, and tells of no
+    failure. No part of a run makes the file shorter than it was (``Lines``).
 
     Args:
         folder: made as needed.
@@ -31,43 +32,41 @@ class BoxesFile:
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         self.folder, self.path = folder, folder / BOXES
-        self.done = 0
-        self._file: IO[bytes] | None = None
+        self.images = 0
         self._claim(folder / SETTINGS, settings)
-        self._earlier = self._lines()
+        self._earlier = _sound(self.path)
+        self._next = next(self._earlier, None)
+        self._lines = Lines(self.path)
 
     def known(self, index: int, image: str, caption: str | None) -> dict[str, Any] | None:
-        """The earlier line of an image, if it is the next; it stays then.
+        """An earlier run's line of an image.
 
         Args:
-            index: of the row.
+            index: of the row; those of later calls are larger.
             image: its path from the folder.
             caption: that was given; ``None``: the line has a describer's.
         """
-        line = next(self._earlier, None)
-        if line is None:
+        while self._next is not None and _index(self._next) < index:
+            self._next = next(self._earlier, None)
+        line = self._next
+        if line is None or "boxes" not in line or _index(line) != index:
             return None
-        same = line.get("index") == index and line.get("image") == image
-        if same and (caption is None or line.get("caption") == caption) and "failure" not in line:
-            self.done += 1
-            return line
-        self._earlier = iter(())
-        return None
+        if line.get("image") != image or caption not in (None, line.get("caption")):
+            return None
+        return line
 
     def write(self, line: dict[str, Any]) -> None:
         """Adds a line; it is in the file when this returns."""
-        if self._file is None:
-            self._cut()
-            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
-        self._file.write(json.dumps(line, ensure_ascii=True).encode() + b"\n")
-        self.done += 1
+        self._lines.write(line)
+        self.images += "boxes" in line
 
-    def close(self) -> None:
-        """Ends the file; earlier lines behind the last image are cut off."""
-        if self._file is None:
-            self._cut()
-        else:
-            self._file.close()
+    def close(self, *, whole: bool) -> None:
+        """Ends the file.
+
+        Args:
+            whole: whether these are all lines of the run.
+        """
+        self._lines.close(whole=whole)
 
     def relative(self, image: Path) -> str:
         """An image's path from the folder."""
@@ -90,16 +89,13 @@ class BoxesFile:
                 )
         write_aside(path, (json.dumps(settings, indent=2) + "\n").encode())
 
-    def _lines(self) -> Iterator[dict[str, Any]]:
-        if not self.path.exists():
-            return
-        for _, line in objects_in(self.path):
-            if line is None:
-                return
-            yield line
 
-    def _cut(self) -> None:
-        """Leaves the lines that count."""
-        if self.path.exists():
-            lines = read_bytes(self.path).split(b"\n")[: self.done]
-            write_aside(self.path, b"".join(line + b"\n" for line in lines))
+def _sound(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of an earlier run; the half line of a killed one is none."""
+    if path.exists():
+        yield from (line for _, line in objects_in(path) if line is not None)
+
+
+def _index(line: dict[str, Any]) -> int:
+    index = line.get("index")
+    return index if isinstance(index, int) else -1

@@ -21,11 +21,11 @@ from hb_tta.settings.options import OPTIONS, read_option
 if TYPE_CHECKING:
     from hb_tta.mumu import Mumu
 
-DESCRIPTION = r"""\
+DESCRIPTION = """\
 Makes images of prompts in which pictures stand among the words, each before the word that it
-shows: "a <img:man.png> man and his <img:dog.png> dog". At most four pictures; \<img: stands for
-the words themselves. Crops work better than whole photographs, and things cut out of their
-background (--cutout) better than crops.
+shows: "a <img:man.png> man and his <img:dog.png> dog". At most four pictures; \\<img: stands for
+the words themselves. The model knows crops of single things; what else is in a picture may come
+along, which --cutout prevents.
 
 A file of rows has a prompt in each: JSON lines {"prompt": text}, CSV, TSV or Parquet. Paths in a
 prompt start from the file's folder. A row may name its pictures, {"prompt": "a <img:him> man",

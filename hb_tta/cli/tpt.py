@@ -33,7 +33,8 @@ NONE = "none"  # in place of a method: no generated views
 
 DESCRIPTION = """\
 Tunes a CLIP's prompts on the views of each test image, and prints accuracy with intervals
-beside what the same views give without tuning. Several methods make a table.
+beside what the same views give without tuning (the mean, ZERO, MTA, TDA). Several methods
+make a table.
 
 Tasks: pocket_objects, its variants pocket_objects_a, _v2, _r, _sketch (pocket_objects_all:
 all five); imagenet, imagenet-a, -v2, -r, -sketch, folder (--data: one folder a class);

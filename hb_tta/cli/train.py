@@ -21,6 +21,9 @@ layout of the recipe's data; or a data set of the Hugging Face hub, owner/name. 
 path of an image is taken from the file's folder. Rows that cannot be used are counted and
 listed.
 
+The recipes mumu-… train MUMU, prompts of text and images, on what `hb-tta bootstrap`
+writes; their folder is what `hb-tta mumu` loads.
+
 Several GPUs: accelerate launch -m hb_tta.cli train … (as many processes as divide batch_size)."""
 
 EXAMPLES = """\
@@ -28,6 +31,8 @@ examples:
   hb-tta train --recipe pocket --out run
   hb-tta train --recipe paper-vqa --data mine.jsonl --out run --set learning_rate=1e-5
   hb-tta train --recipe paper-vqa --dry-run
+  hb-tta train --recipe mumu-align --data boxes/boxes.jsonl --out aligned
+  hb-tta train --recipe mumu-1 --data boxes/boxes.jsonl --set start=aligned --out run
   hb-tta augment photo.jpg "Is there a dog?" --lora run"""
 
 
@@ -42,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="pocket, pocket-hoi, pocket-object (the bundled family, on a CPU), paper-vqa, "
         "paper-hoi, paper-object (the paper's settings; each tunes one LoRA for its benchmark) "
-        "or released (the authors' hyper-parameters)",
+        "or released (the authors' hyper-parameters); of MUMU mumu-align, mumu-1, mumu-2 (the "
+        "paper's stages) or pocket-mumu",
     )
     parser.add_argument(
         "--data",
@@ -77,7 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     settings = with_changes(get_recipe(arguments.recipe), _changes(arguments))
     if arguments.dry_run:
-        from hb_tta.training.estimate import estimate, table
+        from hb_tta.training.estimate import table
+        from hb_tta.training.kinds import estimate
 
         found = estimate(settings, None if arguments.out is None else Path(arguments.out))
         print(json.dumps(found, indent=2) if arguments.json else table(found))
@@ -102,9 +109,13 @@ def _changes(arguments: argparse.Namespace) -> list[str]:
     from hb_tta.datasets.own import holds_rows
     from hb_tta.training.recipes import get_recipe
 
-    layout = "" if holds_rows(arguments.data) else get_recipe(arguments.recipe).data or ""
-    said = {"data": arguments.data, "data_format": layout}
-    said |= {name: getattr(arguments, name) or "" for name in ("image_column", "question_column")}
+    recipe = get_recipe(arguments.recipe)
+    said = {"data": arguments.data, "image_column": arguments.image_column or ""}
+    if hasattr(recipe, "data_format"):
+        said["data_format"] = "" if holds_rows(arguments.data) else recipe.data or ""
+        said["question_column"] = arguments.question_column or ""
+    elif arguments.question_column:
+        raise UserError(f"{arguments.recipe} asks no questions: leave --question-column out")
     return [*(f"{name}={value}" for name, value in said.items()), *arguments.changes]
 
 
@@ -121,13 +132,14 @@ def _told(result: dict[str, Any]) -> str:
     first, last = result["first"], result["last"]
     if first and last:
         for name, before in first["held_out"].items():
-            lines.append(f"held-out {name} reward: {before:.4g} → {last['held_out'][name]:.4g}")
-        lines.append(f"held-out diversity: {first['diversity']:.4g} → {last['diversity']:.4g}")
+            lines.append(f"held-out {name}: {before:.4g} → {last['held_out'][name]:.4g}")
+        if "diversity" in first and "diversity" in last:
+            lines.append(f"held-out diversity: {first['diversity']:.4g} → {last['diversity']:.4g}")
     if result["skipped"]:
         lines.append(f"{result['skipped']} steps skipped: their gradient was not finite")
     out = visible(result["out"])
     if result["bad_records"]:
         lines.append(f"{bad_rows(result['bad_records'])}: {out}/bad_records.jsonl")
     drawn = f" and {Path(result['curve']).name}" if result["curve"] else ""
-    lines.append(f"the LoRA is in {out}; look at its samples/{drawn}")
+    lines.append(f"what was trained is in {out}; look at its samples/{drawn}")
     return "\n".join(lines)

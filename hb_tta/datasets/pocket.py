@@ -39,18 +39,21 @@ def pocket_objects(name: str, split: str, limit: int | None) -> Classification:
 def pocket_hoi(variant: str, split: str, limit: int | None) -> FewShot:
     """One of ``HOI_VARIANTS``, of its "dev" or "sealed" scenes."""
     made = hoi.pocket_hoi(variant, split, HOI_TASKS if limit is None else limit)
-
-    def image(sample: hoi.HoiSample, shape: str) -> HoiImage:
-        return HoiImage(sample.image, sample.label, hoi.AGENT, sample.action, shape)
-
-    tasks = [
-        HoiTask(
-            tuple(image(sample, task.object) for sample in task.supports),
-            tuple(image(sample, task.object) for sample in task.queries),
-        )
-        for task in made
-    ]
+    tasks = [_task(one) for one in made]
     return FewShot(f"pocket_hoi {variant} ({split})", tasks, max(HOI_TASKS, len(tasks)))
+
+
+def pocket_hoi_training(limit: int) -> list[HoiTask]:
+    """Tasks to train on: of scenes that no benchmark has, of what a training may see."""
+    tasks = hoi.hoi_tasks(TRAINING_SEED, unseen_action=False, unseen_object=False)
+    return [_task(one) for one in islice(tasks, limit)]
+
+
+def _task(task: hoi.PocketHoiTask) -> HoiTask:
+    def image(sample: hoi.HoiSample) -> HoiImage:
+        return HoiImage(sample.image, sample.label, hoi.AGENT, sample.action, task.object)
+
+    return HoiTask(tuple(map(image, task.supports)), tuple(map(image, task.queries)))
 
 
 class PocketExamples:

@@ -6,12 +6,18 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
-from hb_tta.datasets.bongard_hoi import BONGARD_SPLITS, bongard_hoi
+from hb_tta.datasets.bongard_hoi import BONGARD_SPLITS, TRAINING_FILE, bongard_hoi
 from hb_tta.datasets.class_names import class_names_file
 from hb_tta.datasets.folders import image_folder
 from hb_tta.datasets.imagenet import IMAGENET, imagenet
-from hb_tta.datasets.pocket import HOI_VARIANTS, OBJECT_TASKS, pocket_hoi, pocket_objects
-from hb_tta.datasets.samples import Classification, FewShot
+from hb_tta.datasets.pocket import (
+    HOI_VARIANTS,
+    OBJECT_TASKS,
+    pocket_hoi,
+    pocket_hoi_training,
+    pocket_objects,
+)
+from hb_tta.datasets.samples import Classification, FewShot, HoiTask
 from hb_tta.errors import UserError, choose_from
 
 TASKS = (*OBJECT_TASKS, *IMAGENET, "folder", "pocket_hoi", "bongard-hoi")
@@ -57,3 +63,25 @@ def load_tasks(
         replace(bongard_hoi(Path(data) / file, data, limit=limit), name=f"bongard-hoi {variant}")
         for variant, file in BONGARD_SPLITS.items()
     ]
+
+
+def load_training_tasks(
+    name: str, *, data: str | PathLike[str] | None = None, limit: int
+) -> list[HoiTask]:
+    """Few-shot tasks to train on, of a benchmark that has some.
+
+    Args:
+        name: "pocket_hoi" or "bongard-hoi".
+        data, limit: see ``load_tasks``.
+
+    Raises:
+        UserError: the name is another, or data are missing.
+    """
+    if name == "pocket_hoi":
+        return pocket_hoi_training(limit)
+    if name != "bongard-hoi":
+        known = ("pocket_hoi", "bongard-hoi")
+        raise UserError(f"{name!r} has no tasks to train on{choose_from(name, known)}")
+    if data is None:
+        raise UserError(f"{name} reads images of yours: name their folder with --data")
+    return list(bongard_hoi(Path(data) / TRAINING_FILE, data, limit=limit).tasks)

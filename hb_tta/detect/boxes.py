@@ -170,7 +170,7 @@ def _with_heads(
         for place, box in enumerate(its)
         if is_person(box.word)
     ]
-    crops = [images[row].crop(tuple(map(int, boxes[row][place].box))) for row, place in persons]
+    crops = [images[row].crop(_whole(boxes[row][place].box)) for row, place in persons]
     found = detector.find(
         crops, [[HEAD]] * len(crops), threshold=filters.threshold,
         text_threshold=filters.text_threshold,
@@ -184,6 +184,11 @@ def _with_heads(
             head = (a + x, b + y, c + x, d + y)
             done[row][place] = Box(**{**vars(person), "head": head})
     return done
+
+
+def _whole(box: Corners) -> tuple[int, int, int, int]:
+    x0, y0, x1, y1 = map(int, box)
+    return x0, y0, x1, y1
 
 
 def _rounded(box: Corners) -> list[float]:

@@ -31,10 +31,14 @@ class PlannedRun:
     Attributes:
         name: its results' name.
         do: does what is missing of it, and gives its result.
+        seconds: about how long it takes from an empty store; 0: nobody knows.
+        needs: the method without which it cannot be done; "": none.
     """
 
     name: str
     do: Callable[[], Any]
+    seconds: float = 0.0
+    needs: str = ""
 
 
 def carry_out(plan: Iterable[PlannedRun]) -> Iterator[dict[str, Any]]:

@@ -45,7 +45,7 @@ from hb_tta.report.scores import ALL, Scored
 from hb_tta.store import open_store
 
 if TYPE_CHECKING:
-    from hb_tta.integrations.settings import AugmentSettings
+    from hb_tta.settings.augmented import AugmentSettings
 
 # Arm → the method, and what else stands behind --augment_args.
 ARMS = {
@@ -108,7 +108,7 @@ def plan(options: argparse.Namespace) -> Iterator[PlannedRun]:
 
 def settings_of(arm: str, options: argparse.Namespace) -> AugmentSettings:
     """The plugin's settings of an arm."""
-    from hb_tta.integrations.settings import AugmentSettings
+    from hb_tta.settings.augmented import AugmentSettings
 
     return AugmentSettings.parse(ARMS[arm][0], augment_args(arm, options), device="cpu")
 

@@ -95,14 +95,20 @@ class Panel:
 
 def render(panels: Sequence[Panel], *, title: str, subtitle: str = "") -> str:
     """The page that shows the panels in order: UTF-8 HTML that needs no file but linked ones."""
-    addresses = _addresses(panels)
-    body = "\n".join(_panel(panel, addresses) for panel in panels)
-    if any(row.description is not None for panel in panels for row in panel.rows):
-        body += f'\n<p class="notes">{visible(DOUBT)} {_ASKED}</p>'
-    linked = any(not address.startswith("data:") for address in addresses.values())
-    return document(
-        title, f'<div class="sheet">\n{body}\n</div>', lead=subtitle, files_beside=linked
+    images = [image for panel in panels for image in _images(panel)]
+    linked = any(
+        isinstance(image, Linked) and not image.address.startswith("data:") for image in images
     )
+    return document(title, body(panels), lead=subtitle, files_beside=linked)
+
+
+def body(panels: Sequence[Panel]) -> str:
+    """The panels as a part of a page."""
+    addresses = _addresses(panels)
+    shown = "\n".join(_panel(panel, addresses) for panel in panels)
+    if any(row.description is not None for panel in panels for row in panel.rows):
+        shown += f'\n<p class="notes">{visible(DOUBT)} {_ASKED}</p>'
+    return f'<div class="sheet">\n{shown}\n</div>'
 
 
 def data_uri(image: Image) -> str:
@@ -117,13 +123,13 @@ def data_uri(image: Image) -> str:
 
 def _addresses(panels: Sequence[Panel]) -> dict[int, str]:
     """Every image's ``data_uri`` by its ``id``; zlib works outside Python's lock."""
-    shown = [
-        image
-        for panel in panels
-        for image in (panel.reference, *(image for row in panel.rows for image in row.images))
-    ]
+    shown = [image for panel in panels for image in _images(panel)]
     with ThreadPoolExecutor() as pool:
         return dict(zip(map(id, shown), pool.map(_address, shown), strict=True))
+
+
+def _images(panel: Panel) -> list[Image | Linked]:
+    return [panel.reference, *(image for row in panel.rows for image in row.images)]
 
 
 def _address(image: Image | Linked) -> str:

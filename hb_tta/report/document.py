@@ -21,7 +21,9 @@ def document(
     lead: str = "",
     script: str = "",
     data: str = "",
+    style: str = "",
     files_beside: bool = False,
+    asks_server: bool = False,
 ) -> str:
     """A whole page, UTF-8.
 
@@ -31,13 +33,15 @@ def document(
         lead: plain text below the title.
         script: JavaScript that the page may run.
         data: HTML before the script, for what it reads.
+        style: CSS behind page.css.
         files_beside: whether it shows pictures that lie beside it, too.
+        asks_server: whether its script may ask the server that the page is from.
     """
     return _PAGE.format(
         title=visible(title),
         lead=f'<p class="lead">{visible(lead)}</p>' if lead else "",
-        policy=_policy(script, files_beside),
-        style=part("page.css"),
+        policy=_policy(script, files_beside, asks_server),
+        style=part("page.css") + style,
         body=body,
         scripts=f"{data}\n<script>{script}</script>\n" if script else "",
     )
@@ -53,9 +57,10 @@ def part(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def _policy(script: str, files_beside: bool) -> str:
+def _policy(script: str, files_beside: bool, asks_server: bool) -> str:
     pictures = "data: 'self'" if files_beside else "data:"
     rules = f"default-src 'none'; img-src {pictures}; style-src 'unsafe-inline'"
+    rules += "; connect-src 'self'" if asks_server else ""
     if not script:
         return rules
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

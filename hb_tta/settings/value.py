@@ -19,7 +19,7 @@ from hb_tta.presets import preset_values
 from hb_tta.settings.asked import by_name, own_settings, unknown
 from hb_tta.settings.options import OPTIONS, read_option
 from hb_tta.settings.plain import of_json, plain
-from hb_tta.store import Store, TieredStore, content_key
+from hb_tta.store import MemoryStore, Store, TieredStore, content_key
 from hb_tta.views.judges import NONE
 from hb_tta.views.select import check_candidates
 from hb_tta.weights import Weights
@@ -187,7 +187,7 @@ class ViewSettings:
     def augmenter(
         self,
         *,
-        store: Store | TieredStore | None = None,
+        store: Store | TieredStore | MemoryStore | None = None,
         device: str | None = None,
         task: str = "vqa",
         keep_loaded: bool | None = None,

@@ -5,6 +5,7 @@
     views.py      crops and generated views        few_shot.py   tuning on a task's supports
     models.py     CLIPs by name or folder          evaluate.py   a whole task, with intervals
     table.py      results as a table, as a page    results.py    the file that has them
+    tda.py        a stream of images, with a cache of the confident ones
 
 The public names load on first use: tables of results need no torch.
 
@@ -23,10 +24,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hb_tta.tpt.few_shot import FewShotTuner, FewShotTuning
     from hb_tta.tpt.filters import FILTERS, select_views
+    from hb_tta.tpt.tda import TDA
     from hb_tta.tpt.tuner import PromptTuner, Tuning
 
 __all__ = [
     "FILTERS",
+    "TDA",
     "FewShotTuner",
     "FewShotTuning",
     "PromptTuner",
@@ -36,6 +39,7 @@ __all__ = [
 
 _LAZY = {
     "FILTERS": "hb_tta.tpt.filters",
+    "TDA": "hb_tta.tpt.tda",
     "FewShotTuner": "hb_tta.tpt.few_shot",
     "FewShotTuning": "hb_tta.tpt.few_shot",
     "PromptTuner": "hb_tta.tpt.tuner",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,9 @@ from hb_tta.shards import Shard
 from hb_tta.store.features import cached_tensors
 from hb_tta.tpt.few_shot import STEPS, FewShotTuner
 from hb_tta.tpt.filters import check_shares, get_filter
-from hb_tta.tpt.gated import classified, few_shot
+from hb_tta.tpt.gated import classified, few_shot, shown
 from hb_tta.tpt.prompt_learners import check_prompt
+from hb_tta.tpt.tda import ORDERS, SELECTION, Stream
 from hb_tta.tpt.tuner import LEARNING_RATE, PROMPT, PromptTuner, check_optimisation
 from hb_tta.tpt.views import ViewFeatures, ViewRequest
 from hb_tta.tta.combine import rules_for
@@ -88,13 +90,17 @@ def evaluate_classification(
     """Scores of prompt tuning, and of what needs no tuning, on one task.
 
     Returns:
-        JSON: ``methods`` by name ("zero-shot", "tpt", then the other rules of classes), each with
-        its accuracy, interval, ECE, the paired test against zero-shot, and 0/1 a sample.
+        JSON: ``methods`` by name ("zero-shot", "tpt", then the other rules of classes, "tda"), each
+        with its accuracy, interval, ECE, the paired test against zero-shot, and 0/1 a sample. Of
+        "tda", which depends on the images' order, all is the mean over some orders; ``orders`` has
+        the accuracy in each.
     """
-    answer = _classifying(task, views, settings)
+    tuner, decided_by = _classifier(task, views, settings)
+    answer = _classifying(tuner, decided_by, views, settings)
     chances = _in_chunks(answer, task.images, IMAGES_PER_CHUNK, task.name, progress)
+    streams = {"tda": _streams(tuner, views, task, settings, decided_by)}
     labels = np.array([label for _, label in task.images])
-    return _result(task.name, task.total, views, settings, chances, labels)
+    return _result(task.name, task.total, views, settings, chances, labels, streams=streams)
 
 
 def answer_part(
@@ -114,7 +120,7 @@ def answer_part(
         answer, size = _comparing(task, views, settings), TASKS_PER_CHUNK
         chunks = [chunk for same in _alike(task) for chunk in _chunked(same, size)]
     else:
-        answer = _classifying(task, views, settings)
+        answer = _classifying(*_classifier(task, views, settings), views, settings)
         chunks = _chunked(task.images, IMAGES_PER_CHUNK)
     mine = list(shard.part(chunks))
     with told(task.name, "sample", sum(map(len, mine)), shown=progress is not False) as bar:
@@ -124,8 +130,10 @@ def answer_part(
     return sum(map(len, mine))
 
 
-def _classifying(task: Classification, views: ViewFeatures, settings: TptSettings) -> Answer:
-    """Answers images of a task."""
+def _classifier(
+    task: Classification, views: ViewFeatures, settings: TptSettings
+) -> tuple[PromptTuner, dict[str, Any]]:
+    """The tuner of a task's classes, and what decides its answers beside the images."""
     _check_sample_count(task.name, len(task.images))
     tuner = PromptTuner(
         views.clip.encoder,
@@ -147,6 +155,13 @@ def _classifying(task: Classification, views: ViewFeatures, settings: TptSetting
         **settings.deciding("prompt", "filter", "selection", "generated_selection", "steps", "lr"),
         **gate_of(views, settings),
     }
+    return tuner, decided_by
+
+
+def _classifying(
+    tuner: PromptTuner, decided_by: Mapping[str, Any], views: ViewFeatures, settings: TptSettings
+) -> Answer:
+    """Answers images of a task."""
 
     def answer(chunk: Sequence[Any]) -> dict[str, Tensor]:
         requests = [ViewRequest(image) for image, _ in chunk]
@@ -156,6 +171,39 @@ def _classifying(task: Classification, views: ViewFeatures, settings: TptSetting
         )
 
     return answer
+
+
+def _streams(
+    tuner: PromptTuner,
+    views: ViewFeatures,
+    task: Classification,
+    settings: TptSettings,
+    decided_by: Mapping[str, Any],
+) -> list[np.ndarray]:
+    """The images' probabilities (N, C) by TDA, in one order after the other.
+
+    The features are there: the answers before it came from them. An entry's key names every image
+    in its place and the order's seed: part of a task is another stream.
+    """
+    requests = [ViewRequest(image) for image, _ in task.images]
+    chunks = _chunked(requests, IMAGES_PER_CHUNK)
+    named = [views.request(chunk) for chunk in chunks]
+    selection = SELECTION if settings.selection is None else settings.selection
+
+    def features() -> list[Tensor]:
+        return [its for chunk in chunks for its in shown(tuner, views, chunk, settings.gate)]
+
+    def answered(stream: Stream) -> np.ndarray:
+        own = {**decided_by, "stream": stream.to_json()}
+        request = _chunk_request("stream", named, own)
+
+        def make() -> dict[str, Tensor]:
+            scale = float(tuner.encoder.logit_scale)
+            return {"chances": stream.chances(tuner.text_CD.cpu(), scale, features())}
+
+        return cached_tensors(views.store, request, make)["chances"].numpy()
+
+    return [answered(Stream(seed, selection)) for seed in ORDERS]
 
 
 def evaluate_few_shot(
@@ -328,22 +376,28 @@ def _result(
     chances: Mapping[str, np.ndarray],
     labels: np.ndarray,
     groups: np.ndarray | None = None,
+    streams: Mapping[str, list[np.ndarray]] = MappingProxyType({}),
 ) -> dict[str, Any]:
     order = dict.fromkeys([*FIRST, *rules_for(CLASSES), *chances])
-    scores = {
-        method: (chances[method].argmax(-1) == labels).astype(int)
-        for method in order
-        if method in chances
+    found = {name: [chances[name]] for name in order if name in chances} | dict(streams)
+    # In each of its orders; most methods know none.
+    rights = {
+        name: np.stack([(its.argmax(-1) == labels).astype(int) for its in parts])
+        for name, parts in found.items()
     }
+    scores = {n: its[0] if len(its) == 1 else its.mean(0) for n, its in rights.items()}
     base = "zero-shot" if "zero-shot" in scores else None
     methods = {}
     for method, right in scores.items():
+        sure = np.concatenate([its.max(-1) for its in found[method]])
         entry: dict[str, Any] = {
             "accuracy": asdict(bootstrap_interval(right, groups=groups)),
             "ece": expected_calibration_error(
-                chances[method].max(-1).astype(np.float64).clip(0, 1), right
+                sure.astype(np.float64).clip(0, 1), rights[method].flatten()
             ),
         }
+        if len(rights[method]) > 1:
+            entry["orders"] = rights[method].mean(1).tolist()
         if base and method != base:
             test = paired_test(right, scores[base], groups=groups)
             entry["gain over zero-shot"] = asdict(test)

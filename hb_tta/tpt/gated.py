@@ -40,6 +40,30 @@ def classified(
     return found
 
 
+def shown(
+    tuner: PromptTuner, views: ViewFeatures, images: Sequence[ViewRequest], gate: float | None
+) -> list[Tensor]:
+    """Of each image the features (V, D) of the views that ``classified`` answers it from."""
+    if gate is None or not views.generated:
+        return _kept(views, images)
+    found = list(views.without_generated().features(images))
+    unsure_B = tuner.sureness(torch.stack(found)) < gate
+    places = unsure_B.nonzero()[:, 0].tolist()
+    if places:
+        for place, features_VD in zip(
+            places, _kept(views, [images[place] for place in places]), strict=True
+        ):
+            found[place] = features_VD
+    return found
+
+
+def _kept(views: ViewFeatures, images: Sequence[ViewRequest]) -> list[Tensor]:
+    """Without the places of views that a judge dropped."""
+    features_BVD, shown_B = views.features_and_shown(images)
+    there = features_BVD.shape[1] - views.generated
+    return [its[: there + int(count)] for its, count in zip(features_BVD, shown_B, strict=True)]
+
+
 def few_shot(
     answer: Callable[[ViewFeatures, ViewFeatures, Sequence[int]], Chances],
     supports: ViewFeatures,

@@ -111,6 +111,9 @@ def _entry_fault(name: str, entry: Any) -> str:
         return f"{name!r:.60} has no accuracy"
     if told.get("n") is not None and not _is_count(told["n"]):
         return f"{name!r:.60} has a damaged accuracy"
+    orders = entry.get("orders", [])
+    if not isinstance(orders, list) or not all(map(_is_share, orders)):
+        return f"{name!r:.60} has an order without an accuracy"
     if gain is not None and not _is_gain(gain):
         return f"{name!r:.60} has a damaged gain"
     return ""

@@ -55,7 +55,7 @@ def table(results: Results, *, shown: bool = False) -> Table:
     lines = [
         [
             name,
-            *(_cell(entries.get(task), gains=False) for task in tasks),
+            *(cell(entries.get(task), gains=False) for task in tasks),
             *_summary(name, rows, tasks, base)[:kept],
         ]
         for name, entries in rows.items()
@@ -72,7 +72,7 @@ def page_table(results: Results, *, title: str = "") -> Table:
         [
             name,
             *_summary(name, rows, tasks, base),
-            *(_cell(entries.get(task), gains=True) for task in tasks),
+            *(cell(entries.get(task), gains=True) for task in tasks),
         ]
         for name, entries in rows.items()
     ]
@@ -102,29 +102,31 @@ def _counts(results: Results) -> list[str]:
     return [f"{task}: {count}" for task, count in counts.items()]
 
 
-def _cell(entry: dict[str, Any] | None, *, gains: bool) -> Cell | str:
+def cell(entry: dict[str, Any] | None, *, gains: bool) -> Cell | str:
     if entry is None:
         return ""
     share, gain = entry["accuracy"], entry.get("gain over zero-shot")
     test = Comparison(gain["p_value"], "zero-shot", gain["difference"]) if gain and gains else None
-    n, ece = share.get("n"), figure(entry["ece"])
-    return Cell(share["estimate"], share["low"], share["high"], n, test, note=f"ECE {ece}")
+    note = f"ECE {figure(entry['ece'])}"
+    if orders := entry.get("orders"):
+        note += f"; {len(orders)} orders: {', '.join(map(figure, orders))}"
+    return Cell(share["estimate"], share["low"], share["high"], share.get("n"), test, note=note)
 
 
 def _summary(
     name: str, rows: dict[str, Entries], tasks: Sequence[str], base: str | None
 ) -> list[Cell | str]:
     """A row's average; and its gain over the base, and which gain the sample could have shown."""
-    average = _average(rows[name], tasks)
+    mean = average(rows[name], tasks)
     if base is None:
-        return [average]
-    test = None if name == base else _gain(rows[name], rows[base], tasks)
+        return [mean]
+    test = None if name == base else gain(rows[name], rows[base], tasks)
     if test is None:
-        return [average, "", ""]
-    return [average, Cell.difference(test, base), could_have_shown(test)]
+        return [mean, "", ""]
+    return [mean, Cell.difference(test, base), could_have_shown(test)]
 
 
-def _average(entries: Entries, tasks: Sequence[str]) -> Cell | str:
+def average(entries: Entries, tasks: Sequence[str]) -> Cell | str:
     """The plain mean over tasks; empty until all of them are done."""
     if set(entries) != set(tasks):
         return ""
@@ -132,7 +134,7 @@ def _average(entries: Entries, tasks: Sequence[str]) -> Cell | str:
     return Cell.of(bootstrap_interval(values, groups=groups))
 
 
-def _gain(entries: Entries, base: Entries, tasks: Sequence[str]) -> PairedTest | None:
+def gain(entries: Entries, base: Entries, tasks: Sequence[str]) -> PairedTest | None:
     """Of the mean over tasks, on the same samples; None until all of them are done."""
     if set(entries) != set(tasks) or set(base) != set(tasks):
         return None

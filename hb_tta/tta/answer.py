@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hb_tta.errors import UserError
 from hb_tta.images import load_image
@@ -28,6 +28,8 @@ from hb_tta.tta.gate import Gated, check_gate, gated, sureness
 from hb_tta.tta.words import YesNo, yes_no, yes_no_tokens
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from hb_tta.tta.room import Room
 
 Views = Sequence[Any] | Callable[[], Sequence[Any]]
@@ -274,10 +276,7 @@ class _Asking:
         )
 
     def _say(self, image: Any, prompt: str) -> str:
-        inputs = _inputs(self.model, self.processor, image, prompt)
-        ids = self.model.generate(**inputs, **self.settings)
-        start = 0 if self.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
-        return self.processor.batch_decode(ids[:, start:], skip_special_tokens=True)[0]
+        return spoken(self.model, self.processor, chat(image, prompt), self.settings).text
 
     def sureness(self, decoded: Any) -> float:
         first_K = decoded.first_combined_RK[0]
@@ -294,11 +293,42 @@ class _Asking:
         )
 
 
-def _inputs(model: Any, processor: Any, image: Any, question: str) -> Any:
+Chat = list[dict[str, Any]]
+"""Messages as transformers' chat templates take them, with Pillow images in them."""
+
+
+def chat(image: Any, question: str) -> Chat:
+    """One message: the picture, if there is one, and the prompt."""
     pictures = [] if image is None else [{"type": "image", "image": image}]
-    content = [*pictures, {"type": "text", "text": question}]
+    return [{"role": "user", "content": [*pictures, {"type": "text", "text": question}]}]
+
+
+class Spoken(NamedTuple):
+    """An answer.
+
+    Attributes:
+        text: without special tokens.
+        tokens_T: its own, with them.
+        prompt: tokens before it.
+    """
+
+    text: str
+    tokens_T: Tensor
+    prompt: int
+
+
+def spoken(model: Any, processor: Any, messages: Chat, settings: Mapping[str, Any]) -> Spoken:
+    """What a model answers to messages: a call for ``hb_tta.tta.decoding`` and ``together``."""
+    inputs = _inputs(model, processor, messages)
+    ids_RT = model.generate(**inputs, **settings)
+    prompt = inputs["input_ids"].shape[1]
+    new_RT = ids_RT if model.config.is_encoder_decoder else ids_RT[:, prompt:]
+    return Spoken(processor.batch_decode(new_RT, skip_special_tokens=True)[0], new_RT[0], prompt)
+
+
+def _inputs(model: Any, processor: Any, messages: Chat) -> Any:
     inputs = processor.apply_chat_template(
-        [{"role": "user", "content": content}],
+        messages,
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,

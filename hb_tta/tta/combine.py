@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 CONTRAST = "contrast"
 """The rule whose views are to be worse copies of the image."""
 
-_TUNED = ("tpt", "prototypes")  # what stands in one table with the rules of classes
+_TUNED = ("tpt", "prototypes", "tda")  # what stands in one table with the rules of classes
 
 
 def _fault(name: str, found: Any) -> str | None:

@@ -27,7 +27,7 @@ class NeverGenerated(UserError):
     def __init__(self) -> None:
         super().__init__(
             "the model never called transformers' generate, so its views cannot be decoded "
-            "together: combine what it says instead (combine=vote, or rescore or concat)"
+            "together: combine the answers instead (combine=vote, or concat)"
         )
 
 

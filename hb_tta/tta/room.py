@@ -7,8 +7,8 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-ROWS = 96
-"""Rows of a batch where nothing else is said; more make no row cheaper (docs/LOG.md)."""
+ROWS = 32
+"""Rows of a batch where nothing else is said; on a CPU more make each dearer (docs/LOG.md)."""
 _SHARE = 0.5  # of the free memory that the caches of a batch may take; the rest is for its steps
 
 
@@ -69,17 +69,23 @@ class Room:
         """Positions of all rows together that the device's free memory holds."""
         if model.device.type != "cuda":
             return float("inf")
+        bytes_each = _bytes_of_position(model)
+        if not bytes_each:
+            return float("inf")
         free, _ = torch.cuda.mem_get_info(model.device)
-        unused = torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(
-            model.device
-        )
-        return _SHARE * (free + unused) / _bytes_of_position(model)
+        reserved = torch.cuda.memory_reserved(model.device)
+        return _SHARE * (free + reserved - torch.cuda.memory_allocated(model.device)) / bytes_each
 
 
 def _bytes_of_position(model: Any) -> float:
-    """What a row's position takes up in the cache: a key and a value a layer."""
+    """What a row's position takes up in the cache, a key and a value a layer; 0: not known."""
     config = model.config.get_text_config()
-    heads = config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    layers, heads, wide = (
+        getattr(config, name, None)
+        for name in ("num_hidden_layers", "num_attention_heads", "hidden_size")
+    )
+    if not (layers and heads and wide):
+        return 0
     kept = getattr(config, "num_key_value_heads", None) or heads
-    return 2 * config.num_hidden_layers * kept * width * model.dtype.itemsize
+    width = getattr(config, "head_dim", None) or wide // heads
+    return 2 * layers * kept * width * model.dtype.itemsize

@@ -166,8 +166,9 @@ def _select(model: Any, kwargs: dict[str, Any], rows: Tensor, count: int) -> Non
     for name, value in kwargs.items():
         if isinstance(value, DynamicCache):
             value.reorder_cache(rows)
-        elif isinstance(value, Tensor) and _batch_axis(name, value, count) is not None:
-            kwargs[name] = value.index_select(_batch_axis(name, value, count), rows)
+        elif isinstance(value, Tensor):
+            axis = _batch_axis(name, value, count)
+            kwargs[name] = value if axis is None else value.index_select(axis, rows)
     for module in model.modules():
         deltas = vars(module).get("rope_deltas")  # Qwen-VL keeps its rows' places there
         if isinstance(deltas, Tensor) and len(deltas) == count:

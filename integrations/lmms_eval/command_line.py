@@ -12,9 +12,9 @@ from hb_tta import spelling
 from hb_tta.errors import UserError
 from hb_tta.generators import list_methods
 from hb_tta.integrations.lmms_eval.model_args import model_args
-from hb_tta.integrations.settings import AugmentSettings, combinations
 from hb_tta.reading import read_bytes
 from hb_tta.settings import settings_table
+from hb_tta.settings.augmented import AugmentSettings, combinations
 from hb_tta.shards import Shard
 
 SUPPORTED = ((0, 7, 3), (0, 8))  # from … to before …
@@ -40,9 +40,12 @@ options of hb-tta:
                                         answer is below P; none: everywhere
                         gate_share=S    for the least sure share of all questions
                         combine=mean    {rules};
-                                        vote asks for an answer from each view, for backends that
-                                        give no logits; describe puts the description in the
-                                        image's place in one row more
+                                        describe puts the description in the image's place in
+                                        one row more. Where a backend gives no logits: vote asks
+                                        for an answer from each view; rescore lets all views
+                                        score what they propose (vLLM and its server); concat
+                                        shows all pictures in one prompt
+                        at_once=auto    questions that are answered in one batch
                         paraphrases=k   other wordings of the question, 0 to 4
                         n=0             no views: describe or paraphrases alone
                         real_weight=1   the real image's weight beside 1 of a view
@@ -96,9 +99,9 @@ def prepare(argv: list[str]) -> list[Any]:
     _add_model_args(line, configs, settings, shard)
     argv[1:] = line.arguments
 
-    from hb_tta.integrations.lmms_eval import backend
+    from hb_tta.integrations.lmms_eval import classes
 
-    return backend.override(models, settings, _output_path(line, configs), shard)
+    return classes.override(models, settings, _output_path(line, configs), shard)
 
 
 def _shard(text: str | None) -> Shard | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from hb_tta.integrations.settings import AugmentSettings
+from hb_tta.settings.augmented import AugmentSettings
 from hb_tta.shards import Shard
 
 _PREFIX = "hb_"

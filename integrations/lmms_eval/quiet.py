@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ def quiet(backend: type) -> Iterator[None]:
     ``tqdm`` shows nothing, and ``log_metrics`` is called once, at the end, with the sums.
     """
     modules = dict.fromkeys(sys.modules[cls.__module__] for cls in backend.__mro__)
+    began = time.perf_counter()
     logged: list[dict[str, Any]] = []
     replaced = []
     for module in modules:
@@ -29,9 +31,10 @@ def quiet(backend: type) -> Iterator[None]:
     finally:
         for module, name, own in replaced:
             setattr(module, name, own)
+    seconds = time.perf_counter() - began
     logs = [own for _, name, own in replaced if name == "log_metrics"]
     if logged:
-        logs[0](**_summed(logged))
+        logs[0](**_summed(logged, seconds))
 
 
 def _collect(logged: list[dict[str, Any]]) -> Any:
@@ -48,8 +51,9 @@ def _hidden(tqdm: Any) -> Any:
     return bar
 
 
-def _summed(logged: list[dict[str, Any]]) -> dict[str, Any]:
-    seconds = sum(metrics["total_elapsed_time"] for metrics in logged)
+def _summed(logged: list[dict[str, Any]], most: float) -> dict[str, Any]:
+    # Calls that wait for one batch count its time each.
+    seconds = min(most, sum(metrics["total_elapsed_time"] for metrics in logged))
     tokens = sum(metrics["total_gen_tokens"] for metrics in logged)
     return {
         **logged[-1],

@@ -7,15 +7,22 @@ images for "simple" backends, chat messages for "chat" ones.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from PIL.Image import Image
 
 from hb_tta.context import MultimodalContext
+from hb_tta.errors import UserError
 from hb_tta.images import load_image
-from hb_tta.integrations.questions import images, with_images, with_prompt, without_images
+from hb_tta.integrations.questions import (
+    images,
+    with_images,
+    with_more,
+    with_prompt,
+    without_images,
+)
 
 # Where a request's arguments have the function that gives its images (lmms_eval/api/task.py), by
 # (request type, whether the backend is a simple one).
@@ -25,6 +32,13 @@ _VISUALS = {
     ("loglikelihood", True): 2,
     ("loglikelihood", False): 2,
 }
+
+# What tells a model which of many pictures it is asked about.
+_VARIATIONS = "The pictures that follow are variations of what is shown above."
+_FIRST = (
+    "The first picture is asked about; the others are variations of it.\n",
+    "The first {} pictures are asked about; the others are variations of them.\n",
+)
 
 
 @dataclass
@@ -66,12 +80,6 @@ class Question:
         """What is to be augmented: one context an image."""
         return [MultimodalContext(image, self.guidance) for image in self.shown]
 
-    def task_dict(self, whole: Mapping[str, Any]) -> dict[str, Any]:
-        """The model's ``task_dict``, in which this document is not decoded again."""
-        *_, doc_id, task, split = self.request.args
-        documents = _Documents(whole[task][split], doc_id, self.document)
-        return {**whole, task: {**whole[task], split: documents}}
-
     @property
     def key(self) -> tuple[str, Any]:
         """Tells the document from others: the requests of its choices share it."""
@@ -87,6 +95,30 @@ class Question:
         messages = self.request.args[self._place](self.document)
         with_prompt(messages, lambda text: found.append(text) or text)  # type: ignore[func-returns-value]
         return found[0]
+
+    def beside(self, others: Sequence[Image]) -> Any:
+        """The request with ``others`` behind its images, and words that say what they are.
+
+        Raises:
+            UserError: the prompt says itself where its images are.
+        """
+        request = self.copy()
+        arguments = list(request.arguments)
+        visual: Any = arguments[self._place]
+        if not self.simple:
+            arguments[self._place] = lambda *args, **more: with_more(
+                visual(*args, **more), others, _VARIATIONS
+            )
+        elif "<image" in self.guidance:
+            raise UserError(
+                "combine=concat has no place for the views in a prompt that names its images "
+                "(<image>): use combine=vote"
+            )
+        else:
+            arguments[self._place] = lambda *args, **more: [*visual(*args, **more), *others]
+            arguments[0] = _FIRST[len(self.shown) > 1].format(len(self.shown)) + self.guidance
+        request.arguments = tuple(arguments)
+        return request
 
     def copy(self, others: Sequence[Image] | None = None, words: str | None = None) -> Any:
         """The request, with ``others`` in place of its images, and ``words`` of its prompt.
@@ -119,18 +151,30 @@ class Question:
         return _VISUALS[self.request.request_type, self.simple]
 
 
-class _Documents:
-    """A split one of whose documents has been read already; all else is the split's own.
+def with_documents(whole: Mapping[str, Any], questions: Sequence[Question]) -> dict[str, Any]:
+    """A model's ``task_dict`` in which the questions' documents are not decoded again."""
+    read: dict[tuple[str, str], dict[Any, Any]] = {}
+    for question in questions:
+        *_, doc_id, task, split = question.request.args
+        read.setdefault((task, split), {})[doc_id] = question.document
+    found = dict(whole)
+    for (task, split), documents in read.items():
+        found[task] = {**found[task], split: _Documents(whole[task][split], documents)}
+    return found
 
-    Backends look at more than their document: mistral3_vl at how many there are.
+
+class _Documents:
+    """A split some of whose documents have been read already; all else is the split's own.
+
+    Backends look at more than their documents: mistral3_vl at how many there are.
     """
 
-    def __init__(self, split: Any, doc_id: Any, document: Any) -> None:
-        self._split, self._doc_id, self._document = split, doc_id, document
+    def __init__(self, split: Any, documents: Mapping[Any, Any]) -> None:
+        self._split, self._documents = split, documents
 
     def __getitem__(self, place: Any) -> Any:
-        is_read = not isinstance(place, str | slice) and place == self._doc_id
-        return self._document if is_read else self._split[place]
+        is_one = isinstance(place, Hashable) and not isinstance(place, str | slice)
+        return self._documents[place] if is_one and place in self._documents else self._split[place]
 
     def __len__(self) -> int:
         return len(self._split)

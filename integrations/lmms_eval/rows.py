@@ -3,6 +3,8 @@
 the real image, then each view                          with the question
 the same                                                with each rewording of it
 no picture                                              with the description before the question
+
+With combine=concat there is one row, which shows all of them.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from PIL.Image import Image
 from hb_tta.describe import reworded
 from hb_tta.images import pixel_digest
 from hb_tta.integrations.lmms_eval.requests import Question
-from hb_tta.integrations.settings import DESCRIBE, Combining
+from hb_tta.settings.augmented import DESCRIBE, Combining
 from hb_tta.tta.answer import behind
 
 
@@ -50,6 +52,16 @@ class Evidence:
         if combining.combine == DESCRIBE and told:
             rows.append(question.copy((), behind(told, question.words)))
         return rows
+
+    def together(self) -> list[Any]:
+        """One row alone, which shows every view behind the real images.
+
+        Raises:
+            UserError: the prompt has no place for them.
+        """
+        question = self.question
+        views = [view for its in self.made for view in its.views]
+        return [question.beside(views) if views else question.copy()]
 
     def about(self) -> list[dict[str, Any]]:
         """What a record says of each real image and its views; the store has them by their keys."""

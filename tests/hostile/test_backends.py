@@ -40,6 +40,11 @@ def question_of(task_dict: dict[str, Any], doc_id: int) -> Any:
     return requests.Question.read(request, True, task_dict)
 
 
+def with_documents(task_dict: dict[str, Any], *questions: Any) -> dict[str, Any]:
+    requests = pytest.importorskip("hb_tta.integrations.lmms_eval.requests")
+    return requests.with_documents(task_dict, questions)
+
+
 @pytest.fixture
 def task_dict() -> dict[str, Any]:
     pictures = [{"image": Image.new("RGB", (4, 4), (number, 0, 0))} for number in range(5)]
@@ -52,14 +57,14 @@ def test_a_backend_that_takes_the_number_of_documents_gets_its_own(task_dict, do
     whole = task_dict["t"]["test"]
     question = question_of(task_dict, doc_id)
     whole.decoded.clear()
-    seen = question.task_dict(task_dict)["t"]["test"]
+    seen = with_documents(task_dict, question)["t"]["test"]
     assert seen[min(doc_id, len(seen) - 1)] is question.document and len(seen) == 5
     assert whole.decoded == []  # it was read once
 
 
 def test_whatever_else_is_looked_at_is_the_splits_own(task_dict):
     question = question_of(task_dict, 1)
-    seen = question.task_dict(task_dict)
+    seen = with_documents(task_dict, question)
     split = seen["t"]["test"]
     assert split[2] is list.__getitem__(task_dict["t"]["test"], 2) and split[-1]["image"]
     assert [one["image"].getpixel((0, 0))[0] for one in split] == [0, 1, 2, 3, 4]
@@ -72,8 +77,20 @@ def test_whatever_else_is_looked_at_is_the_splits_own(task_dict):
     assert task_dict["t"]["test"].__class__ is Split  # the backend's own is as it was
 
 
+def test_a_batchs_documents_are_all_read(task_dict):
+    questions = [question_of(task_dict, doc_id) for doc_id in (4, 0, 4)]
+    whole = task_dict["t"]["test"]
+    whole.decoded.clear()
+    seen = with_documents(task_dict, *questions)["t"]["test"]
+    assert [seen[doc_id] is one.document for doc_id, one in zip((4, 0), questions, strict=False)]
+    assert seen[4] is questions[2].document and whole.decoded == []
+    assert seen[2]["image"].getpixel((0, 0)) == (2, 0, 0) and whole.decoded == [2]
+    with pytest.raises(TypeError):
+        seen[[1, 2]]  # as the split itself says
+
+
 def test_it_can_be_copied_for_a_loaders_workers(task_dict):
-    seen = question_of(task_dict, 1).task_dict(task_dict)["t"]["test"]
+    seen = with_documents(task_dict, question_of(task_dict, 1))["t"]["test"]
     for other in (copy.deepcopy(seen), copy.copy(seen), pickle.loads(pickle.dumps(seen))):
         assert len(other) == 5 and other[1]["image"].getpixel((0, 0)) == (1, 0, 0)
 

@@ -202,15 +202,13 @@ def test_a_tasks_name_leads_to_no_other_folder(tmp_path, task):
 
 
 def test_a_disk_that_is_full_at_the_end_costs_no_answer():
-    from hb_tta.integrations.lmms_eval.backend import AugmentedBackend
+    from hb_tta.integrations.lmms_eval.recording import Records
 
     class Full:
         def write(self) -> None:
             raise OSError(28, "No space left on device")
 
-    backend = AugmentedBackend()
-    backend.hb_sidecar = Full()
-    backend._hb_write()
+    Records(Full()).write()
 
 
 # ── Trainings ────────────────────────────────────────────────────────────────────────────────────

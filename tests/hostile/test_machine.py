@@ -269,7 +269,7 @@ def test_neighbours_threads_and_batch_size_move_no_byte(make_augmenter, tmp_path
 def test_the_setting_goes_through_every_door_and_has_keys_of_its_own(tmp_path):
     from hb_tta.cli import build_parser
     from hb_tta.cli.augment import view_settings
-    from hb_tta.integrations.settings import AugmentSettings
+    from hb_tta.settings.augmented import AugmentSettings
 
     asked = ["augment", "a.png", *QUICK]
     plain = view_settings(build_parser().parse_args(asked))

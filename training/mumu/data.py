@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -17,16 +17,14 @@ from hb_tta.datasets.own import open_rows
 from hb_tta.datasets.pocket import TRAINING_SEED
 from hb_tta.datasets.rows import Columns, OwnRows, Row, parsed
 from hb_tta.detect import Box
-from hb_tta.detect.detector import Corners
 from hb_tta.errors import UserError
 from hb_tta.images import load_image
+from hb_tta.pocket.boxes import word_boxes
 from hb_tta.pocket.captions import Mention, caption, told_from_either
 from hb_tta.pocket.edition import BUNDLED, Edition
-from hb_tta.pocket.world import SIZE, Scene, render, sample_scenes
+from hb_tta.pocket.world import Scene, render, sample_scenes
 from hb_tta.training.data import BadRecord
 from hb_tta.training.settings import Common
-
-MARGIN = 1.12  # a pocket thing's box, of its radius: its edge is anti-aliased
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Captioned:
     """An image, its caption, and where the caption's words are in it.
 
     Attributes:
-        image: RGB, or the path of a file.
+        image: RGB, the path of a file, or a scene of the pocket world.
         caption: the equivalent of every prompt that is made of it.
         boxes: in the order of the caption.
     """
@@ -93,7 +91,7 @@ class Bootstrapped:
         text, boxes, size = (written.get(name) for name in ("caption", "boxes", "size"))
         if not isinstance(text, str) or not text.strip():
             raise UserError('it has no "caption": write boxes by `hb-tta bootstrap`')
-        if not isinstance(boxes, list) or not _is_size(size):
+        if not isinstance(boxes, list) or size is None or not _is_size(size):
             raise UserError('it has no "boxes" and "size": write them by `hb-tta bootstrap`')
         if not isinstance(record.image, bytes) and not record.image.is_file():
             raise UserError(f"there is no image {str(record.image)!r}: check the path")
@@ -133,27 +131,7 @@ def told(scene: Scene, rng: np.random.Generator, mention: Mention | None = None)
     """
     scene = told_from_either(scene, rng)
     text = caption(scene, mention or Mention(background=bool(rng.random() < 0.5)))
-    return Captioned(render(scene), text, boxes_of(scene, text, rng))
-
-
-def boxes_of(scene: Scene, text: str, rng: np.random.Generator) -> tuple[Box, ...]:
-    """Where the words of a caption are: "red circles", with the box of one of them."""
-    boxes = []
-    for number, group in enumerate(scene.groups):
-        noun = text.find(group.shape)
-        if noun < 0:
-            continue
-        stop = next((i for i in range(noun, len(text)) if text[i] == " "), len(text))
-        bare = noun - len(group.colour) - 1
-        start = bare if text[max(0, bare) : noun] == f"{group.colour} " else noun
-        things = [thing for thing in scene.things if thing.group == number]
-        thing = things[int(rng.integers(len(things)))]
-        reach = MARGIN * thing.radius
-        x0, y0, x1, y1 = thing.x - reach, thing.y - reach, thing.x + reach, thing.y + reach
-        edge = float(SIZE)
-        box = tuple(float(min(edge, max(0.0, corner))) for corner in (x0, y0, x1, y1))
-        boxes.append(Box(text[start:stop], start, stop, cast(Corners, box), 1.0))
-    return tuple(sorted(boxes, key=lambda box: box.start))
+    return Captioned(scene, text, word_boxes(scene, text, rng))
 
 
 LAYOUTS: dict[str, Callable[[], CaptionedImages]] = {"pocket-mumu": PocketCaptioned}
@@ -190,6 +168,8 @@ def with_pixels(row: Captioned, number: int) -> Captioned:
     """
     if isinstance(row.image, Image.Image):
         return row
+    if isinstance(row.image, Scene):
+        return replace(row, image=render(row.image))
     try:
         return replace(row, image=load_image(row.image))
     except UserError as error:

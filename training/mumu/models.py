@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,8 +71,9 @@ class Models:
 
     def set_tensors(self, tensors: dict[str, Tensor]) -> None:
         """See ``Trained.set_tensors``."""
-        own = dict(self.connector.named_parameters())
-        for prefix, state in ((_CONNECTOR, own), *self._lora_states()):
+        own: dict[str, Tensor] = dict(self.connector.named_parameters())
+        states: list[tuple[str, dict[str, Tensor]]] = [(_CONNECTOR, own), *self._lora_states()]
+        for prefix, state in states:
             for name, value in state.items():
                 put(value, tensors[prefix + name])
 
@@ -224,7 +224,7 @@ def _add_loras(settings: MumuSettings, models: Models) -> None:
         )  # fmt: skip
 
 
-def vlm_layers(vlm: nn.Module, targets: Sequence[str]) -> list[str]:
+def vlm_layers(vlm: nn.Module, targets: tuple[str, ...]) -> list[str]:
     """The paths of the layers that get a LoRA: of the language model, and of the way there.
 
     Raises:

@@ -130,6 +130,6 @@ def augmented(image: Image.Image, rng: np.random.Generator) -> Image.Image:
         image = ImageOps.mirror(image)
     if noisy:
         pixels = np.asarray(image, np.float32)
-        pixels = pixels + 255 * NOISE * rng.standard_normal(pixels.shape)
-        image = Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+        noise = 255 * NOISE * rng.standard_normal(pixels.shape)
+        image = Image.fromarray(np.clip(np.rint(pixels + noise), 0, 255).astype(np.uint8))
     return image.convert("L").convert("RGB") if grey else image

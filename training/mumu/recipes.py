@@ -13,6 +13,7 @@ from hb_tta.errors import UserError
 from hb_tta.training.ranges import OneOf, Within
 from hb_tta.training.settings import Common
 
+IDEFICS2 = "HuggingFaceM4/idefics2-8b"
 PARALLEL = ("ddp", "fsdp2")
 MEMORY = ("none", "block")
 _SHARE = Within(least=0, most=1)
@@ -31,7 +32,7 @@ class MumuSettings(Common):
     free: ClassVar[frozenset[str]] = Common.free | {"vlm", "start", "parallel", "memory"}
 
     # ── Models ──
-    vlm: str | None = None  # Idefics2, a folder or hub id; None: the family's
+    vlm: str | None = None  # an Idefics2, a folder or hub id; None: the family's
     start: str | None = None  # a MUMU folder to go on from; None: from nothing
     connector_width: Annotated[int, Within(least=8, most=2**14)] = 2048
     connector_layers: Annotated[int, Within(least=1, most=200)] = 16  # (p)
@@ -104,14 +105,16 @@ def mumu_align() -> MumuSettings:
     """Connector and VLM alone, against what the text encoders say: no UNet, within 24 GB."""
     steps = 20_000
     return MumuSettings(
-        data=None, align_steps=steps, max_steps=steps, warmup_steps=500, batch_size=64,
+        vlm=IDEFICS2, align_steps=steps, max_steps=steps, warmup_steps=500, batch_size=64,
         bare_share=0.5, unet_rank=0, whole_share=0.0, augmented_share=0.0, drop_share=0.0,
     )  # fmt: skip
 
 
 def mumu_1() -> MumuSettings:
     """The paper's first stage: up to three crops and one picture of the whole, 324 tokens each."""
-    return MumuSettings(max_steps=250_000, warmup_steps=500, save_steps=500, evaluate_steps=2500)
+    return MumuSettings(
+        vlm=IDEFICS2, max_steps=250_000, warmup_steps=500, save_steps=500, evaluate_steps=2500
+    )
 
 
 def mumu_2() -> MumuSettings:
@@ -124,7 +127,7 @@ def mumu_2() -> MumuSettings:
 def pocket_mumu() -> MumuSettings:
     """The bundled family on a CPU: 360 steps against the text encoders, 250 of denoising."""
     return MumuSettings(
-        family="pocket", data="pocket-mumu", samples=20_000, vlm_rank=0,
+        family="pocket", data="pocket-mumu", samples=8192, vlm_rank=0,
         connector_width=192, connector_layers=2, connector_heads=6, tokens=16, registers=20,
         most_crops=2, crop_share=0.8, bare_share=0.7, whole_share=0.0, head_share=0.0,
         align_steps=360, align_rate=1e-3, connector_rate=5e-4, unet_rate=1e-3, max_steps=610,

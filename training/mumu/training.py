@@ -32,6 +32,7 @@ from hb_tta.training.progress import Console, bad_rows
 from hb_tta.training.rollout import draw_noise, scaled
 from hb_tta.training.run import CACHE, RunFolder
 from hb_tta.training.schedule import rate_factor
+from hb_tta.training.settings import to_json
 from hb_tta.training.trained import Held, Key
 
 EVALUATION = 2**31  # the epoch of held-out rows' draws: no training epoch has it
@@ -72,7 +73,7 @@ class MumuTraining:
             captions = [self._row(row).caption for row in self._rows[:64]]
             self._targets.measure(captions, device)
         cache = Path(settings.cache) if settings.cache else run.folder / CACHE
-        decided = [self.models, {n: getattr(settings, n) for n in _OF_PROMPTS}]
+        decided = {**self.models, **{n: to_json(settings)[n] for n in _OF_PROMPTS}}
         self._states = States(
             self.parts.encoder, settings.tokens,
             cache / content_key(decided)[:32] if settings.cache_states else None,
@@ -170,7 +171,8 @@ class MumuTraining:
                 good.append(row)
             else:
                 self.bad.append(reason)
-            console.rows("reading", row + 1, rows)
+            if (row + 1) % 512 == 0:
+                console.rows("reading", row + 1, rows)
         return good
 
     def _row(self, number: int) -> Captioned:

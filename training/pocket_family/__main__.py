@@ -26,6 +26,7 @@ STAGES = {
     "mllm_two": "idefics2:train_mllm_two",
     "evaluator": "evaluator:train_evaluator",
     "clip": "clip:train_clip",
+    "detector": "detector:train_detector",
     "statistics": "statistics:write_image_statistics",
     "card": "card:write_card",
 }

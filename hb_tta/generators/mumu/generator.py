@@ -7,7 +7,7 @@ pooled width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +22,6 @@ from hb_tta.generators.mumu.prompt import Prompt, with_crops
 from hb_tta.generators.protocol import Conditions, ContextLike
 from hb_tta.generators.sampling import Sampler, checked_device
 
-if TYPE_CHECKING:
-    from hb_tta.generators.mumu.spec import MumuSpec, PromptSpec
-
 AT_ONCE = 4  # prompts in the encoder, of up to 5,200 image tokens each
 
 
@@ -32,7 +29,7 @@ class PromptGenerator:
     """Images of prompts.
 
     Args:
-        spec: what decides the pixels.
+        spec: a ``PromptSpec``: what decides the pixels.
         device, batch_size, cpu_offload: see ``GeneratorSpec.load``; they decide none.
         encoder_stays: keep encoder and UNet on the device together (22 GB at full size, in 16
             bits); else each leaves while the other works.
@@ -43,7 +40,7 @@ class PromptGenerator:
 
     def __init__(
         self,
-        spec: PromptSpec,
+        spec: Any,
         *,
         device: str | None = None,
         batch_size: int | None = None,
@@ -170,10 +167,11 @@ class MumuGenerator:
     """The method's generator: crops go before the words that a detector found, then as prompts.
 
     Args:
-        spec, device, batch_size, cpu_offload: see ``PromptGenerator``.
+        spec: a ``MumuSpec``.
+        placement: device, batch_size and cpu_offload, see ``PromptGenerator``.
     """
 
-    def __init__(self, spec: MumuSpec, **placement: Any) -> None:
+    def __init__(self, spec: Any, **placement: Any) -> None:
         self.spec = spec
         self.model = PromptGenerator(spec, **placement)
 
@@ -236,7 +234,7 @@ def _move(components: dict[str, Any], device: torch.device | str) -> None:
             nn.Module.to(part, device)
 
 
-def _check_fit(width: int, unet: Any, spec: PromptSpec) -> None:
+def _check_fit(width: int, unet: Any, spec: Any) -> None:
     if unet.config.cross_attention_dim != width:
         raise UserError(
             f"the connector of {spec.mumu.location!r} gives {width} numbers a token, the UNet of "

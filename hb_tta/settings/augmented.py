@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,8 @@ from hb_tta.describe.rewording import check_rewordings
 from hb_tta.errors import UserError, choose_from
 from hb_tta.generators import get_method, list_methods
 from hb_tta.presets import at_harness
-from hb_tta.settings import ViewSettings, by_name
+from hb_tta.settings.asked import by_name
+from hb_tta.settings.value import ViewSettings
 from hb_tta.store import content_key
 from hb_tta.tta.combine import CONTRAST, Combiner, rules_for
 from hb_tta.tta.rule import WORDS
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 VOTE = "vote"
 """Combines the answers' texts instead of their logits: for backends that only give texts."""
+RESCORE = "rescore"
+"""Each view proposes an answer, and all of them score it: for engines that score prompts."""
+CONCAT = "concat"
+"""All pictures in one prompt: for whatever takes several."""
 DESCRIBE = "describe"
 """The mean, with one row more: the description in the image's place."""
 
@@ -30,7 +36,7 @@ class Combining:
     """How one answer is made of several views'.
 
     Attributes:
-        combine: a rule of ``hb_tta.tta.combine``, "vote" or "describe".
+        combine: a rule of ``hb_tta.tta.combine``, "describe", "vote", "rescore" or "concat".
         real_weight, share, alpha: of the rule.
         paraphrases: other wordings of the question, each asked about the real image and every view.
 
@@ -59,17 +65,19 @@ class Combining:
 
     @cached_property
     def combiner(self) -> Combiner:
-        """The rule; of a vote the weights alone count."""
-        rule = "mean" if self.combine in (VOTE, DESCRIBE) else self.combine
+        """The rule; where it is none of words, the weights alone count."""
+        rule = self.combine if self.combine in rules_for(WORDS) else "mean"
         return Combiner(rule, self.real_weight, self.share, self.alpha)
 
 
 def combinations() -> list[str]:
     """The choices of ``Combining.combine``."""
-    return [*rules_for(WORDS), DESCRIBE, VOTE]
+    return [*rules_for(WORDS), DESCRIBE, VOTE, RESCORE, CONCAT]
 
 
 COMBINING = tuple(one.name for one in fields(Combining))
+AT_ONCE = "at_once"
+_FROM_TEXTS = (VOTE, RESCORE, CONCAT)
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,8 @@ class AugmentSettings:
         views: which views a question gets.
         combining: how one answer is made of them.
         no_views: whether there are none, said by n=0: text alone is added to the question.
+        at_once: questions that are answered in one batch, which no answer depends on; None: what
+            suits the way of answering.
 
     Raises:
         UserError: what is asked for does not go together.
@@ -88,15 +98,19 @@ class AugmentSettings:
     views: ViewSettings
     combining: Combining = field(default_factory=Combining)
     no_views: bool = False
+    at_once: int | None = None
 
     def __post_init__(self) -> None:
         _check_together(self.views, self.combining, self.no_views)
 
     @classmethod
-    def parse(cls, method: str, arguments: str, device: str | None = None) -> AugmentSettings:
+    def parse(
+        cls, method: str, arguments: str | Mapping[str, Any], device: str | None = None
+    ) -> AugmentSettings:
         """From the flags' values.
 
         Args:
+            arguments: text, or a mapping of the same keys.
             device: where the views are made, if the arguments do not say it.
 
         Raises:
@@ -111,12 +125,13 @@ class AugmentSettings:
         no_views = str(asked.get("n")) == "0"
         if no_views:
             del asked["n"]
-        if combining.combine == VOTE and "gate" not in asked:
+        at_once = _at_once(asked.pop(AT_ONCE, None))
+        if combining.combine in _FROM_TEXTS and "gate" not in asked:
             asked["gate"] = None  # whoever gives texts alone has no probability for it
-        views = ViewSettings.of(method, at_harness(method, asked), beside=COMBINING)
+        views = ViewSettings.of(method, at_harness(method, asked), beside=(*COMBINING, AT_ONCE))
         if views.device is None:
             views = replace(views, device=device)
-        return cls(views, combining, no_views)
+        return cls(views, combining, no_views, at_once)
 
     @property
     def n(self) -> int:
@@ -147,7 +162,8 @@ class AugmentSettings:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON: the method, and what ``--augment_args`` takes."""
-        return {**self.views.to_json(), "n": self.n, **asdict(self.combining)}
+        told = {**self.views.to_json(), "n": self.n, **asdict(self.combining)}
+        return {**told, AT_ONCE: self.at_once or "auto"}
 
 
 def _check_together(views: ViewSettings, combining: Combining, no_views: bool) -> None:
@@ -166,10 +182,15 @@ def _check_together(views: ViewSettings, combining: Combining, no_views: bool) -
     if no_views and not text_alone:
         raise UserError("n=0 adds nothing: use n of 1 or more, combine=describe or paraphrases")
     gate = next((name for name in ("gate", "gate_share") if getattr(views, name) is not None), None)
-    if combining.combine == VOTE and gate:
+    if combining.combine in (VOTE, RESCORE) and gate:
         raise UserError(
-            f"combine=vote is for models that give no probabilities, and {gate} needs one: leave "
-            "one of them out"
+            f"combine={combining.combine} is for models that give no probabilities, and {gate} "
+            "needs one: leave one of them out"
+        )
+    if combining.combine == CONCAT and (no_views or combining.paraphrases):
+        raise UserError(
+            "combine=concat asks once, with all pictures in the prompt: leave out n=0 and "
+            "paraphrases"
         )
 
 
@@ -178,6 +199,15 @@ def _number(name: str, value: Any) -> float:
         return float(value)
     except (TypeError, ValueError):
         raise UserError(f"{name}={value} in {spelling.ARGS}: give a number") from None
+
+
+def _at_once(value: Any) -> int | None:
+    if value in (None, "auto"):
+        return None
+    try:
+        return spelling.positive(value)
+    except spelling.Unfit as error:
+        raise UserError(f"at_once={value!r} in {spelling.ARGS} {error}, or auto") from None
 
 
 def _whole(name: str, value: Any) -> int:

@@ -1,0 +1,307 @@
+"""Tables 4 and 9 and figure 15: how far views lie from their reference and from each other, FID."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hb_tta.datasets.questions import CATEGORIES, YesNoQuestion
+from hb_tta.experiments.asking import first_of_each_image, questions_key
+from hb_tta.experiments.methods import (
+    LABELS,
+    TUNED,
+    UNTUNED,
+    Arm,
+    arms_of,
+    identity,
+    make_views,
+    methods_of,
+    questions_of,
+    untuned,
+    views_of,
+)
+from hb_tta.experiments.numbers import TABLE_4 as NUMBERS_4
+from hb_tta.experiments.numbers import TABLE_9 as NUMBERS_9
+from hb_tta.experiments.numbers import paper_note
+from hb_tta.experiments.plan import PlannedRun
+from hb_tta.experiments.reproduction import (
+    Cost,
+    Drawing,
+    Experiment,
+    Finding,
+    Needs,
+    Options,
+    Results,
+    Shown,
+)
+from hb_tta.metrics import bootstrap_interval, diversity, paired_test
+from hb_tta.report.cells import NOTHING, Cell, Column, Table, could_have_shown
+from hb_tta.report.drawing import boxes
+from hb_tta.report.parts import SHOWN, SHOWN_NOTE
+
+SEEDS, QUICK_SEEDS = 20, 4
+COUNTS, QUICK_COUNTS = tuple(range(10, 101, 10)), (2, 4, 6, 8)
+ENOUGH = 1000
+"""Images below which a Fréchet distance is mostly its own bias."""
+_AT_ONCE = 64
+
+Features = dict[str, NDArray[np.float64]]
+"""``reference`` (N, D) and ``views`` (N, V, D)."""
+
+
+def images_of(options: Options, limit: int) -> list[YesNoQuestion]:
+    """A question an image, the categories after each other."""
+    return first_of_each_image(questions_of(options, CATEGORIES, limit))
+
+
+def arms(options: Options) -> list[Arm]:
+    """A row a method, and Hummingbird without its LoRA before it."""
+    its = arms_of(options)
+    place = next((n for n, arm in enumerate(its) if arm.label == TUNED), len(its))
+    return [*its[:place], *untuned(options), *its[place:]]
+
+
+def features_of(arm: Arm, questions: Sequence[YesNoQuestion], options: Options, n: int) -> Features:
+    """CLIP's features, unnormalised as table 4's scale wants them; kept in the store."""
+    from hb_tta.store import Store
+    from hb_tta.store.features import cached_tensors
+
+    request = {
+        "entry": "spread",
+        "format": 1,
+        "clip": options.family.weights("clip").fingerprint(),
+        "views": identity(arm, options, n),
+        "questions": questions_key(questions),
+    }
+    made = cached_tensors(
+        Store(options.store), request, lambda: _encoded(arm, questions, options, n)
+    )
+    return {name: tensor.double().numpy() for name, tensor in made.items()}
+
+
+def _encoded(arm: Arm, questions: Sequence[YesNoQuestion], options: Options, n: int) -> Any:
+    import torch
+
+    from hb_tta.experiments.features import ClipFeatures
+    from hb_tta.images import load_image
+
+    make_views(arm, questions, options, n)
+    encode = ClipFeatures.of_family(options.family, options.device).of
+    references, generated = [], []
+    pairs = zip(questions, views_of(arm, questions, options, n), strict=True)
+    while some := list(islice(pairs, max(1, _AT_ONCE // n))):
+        references.append(encode([load_image(one.picture()) for one, _ in some]))
+        views = encode([view for _, made in some if made is not None for view in made.views])
+        generated.append(views.reshape(len(some), -1, views.shape[-1]))
+    found = {"reference": np.concatenate(references), "views": np.concatenate(generated)}
+    return {name: torch.from_numpy(its) for name, its in found.items()}
+
+
+# ── Table 4 ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _seeds(options: Options) -> int:
+    return options.views or (QUICK_SEEDS if options.quick else SEEDS)
+
+
+def _needs_4(options: Options) -> Needs:
+    images = 5 * options.number(20, 4)
+    cost = Cost(views=images * _seeds(options) * len(arms(options)))
+    return Needs(
+        roles=("clip",), methods=tuple(methods_of(options)), data=("questions",), cost=cost
+    )
+
+
+def _plan_4(options: Options) -> Iterator[PlannedRun]:
+    questions, n = images_of(options, options.number(20, 4)), _seeds(options)
+    for arm in arms(options):
+        yield PlannedRun(
+            arm.label,
+            lambda arm=arm: features_of(arm, questions, options, n),  # type: ignore[misc]
+            Cost(views=len(questions) * n).forecast(options),
+            arm.method or "",
+        )
+
+
+def _show_4(results: Results, options: Options) -> Shown:
+    spreads = {label: distances(found) for label, found in results.items()}
+    ours = spreads.get(TUNED)
+    rows: list[list[Cell | str]] = []
+    for label, its in spreads.items():
+        cells: list[Cell | str] = [label]
+        for column, values in enumerate(its):
+            cells += _spread_cells(label, values, None if ours is None else ours[column], column)
+        rows.append(cells)
+    names = ("Reference (real) vs generated", "Among generated")
+    columns: list[Column | str] = ["", *(Column(c, g) for g in names for c in ("distance", SHOWN))]
+    notes = [
+        f"Ours: {options.family.name}'s CLIP, {5 * options.number(20, 4)} images, "
+        f"{_seeds(options)} seeds; Euclidean distance of unnormalised image features; 95 % "
+        f"intervals over images, the difference from {TUNED} and its p-value. {SHOWN_NOTE}"
+    ]
+    title = "Table 4. Distance of CLIP features: from the reference, and among the views"
+    return Shown([Table(columns, rows, title, notes)], findings=_second_to(spreads))
+
+
+def distances(found: Features) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """A mean distance an image: from its reference, and among its views (None of a single one)."""
+    from hb_tta.metrics import diversity_from_reference
+
+    among = diversity(found["views"]) if found["views"].shape[1] > 1 else None
+    return diversity_from_reference(found["reference"], found["views"]), among
+
+
+def _spread_cells(label: str, values: Any, ours: Any, column: int) -> list[Cell | str]:
+    if values is None:
+        return [NOTHING, ""]
+    from hb_tta.report.cells import Comparison
+
+    test = None if ours is None or label == TUNED else paired_test(values, ours)
+    told = None if test is None else Comparison.of(test, TUNED)
+    cell = Cell.of(
+        bootstrap_interval(values), told, kind="fine", note=paper_note(NUMBERS_4, label, column)
+    )
+    return [cell, "" if test is None else could_have_shown(test, "fine")]
+
+
+def _second_to(spreads: dict[str, Any]) -> list[Finding]:
+    """That Hummingbird is second in diversity to I2T2I alone."""
+    if TUNED not in spreads:
+        return []
+    first, found = LABELS["i2t2i"], []
+    for column, name in enumerate(("from the reference", "among views")):
+        ours = spreads[TUNED][column]
+        tests = [
+            (f"{TUNED} − {label}", paired_test(ours, its[column]))
+            for label, its in spreads.items()
+            if label not in (TUNED, UNTUNED, first) and its[column] is not None
+        ]
+        if first in spreads:
+            tests.append((f"{first} − {TUNED}", paired_test(spreads[first][column], ours)))
+        claim = f"Hummingbird is second in diversity to I2T2I alone, {name}"
+        found.append(Finding(claim, tests, "there is no other method", kind="step"))
+    return found
+
+
+TABLE_4 = Experiment(
+    "table4",
+    "Diversity: distance of features, from the reference and among views",
+    "Hummingbird, table 4",
+    _needs_4,
+    lambda options: list(_plan_4(options)),
+    _show_4,
+)
+
+# ── Table 9 ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _needs_9(options: Options) -> Needs:
+    cost = Cost(views=5 * options.number(200, 10) * len(arms(options)))
+    return Needs(
+        roles=("clip",),
+        methods=tuple(methods_of(options)),
+        data=("questions",),
+        cost=cost,
+        also={"torchmetrics": "pip install 'hb-tta[reproduce]'"},
+    )
+
+
+def _plan_9(options: Options) -> Iterator[PlannedRun]:
+    questions = images_of(options, options.number(200, 10))
+    for arm in arms(options):
+        yield PlannedRun(
+            arm.label,
+            lambda arm=arm: features_of(arm, questions, options, 1),  # type: ignore[misc]
+            Cost(views=len(questions)).forecast(options),
+            arm.method or "",
+        )
+
+
+def _show_9(results: Results, options: Options) -> Shown:
+    from hb_tta.experiments.distance import fid, kid
+
+    rows: list[list[Cell | str]] = []
+    count = 0
+    for label, found in results.items():
+        real, views = found["reference"], found["views"][:, 0]
+        count = len(real)
+        note = paper_note(NUMBERS_9, label, 0)
+        rows.append(
+            [
+                label,
+                Cell.of(fid(real, views), kind="fine", note=note, lower_is_better=True),
+                Cell.of(kid(real, views), kind="fine", lower_is_better=True),
+            ]
+        )
+    few = f" {count} images are few: below {ENOUGH} FID is mostly bias." if count < ENOUGH else ""
+    notes = [
+        f"Ours: of {options.family.name}'s CLIP features, {count} images and a view of each; the "
+        f"paper's are of Inception's, and not to be compared. Lower is nearer.{few}"
+    ]
+    title = "Table 9. Fréchet and kernel distance of views from real images"
+    return Shown([Table(["", "FID", "KID"], rows, title, notes)])
+
+
+TABLE_9 = Experiment(
+    "table9",
+    "FID and KID of views, on the family's CLIP features",
+    "Hummingbird, table 9",
+    _needs_9,
+    lambda options: list(_plan_9(options)),
+    _show_9,
+)
+
+# ── Figure 15 ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _counts(options: Options) -> tuple[int, ...]:
+    return QUICK_COUNTS if options.quick else COUNTS
+
+
+def _needs_15(options: Options) -> Needs:
+    cost = Cost(views=5 * options.number(4, 1) * _counts(options)[-1])
+    return Needs(roles=("clip",), methods=("hummingbird",), data=("questions",), cost=cost)
+
+
+def _plan_15(options: Options) -> list[PlannedRun]:
+    questions, most = images_of(options, options.number(4, 1)), _counts(options)[-1]
+    arm = Arm(TUNED, "hummingbird")
+    return [
+        PlannedRun(
+            TUNED,
+            lambda: features_of(arm, questions, options, most),
+            Cost(views=len(questions) * most).forecast(options),
+            "hummingbird",
+        )
+    ]
+
+
+def _show_15(results: Results, options: Options) -> Shown:
+    from hb_tta.metrics import diversity_by_seeds
+
+    by_count = diversity_by_seeds(results[TUNED]["views"], _counts(options))
+    base = 20 if 20 in by_count else max(by_count)
+    rows: list[list[Cell | str]] = []
+    for count, values in by_count.items():
+        test = paired_test(values, by_count[base])
+        cell = Cell.of(bootstrap_interval(values), kind="fine")
+        difference = "" if count == base else Cell.difference(test, str(base), kind="step")
+        rows.append([str(count), cell, difference, could_have_shown(test, "fine")])
+    title = "Figure 15. Distance among views by the number of seeds"
+    table = Table(["seeds", "distance", f"from that of {base}", SHOWN], rows, title)
+    svg = boxes({str(c): v.tolist() for c, v in by_count.items()}, "seeds", "mean L2 distance")
+    return Shown([table], drawings=[Drawing(title, svg)])
+
+
+FIGURE_15 = Experiment(
+    "figure15",
+    "Diversity over 10 to 100 seeds",
+    "Hummingbird, figure 15",
+    _needs_15,
+    _plan_15,
+    _show_15,
+)

@@ -1,0 +1,201 @@
+"""Tables 5, 6 and 7: what the rewards, the prompt template and the evaluator bring in training.
+
+Each row is a LoRA that was trained in that way, shown to MME's questions as in table 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from hb_tta.experiments.methods import Arm
+from hb_tta.experiments.numbers import TABLE_5 as NUMBERS_5
+from hb_tta.experiments.numbers import TABLE_6 as NUMBERS_6
+from hb_tta.experiments.numbers import TABLE_7 as NUMBERS_7
+from hb_tta.experiments.numbers import Numbers
+from hb_tta.experiments.paper.lora import Training, cost_of, trainings_of, untrained
+from hb_tta.experiments.paper.mme import Asked, asked_by, mme_table, test_between
+from hb_tta.experiments.plan import PlannedRun
+from hb_tta.experiments.reproduction import Experiment, Finding, Needs, Options, Results, Shown
+from hb_tta.report.scores import Scored
+
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A training, and how its views are described.
+
+    Attributes:
+        training: None: the generator as it is.
+        describer: its role.
+        generic: whether descriptions are captions of everything.
+    """
+
+    label: str
+    training: Training | None
+    describer: str = "mllm"
+    generic: bool = False
+
+    def arm(self, options: Options) -> Arm | None:
+        """Its views; None until it is trained."""
+        lora = None if self.training is None else self.training.lora(options)
+        if self.training is not None and lora is None:
+            return None
+        describer = options.family.weights(self.describer).location
+        settings = (("lora", None if lora is None else str(lora)), ("describer", describer))
+        return Arm(self.label, "hummingbird", settings, self.generic)
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A table of trainings.
+
+    Attributes:
+        rows: of a family's describers (roles): describer → rows, the base last.
+        numbers: the paper's.
+        claims: (what is claimed, the row that is better, the one that is worse).
+    """
+
+    name: str
+    title: str
+    rows: Callable[[list[str]], Mapping[str, list[Row]]]
+    numbers: Mapping[str, Numbers]
+    claims: tuple[tuple[str, str, str], ...]
+
+    def of(self, options: Options) -> Mapping[str, list[Row]]:
+        """The rows by describer."""
+        roles = [role for role in ("mllm", "mllm_two") if role in options.family.roles]
+        return self.rows(roles)
+
+    def trainings(self, options: Options) -> list[Training]:
+        """Each once."""
+        its = [row.training for rows in self.of(options).values() for row in rows]
+        return list(dict.fromkeys(one for one in its if one is not None))
+
+    def asked(self, describer: str, options: Options) -> Asked:
+        """Those arms whose LoRAs are there."""
+        arms = [row.arm(options) for row in self.of(options)[describer]]
+        return asked_by(options, [arm for arm in arms if arm is not None], full=100, quick=8)
+
+    def needs(self, options: Options) -> Needs:
+        """The trainings, and the answers to their views."""
+        trainings = self.trainings(options)
+        cost = cost_of(trainings, options)
+        for describer, rows in self.of(options).items():
+            its = self.asked(describer, options)
+            all_rows = asked_by(options, [Arm(row.label, "hummingbird") for row in rows])
+            cost += Asked(all_rows.arms, its.mllms, its.full, its.quick, its.categories).cost(
+                options
+            )
+        roles = tuple(dict.fromkeys(["evaluator", "clip", *self.of(options)]))
+        return Needs(roles=roles, methods=("hummingbird",), data=("questions",), cost=cost)
+
+    def plan(self, options: Options) -> Iterator[PlannedRun]:
+        """The trainings, then each describer's arms as they are trained."""
+        yield from trainings_of(self.trainings(options), options)
+        for describer in self.of(options):
+            for run in self.asked(describer, options).plan(options):
+                yield PlannedRun(f"{describer}: {run.name}", run.do, run.seconds, run.needs)
+
+    def show(self, results: Results, options: Options) -> Shown:
+        """A row a training, by describer."""
+        scored: dict[str, list[Scored]] = {}
+        for describer in self.of(options):
+            start = f"{describer}: "
+            own = {n[len(start) :]: its for n, its in results.items() if n.startswith(start)}
+            for one in self.asked(describer, options).scored(own, options).values():
+                scored[describer] = one
+        findings = [f for describer, its in scored.items() for f in self._findings(describer, its)]
+        missing = untrained(self.trainings(options), options)
+        if not scored:
+            return Shown(missing=missing)
+        its = self.asked(next(iter(scored)), options)
+        title = f"Table {self.name.removeprefix('table')}. {self.title}"
+        table = mme_table(scored, self.numbers, its, options, title)
+        return Shown([table], findings=findings, missing=missing)
+
+    def _findings(self, describer: str, scored: list[Scored]) -> list[Finding]:
+        by_label = {one.run.name: one for one in scored}
+        return [
+            Finding(
+                f"{describer}: {claim}",
+                [(f"{better} − {worse}", test_between(by_label[better], by_label[worse]))],
+            )
+            for claim, better, worse in self.claims
+            if better in by_label and worse in by_label
+        ]
+
+    def experiment(self) -> Experiment:
+        """As the registry has it."""
+        source = f"Hummingbird, table {self.name.removeprefix('table')}"
+        return Experiment(
+            self.name, self.title, source, self.needs, lambda o: list(self.plan(o)), self.show
+        )
+
+
+def _tuned(label: str, role: str, *changes: str) -> Training:
+    """Descriptions by an MLLM, as it writes them of a question and its answer."""
+    name = label if role == "mllm" else f"{label}, {role}"
+    return Training(name, changes=("prompt=task", *changes), describer=role)
+
+
+def _rewards(roles: list[str]) -> dict[str, list[Row]]:
+    return {
+        role: [
+            Row("both", _tuned("both rewards", role), role),
+            Row("global alone", _tuned("global alone", role, "rewards.fine_grained=0"), role),
+            Row("fine-grained alone", _tuned("fine alone", role, "rewards.global=0"), role),
+            Row(NONE, None, role),
+        ]
+        for role in roles
+    }
+
+
+def _prompts(roles: list[str]) -> dict[str, list[Row]]:
+    generic = Training("generic prompt", changes=("prompt=generic",))
+    return {
+        role: [
+            Row("designed prompt", _tuned("both rewards", "mllm"), role),
+            Row("generic prompt", generic, role, generic=True),
+        ]
+        for role in roles
+    }
+
+
+def _evaluators(roles: list[str]) -> dict[str, list[Row]]:
+    clip = _tuned("CLIP evaluator", "mllm", "judge=none", "rewards=clip_text:1")
+    return {
+        role: [
+            Row("BLIP-2 evaluator", _tuned("both rewards", "mllm"), role),
+            Row("CLIP evaluator", clip, role),
+        ]
+        for role in roles
+    }
+
+
+TABLE_5 = Ablation(
+    "table5",
+    "Ablation of the rewards and of the describer",
+    _rewards,
+    NUMBERS_5,
+    (
+        ("tuning helps", "both", NONE),
+        ("the fine-grained reward helps", "both", "global alone"),
+        ("the global reward helps", "both", "fine-grained alone"),
+    ),
+).experiment()
+TABLE_6 = Ablation(
+    "table6",
+    "The designed prompt template beside a generic one, in training and evaluation",
+    _prompts,
+    NUMBERS_6,
+    (("the designed prompt is better", "designed prompt", "generic prompt"),),
+).experiment()
+TABLE_7 = Ablation(
+    "table7",
+    "BLIP-2 as the evaluator of the training beside CLIP",
+    _evaluators,
+    NUMBERS_7,
+    (("BLIP-2's rewards are better", "BLIP-2 evaluator", "CLIP evaluator"),),
+).experiment()

@@ -1,0 +1,135 @@
+"""All tables and figures as one folder of pages, each a file that needs no other to be read."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hb_tta.disk import write_aside
+from hb_tta.errors import UserError
+from hb_tta.experiments.carrying import Tell, findings_table, reproduce, to_stderr
+from hb_tta.experiments.checking import missing
+from hb_tta.experiments.pages import contents, page
+from hb_tta.experiments.reproduction import Experiment, Finding, Options, Shown
+from hb_tta.report import renderers
+from hb_tta.report.cells import Table
+from hb_tta.report.document import document, visible
+
+INDEX = "index.html"
+LEAD = (
+    "Every table and figure of Hummingbird and of MUMU, run again. Ours have their intervals, the\n"
+    "papers' numbers stand below them; they are of other models and other pictures, and not to be\n"
+    "met, but compared in what they say."
+)
+
+
+@dataclass(frozen=True)
+class Made:
+    """An experiment on the site: what it shows, or why it shows nothing."""
+
+    experiment: Experiment
+    shown: Shown | None
+    why: str = ""
+
+
+def build(experiments: Sequence[Experiment], options: Options, tell: Tell = to_stderr) -> Path:
+    """Run what is missing of each, and write the pages; the index's place.
+
+    What lacks weights or data is named on the site in its place. An experiment that is stopped
+    leaves its finished runs: the same command again goes on.
+    """
+    made = [_made(one, options, tell) for one in experiments]
+    folder = options.out / "site"
+    links = navigation([one.experiment.name for one in made if one.shown])
+    for one in made:
+        if one.shown is not None:
+            text = page(one.experiment, one.shown, options, links)
+            write_aside(folder / f"{one.experiment.name}.html", text.encode())
+            for name, content in one.shown.files.items():
+                if name.endswith(".html"):  # no key of a survey on what others read
+                    write_aside(folder / name, content)
+    write_aside(folder / INDEX, index(made, options).encode())
+    _take_away_others(folder, made)
+    return folder / INDEX
+
+
+def _made(experiment: Experiment, options: Options, tell: Tell) -> Made:
+    lacking = missing(experiment, options)
+    needed = [one for one in lacking if not one.method or not options.skip_missing]
+    if needed:
+        return Made(experiment, None, str(needed[0]))
+    try:
+        return Made(experiment, reproduce(experiment, options, tell))
+    except UserError as error:
+        return Made(experiment, None, str(error))
+
+
+def navigation(names: Sequence[str]) -> str:
+    """Links to every page."""
+    links = "".join(f'<a href="{name}.html">{name}</a>' for name in names)
+    return f'<nav><a href="{INDEX}">all</a>{links}</nav>'
+
+
+def index(made: Sequence[Made], options: Options) -> str:
+    """What the papers claim and what holds here, the pages, and what could not be run."""
+    findings = [finding for one in made if one.shown for finding in one.shown.findings]
+    rows = [
+        (
+            f"{one.experiment.name}.html",
+            f"{one.experiment.name}: {one.experiment.title}",
+            _said(one),
+        )
+        for one in made
+        if one.shown
+    ]
+    parts = [
+        f"<p>Models: {visible(options.family.name)}; split: {visible(options.split)}"
+        f"{'; a quick run of few images' if options.quick else ''}.</p>",
+        renderers.html(verdicts(findings)) if findings else "",
+        "<h2>Tables and figures</h2>",
+        contents(rows),
+        renderers.html(findings_table(findings)) if findings else "",
+        _not_run(made),
+    ]
+    return document("The papers, run again", "\n".join(parts), lead=LEAD)
+
+
+def verdicts(findings: Sequence[Finding]) -> Table:
+    """A row a claim."""
+    rows = [[one.claim, one.verdict, _reason(one)] for one in findings]
+    return Table(["claim", "here", "because"], rows, "What the papers claim")
+
+
+def _reason(one: Finding) -> str:
+    if not one.tests:
+        return one.reason
+    from hb_tta.report.cells import Cell, written
+
+    what, test = min(one.tests, key=lambda both: both[1].low)
+    return f"least: {what}: {written(Cell.difference(test, kind=one.kind))}"
+
+
+def _said(one: Made) -> str:
+    assert one.shown is not None
+    return "; ".join(one.shown.missing)
+
+
+def _not_run(made: Sequence[Made]) -> str:
+    items = "".join(
+        f"<li>{visible(one.experiment.name)}: {visible(one.experiment.title)} "
+        f"<small>{visible(one.why)}</small></li>"
+        for one in made
+        if one.shown is None
+    )
+    return f'<h2>Not run</h2><ul class="contents">{items}</ul>' if items else ""
+
+
+def _take_away_others(folder: Path, made: Sequence[Made]) -> None:
+    """Pages of an earlier run that this one does not have."""
+    kept = {INDEX, *(f"{one.experiment.name}.html" for one in made if one.shown)}
+    kept |= {name for one in made if one.shown for name in one.shown.files}
+    for path in folder.iterdir():
+        if path.name not in kept:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
