@@ -229,7 +229,9 @@ class Augmenter:
         told = {one.name: getattr(spec, one.name) for one in fields(spec)}
         told |= {"describer": self.describer_spec and self.describer_spec.mllm, "task": self.task}
         told |= {"device": self._models.device}
-        told |= {"store": str(self.store.root) if isinstance(self.store, Store) else None}
+        told |= {
+            "store": str(self.store.root) if isinstance(self.store, Store | TieredStore) else None
+        }
         named = (f"{name}={_short(value)}" for name, value in told.items() if value is not None)
         return f"<Augmenter {spec.method}: {', '.join(named)}>"
 

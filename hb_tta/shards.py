@@ -56,5 +56,10 @@ class Shard(NamedTuple):
         """In a file's name: names of equal jobs sort by number."""
         return f"{self.number:05d}-of-{self.parts:05d}"
 
+    def of(self, file: str) -> str:
+        """What this part calls a file of the whole job: ``boxes-00002-of-00008.jsonl``."""
+        stem, dot, suffix = file.rpartition(".")
+        return f"{stem}-{self.name}{dot}{suffix}"
+
     def __str__(self) -> str:
         return f"{self.number}/{self.parts}"

@@ -250,8 +250,14 @@ def test_lmms_eval_answers_from_a_set_without_a_generator(tmp_path, monkeypatch)
     def run(store: Path, more: str = "") -> dict:
         given = f"family=pocket,n=1,steps=2,preset=paper,store={store}{more}"
         args = f"pretrained={mllm},device_map=cpu"
-        asked = {"model": "llava_hf", "model_args": args, "limit": 4}
-        return evaluate(tasks, augment="hummingbird", augment_args=given, **asked)
+        return evaluate(
+            tasks,
+            model="llava_hf",
+            model_args=args,
+            limit=4,
+            augment="hummingbird",
+            augment_args=given,
+        )
 
     first = run(tmp_path / "one")
     assert main(["store", "export", str(tmp_path / "set"), "--store", str(tmp_path / "one")]) == 0

@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     mumu = model(arguments, settings)
     with Output(Path(arguments.out), arguments.sheet, command="mumu") as output:
-        work = Work(asked.lines, output, skip=asked.many)
+        work = Work(asked.lines, output.fail, skip=asked.many)
         for drawn in mumu.iter_draw(work, n, seed):
             files = output.add(work.next_done(), drawn)
             if not asked.many:

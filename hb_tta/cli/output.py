@@ -71,8 +71,9 @@ class Output:
     ) -> None:
         self.folder = folder
         self._part = "" if shard is None else f"-{shard.name}"
-        self.manifest = folder / _of_part(MANIFEST, self._part)
-        self.sheet = Sheet(folder / _of_part(PAGE, self._part), sheet, command)
+        manifest, page = (name if shard is None else shard.of(name) for name in (MANIFEST, PAGE))
+        self.manifest = folder / manifest
+        self.sheet = Sheet(folder / page, sheet, command)
         self.images = self.views = 0
         self._indices: set[int] = set()
         self._held = ExitStack()
@@ -192,12 +193,6 @@ class Output:
                 specs = {**_read_specs(self.folder / SPECS), **self._specs}
                 write_result(self.folder / SPECS, json.dumps(specs, indent=2).encode())
         return spec_hash
-
-
-def _of_part(name: str, part: str) -> str:
-    """A file's name in the folder of a run that is done in parts."""
-    path = Path(name)
-    return f"{path.stem}{part}{path.suffix}"
 
 
 def _judged(augmentation: Augmentation) -> dict[str, Any]:

@@ -36,6 +36,10 @@ class AnyStore(Protocol):
         """Keep several."""
         ...
 
+    def known_weights(self) -> dict[str, str]:
+        """Fingerprints by names of weights that need not be here."""
+        ...
+
     def lock(self, namespace: str, key: str) -> AbstractContextManager[None]:
         """Hold the right to make an entry."""
         ...

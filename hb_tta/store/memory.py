@@ -39,6 +39,10 @@ class MemoryStore:
         for entry in entries:
             self.put(namespace, entry.key, entry.payload, entry.meta)
 
+    def known_weights(self) -> dict[str, str]:
+        """Nobody tells it of weights."""
+        return {}
+
     @contextmanager
     def lock(self, namespace: str, key: str) -> Iterator[None]:
         """Nobody else has this store: there is nothing to wait for."""

@@ -333,12 +333,12 @@ def _prototypes(
     return (tuner.encoder.logit_scale.cpu() * cosines).softmax(-1)
 
 
-def _chunk_request(kind: str, features: Any, settings: dict[str, Any]) -> dict[str, Any]:
+def _chunk_request(kind: str, features: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "entry": f"{kind} answers",
         "format": FORMAT,
         "features": features,
-        "settings": settings,
+        "settings": dict(settings),
     }
 
 
