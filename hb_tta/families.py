@@ -1,11 +1,14 @@
 """Which model fills which role: ``sdxl`` (hub weights, the paper's scale) and ``pocket`` (bundled).
 
 Nothing else in the project knows a family's name: code asks for a role and loads what fills it.
+A folder is a family too: a folder a role, named like it, and ``family.json``, which says which
+family's settings are its own, as the training recipe of the pocket family leaves it.
 Importing this module imports no torch.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -14,6 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from hb_tta.errors import UserError, choose_from, shown
+from hb_tta.reading import read_json, user_path
 from hb_tta.weights import Weights, as_weights
 
 ROLES = (
@@ -162,25 +166,21 @@ def _sdxl() -> Family:
     )
 
 
-_MAY_LACK = (
-    *("lora", "image_encoder", "variation", "statistics"),
-    *("mumu", "detector", "mllm_two"),
-)
+def pocket_folder() -> Path:
+    """Where the pocket family lies: the bundled one, or what ``HB_TTA_POCKET`` names instead.
+
+    So that whoever trained the family anew has all that is done with it done with theirs: demo,
+    tasks, tests and experiments.
+    """
+    named = os.environ.get("HB_TTA_POCKET")
+    return user_path(named) if named else Path(__file__).parent / "pocket" / "weights"
 
 
 def _pocket() -> Family:
     """The bundled models; guidance 2 was best for them (higher ones bleed colours)."""
-    folder = Path(__file__).parent / "pocket" / "weights"
-    roles = {
-        role: Weights(str(folder / role))
-        for role in ROLES
-        if role not in _MAY_LACK or (folder / role).is_dir()
-    }
-    roles["variation"] = roles["generator"]  # which takes the image and an empty text
-    roles["image_encoder"] = Weights(str(folder / "generator"), subfolder="image_encoder")
     return Family(
         name="pocket",
-        roles=MappingProxyType(roles),
+        roles=_roles_in(pocket_folder()),
         defaults=_defaults(num_inference_steps=25, guidance_scale=2.0, image_size=64),
         method_defaults=_defaults(
             # The world's smallest shape has some 60 of a picture's 4,096 pixels.
@@ -200,7 +200,51 @@ def _pocket() -> Family:
     )
 
 
+def _roles_in(folder: Path) -> Mapping[str, Weights]:
+    roles = {role: Weights(str(folder / role)) for role in ROLES if (folder / role).is_dir()}
+    if "generator" in roles:
+        # A generator that takes the image and an empty text varies it.
+        roles.setdefault("variation", roles["generator"])
+        inside = Weights(str(folder / "generator"), subfolder="image_encoder")
+        roles.setdefault("image_encoder", inside)
+    return MappingProxyType(roles)
+
+
 _FAMILIES: dict[str, Callable[[], Family]] = {"pocket": _pocket, "sdxl": _sdxl}
+FAMILY_FILE = "family.json"
+
+
+def folder_family(folder: Path) -> Family:
+    """The family in a folder; its name is the folder's path.
+
+    Raises:
+        UserError: the folder has no ``family.json``, or it names no family that this one is like.
+    """
+    like = family_file(folder).get("like")
+    if not isinstance(like, str) or like not in _FAMILIES:
+        raise UserError(
+            f"'like' in {str(folder / FAMILY_FILE)!r} is {shown(like)}: whose settings are this "
+            f"family's? Write one of {', '.join(list_families())}"
+        )
+    return replace(_FAMILIES[like](), name=str(folder), roles=_roles_in(folder))
+
+
+def family_file(folder: Path) -> dict[str, Any]:
+    """What ``family.json`` says: "like", a family's name, and "edition", of the pocket world.
+
+    Raises:
+        UserError: it is not there, or is no object.
+    """
+    try:
+        said = read_json(folder / FAMILY_FILE)
+        if isinstance(said, dict):
+            return said
+        reason = "it is no object"
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    raise UserError(
+        f"{str(folder)!r} is no folder of a family: no {FAMILY_FILE} can be read there ({reason})"
+    )
 
 
 def list_families() -> list[str]:
@@ -208,14 +252,19 @@ def list_families() -> list[str]:
     return sorted(_FAMILIES)
 
 
-def get_family(name: str | Family) -> Family:
-    """The family of that name; a ``Family`` is given back as it is.
+def get_family(name: str | PathLike[str] | Family) -> Family:
+    """The family of that name, or in that folder; a ``Family`` is given back as it is.
 
     Raises:
         UserError: there is no such family.
     """
     if isinstance(name, Family):
         return name
-    if not isinstance(name, str) or name not in _FAMILIES:
-        raise UserError(f"there is no family {shown(name)}{choose_from(name, list_families())}")
-    return _FAMILIES[name]()
+    if isinstance(name, str) and name in _FAMILIES:
+        return _FAMILIES[name]()
+    if isinstance(name, str | PathLike) and name and user_path(name).is_dir():
+        return folder_family(user_path(name).absolute())
+    raise UserError(
+        f"there is no family {shown(name)}{choose_from(name, list_families())}, or name a folder "
+        f"of one, with {FAMILY_FILE} in it"
+    )

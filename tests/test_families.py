@@ -1,6 +1,7 @@
 """Families: every role has its model, every role can be filled otherwise."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import hb_tta
 from hb_tta.errors import UserError
 from hb_tta.families import ROLES, Family, get_family, list_families
+from hb_tta.settings import ViewSettings
 from hb_tta.weights import Weights
 
 
@@ -24,6 +26,7 @@ def test_sdxl_is_the_papers_models_at_the_authors_settings() -> None:
         "clip": "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k",
         "detector": "IDEA-Research/grounding-dino-base",
         "variation": "lambdalabs/sd-image-variations-diffusers",
+        "mllm_two": "OpenGVLab/InternVL3-8B-hf",
     }
     assert family.weights("lora").subfolder == "lora_unet_65000"
     assert dict(family.defaults) == {
@@ -41,9 +44,64 @@ def test_pocket_lies_inside_the_package() -> None:
     assert family.weights("image_encoder") == Weights(
         str(weights / "generator"), subfolder="image_encoder"
     )
+    for role in ("lora", "mllm_two", "mumu", "detector"):
+        assert (role in family.roles) == (weights / role).is_dir()
     assert family.weights("variation") == family.weights("generator")
-    assert ("lora" in family.roles) == (weights / "lora").is_dir()
     assert family.defaults["image_size"] == 64
+
+
+def make_family(folder: Path, **said: object) -> Path:
+    for role in ("generator", "mllm"):
+        (folder / role).mkdir(parents=True)
+    said = {"like": "pocket", "edition": "third"} | said
+    (folder / "family.json").write_text(json.dumps(said))
+    return folder
+
+
+def test_a_folder_is_a_family(tmp_path: Path, monkeypatch) -> None:
+    folder = make_family(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    for named in (str(folder), folder, "mine"):
+        family = get_family(named)
+        assert family.name == str(folder) and family == get_family(family.name)
+        assert family.roles.keys() == {"generator", "image_encoder", "variation", "mllm"}
+        assert family.weights("image_encoder").location == str(folder / "generator")
+        assert family.defaults == get_family("pocket").defaults
+        assert family.benchmarks == get_family("pocket").benchmarks
+    assert ViewSettings.parse("hummingbird", f"family={folder}").family == str(folder)
+    written = ViewSettings.parse("jitter", "family=mine").to_json()
+    assert ViewSettings.from_json(written).to_json() == written
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[1]", "{}", '{"like": 3}', '{"like": "sd3"}', '{"like": ["pocket"]}']
+)
+def test_a_folder_that_is_no_family_is_told(tmp_path: Path, text: str) -> None:
+    folder = make_family(tmp_path / "mine")
+    (folder / "family.json").write_text(text)
+    with pytest.raises(UserError, match="family.json"):
+        get_family(folder)
+    (folder / "family.json").unlink()
+    with pytest.raises(UserError, match="is no folder of a family"):
+        get_family(folder)
+
+
+def test_the_pocket_family_may_lie_elsewhere(tmp_path: Path) -> None:
+    folder = make_family(tmp_path / "mine")
+    code = (
+        "from hb_tta.families import get_family; from hb_tta.pocket.edition import BUNDLED, THIRD\n"
+        "from hb_tta.pocket.tasks import CATEGORIES\n"
+        "assert BUNDLED == THIRD and 'style' in CATEGORIES\n"
+        f"assert get_family('pocket').weights('mllm').location == {str(folder / 'mllm')!r}"
+    )
+    environment = os.environ | {"HB_TTA_POCKET": str(folder)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    make_family(tmp_path / "other", edition="fourth")
+    environment["HB_TTA_POCKET"] = str(tmp_path / "other")
+    failed = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert "'fourth': write one of second, third" in failed.stderr
 
 
 def test_families_are_values() -> None:

@@ -20,6 +20,7 @@ from hb_tta.experiments.pocket_controls import (
 )
 from hb_tta.experiments.pocket_mme import ARMS, settings_of
 from hb_tta.generators.jitter import jittered
+from hb_tta.pocket.captions import caption
 from hb_tta.pocket.edition import THIRD
 from hb_tta.pocket.tasks import CATEGORIES, FOCUS, focus, pocket_mme, question_pairs
 from hb_tta.pocket.world import is_held_out
@@ -118,10 +119,30 @@ def test_what_each_control_shows():
     assert arms["words"](1).prompt == arms["text"](1).prompt
     assert not arms["words"](1).pictured and arms["text"](1).pictured
     assert arms["other"](0).views == ["view of 2"]
+    assert arms["said"](0) == arms["plain here"](0)
     one, again = arms["ceiling"](0), arms["ceiling"](0)
     assert len(one.views) == 3
     assert [v.tobytes() for v in one.views] == [v.tobytes() for v in again.views]
     assert len({v.tobytes() for v in (*one.views, *arms["ceiling"](1).views)}) == 6
+
+
+@pytest.mark.parametrize("category", THIRD.categories)
+def test_what_a_right_description_says_is_the_answer(category):
+    samples = list(pocket_mme("dev", category=category, limit=12, edition=THIRD))
+    made = [
+        SimpleNamespace(views=[], keys=[], description=caption(s.scene, focus(category, THIRD)))
+        for s in samples
+    ]
+    said = controls(samples, made, "dev", 1)["said"]
+    wanted = [None if category == "style" else sample.answer for sample in samples]
+    assert [said(number).answered for number in range(len(samples))] == wanted
+
+
+def test_what_a_description_leaves_open_is_asked():
+    samples = list(pocket_mme("dev", category="count", limit=2, edition=THIRD))
+    vague = f"red {samples[0].scene.groups[0].shape}"
+    made = [SimpleNamespace(views=[], keys=[], description=vague) for _ in samples]
+    assert controls(samples, made, "dev", 1)["said"](0).answered is None
 
 
 def test_every_arm_is_what_its_name_says(tmp_path):

@@ -20,6 +20,7 @@ from hb_tta.training.pocket_family import idefics2, mllm
 from hb_tta.training.pocket_family.mllm_evaluate import Answerer
 from hb_tta.training.pocket_family.mllm_lessons import EDITION
 from hb_tta.training.pocket_family.mllm_packing import Packer, packed_logits
+from hb_tta.training.pocket_family.mllm_processor import kept_tokenizer
 from hb_tta.training.pocket_family.run import RecipeRun, to_pixels
 
 SCENES = list(islice(sample_scenes(98, edition=EDITION), 6))
@@ -57,8 +58,9 @@ def plain_inputs(processor, scene, lesson):
 
 
 def test_packed_logits_are_the_plain_ones(tmp_path: Path) -> None:
-    processor = idefics2.make_processor()
-    model = idefics2.build_model(new_run(tmp_path), processor.tokenizer).eval()
+    run = new_run(tmp_path)
+    processor = idefics2.make_processor(kept_tokenizer(run, "mllm_two", idefics2.BORDER))
+    model = idefics2.build_model(run, processor.tokenizer).eval()
     student, packer = idefics2.student_of(model), Packer(processor.tokenizer, idefics2.BORDER)
     rng = np.random.default_rng(1)
     by_image = [mllm._lessons(scene, mllm.Curriculum(), packer, rng) for scene in SCENES]

@@ -7,10 +7,11 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from hb_tta.pocket import worn
 from hb_tta.pocket.captions import FORMS, FULL, Mention, caption, draw_caption, from_second
 from hb_tta.pocket.edition import BUNDLED, FILLINGS, SECOND, THIRD
 from hb_tta.pocket.reading import answer, fillings_kept, judge, reading_of
-from hb_tta.pocket.tasks import LEANING, SPLITS, focus, question_pairs
+from hb_tta.pocket.tasks import LEANING, SPLITS, focus, pocket_mme, question_pairs
 from hb_tta.pocket.world import (
     AROUND,
     BACKGROUNDS,
@@ -142,30 +143,48 @@ def test_wear_is_a_pure_function_and_stronger_is_worse(kind: str) -> None:
     before = picture.copy()
     losses = []
     for strength in STRENGTHS:
-        worn = wear(picture, kind, strength, np.random.default_rng(3))
+        first = wear(picture, kind, strength, np.random.default_rng(3))
         again = wear(picture, kind, strength, np.random.default_rng(3))
-        assert worn.dtype == np.uint8 and worn.shape == picture.shape
-        assert (worn == again).all() and (picture == before).all()
+        assert first.dtype == np.uint8 and first.shape == picture.shape
+        assert (first == again).all() and (picture == before).all()
         many = render_batch(SCENES[:40])
         rng = np.random.default_rng(4)
         changed = np.stack([wear(one, kind, strength, rng) for one in many])
         losses.append(np.square(changed.astype(float) - many).mean())
-    assert losses[0] < losses[1] < losses[2]
+    assert losses == sorted(losses) and len(set(losses)) == len(STRENGTHS)
 
 
 def test_unknown_wear_is_refused_with_the_choices() -> None:
     picture = render_batch(SCENES[:1])[0]
     with pytest.raises(ValueError, match="blur"):
         wear(picture, "fog", 1, np.random.default_rng(0))
-    with pytest.raises(ValueError, match="1, 2, 3"):
-        wear(picture, "blur", 4, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="1, 2, 3, 4, 5"):
+        wear(picture, "blur", 6, np.random.default_rng(0))
 
 
 def test_some_of_a_batch_is_worn() -> None:
     pictures = render_batch(SCENES[:400])
-    worn = wear_some(pictures, np.random.default_rng(0), 0.25)
-    changed = (worn != pictures).any((1, 2, 3)).mean()
+    some = wear_some(pictures, np.random.default_rng(0), 0.25)
+    changed = (some != pictures).any((1, 2, 3)).mean()
     assert 0.15 < changed < 0.35
+
+
+def test_questions_are_asked_of_pictures_worn_more_than_in_training(monkeypatch) -> None:
+    trained: set[int] = set()
+
+    def noted(picture, kind, strength, rng):
+        trained.add(strength)
+        return picture
+
+    monkeypatch.setattr(worn, "wear", noted)
+    wear_some(np.zeros((300, 64, 64, 3), np.uint8), np.random.default_rng(0), 1.0)
+    asked = {
+        sample.wear.strength
+        for sample in pocket_mme("dev", category="color", limit=300, edition=THIRD)
+        if sample.wear
+    }
+    assert trained == set(worn.TRAINED) and asked == set(worn.ASKED)
+    assert max(trained) <= min(asked)
 
 
 # ── Questions ────────────────────────────────────────────────────────────────────────────────────

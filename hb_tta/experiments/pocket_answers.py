@@ -18,7 +18,7 @@ from hb_tta.families import get_family
 from hb_tta.images import pixel_digest
 from hb_tta.pocket.tasks import CATEGORIES, Sample, pocket_mme
 from hb_tta.report import Picture, Record, Run, Seen
-from hb_tta.tta.answer import answer
+from hb_tta.tta.answer import Answer, answer
 
 Augment = Callable[[Sequence[Sample], argparse.Namespace], list[Any]]
 
@@ -77,10 +77,12 @@ def asking(options: argparse.Namespace) -> Callable[[int, Sample, Shown], dict[s
     processor = AutoProcessor.from_pretrained(folder)
 
     def ask(number: int, sample: Sample, shown: Shown) -> dict[str, Any]:
-        said = answer(
-            model, processor, sample.image if shown.pictured else None, shown.prompt,
-            shown.views, max_new_tokens=16, do_sample=False,
-        )  # fmt: skip
+        said = Answer(shown.answered or "", [], None)
+        if shown.answered is None:
+            said = answer(
+                model, processor, sample.image if shown.pictured else None, shown.prompt,
+                shown.views, max_new_tokens=16, do_sample=False,
+            )  # fmt: skip
         document = {"category": sample.category, "answer": sample.answer}
         document["question_id"] = sample.question_id
         (scored,) = mme_process_results(document, [said.text]).values()
@@ -130,6 +132,7 @@ def control_record(sample: Sample, line: dict[str, Any], options: argparse.Names
     pictures += [Picture(images / name) for name in line["images"]]
     labels = ["real" if line["pictured"] else "words alone (the image was not shown)"]
     labels += [f"view {number}" for number in range(len(pictures) - 1)]
+    views = line["views"] or [{}] * len(pictures)  # the model was not asked
     return Record(
         question=line["question"],
         group=sample.question_id,
@@ -141,7 +144,7 @@ def control_record(sample: Sample, line: dict[str, Any], options: argparse.Names
         description=line["description"],
         seen=[
             Seen(label, (picture,), **said)
-            for label, picture, said in zip(labels, pictures, line["views"], strict=True)
+            for label, picture, said in zip(labels, pictures, views, strict=True)
         ],
         combined=line["combined"] and Seen("combined", **line["combined"]),
     )

@@ -2,10 +2,13 @@
 
     text           the description in the prompt before the question, and no views
     words          as text, but without the image: describe, then answer
+    said           the answer that stands in the description, by its grammar: what describing alone
+                   brings, however well the model reads; plain where none stands in it
     other          the views that were made for another image's question
     jitter         the image itself, moved and zoomed a little: views without a generator
     box filter     the image, each pixel the mean of its neighbourhood
     median filter  the image, each pixel the median of its neighbourhood
+    unsharp mask   the image, its edges sharpened
     perfect judge  of the question's own views those that keep the answer, by the reader
     ceiling        views that the world draws anew from the scene's record: the asked fact is kept
                    (``hb_tta.pocket.tasks.focus``) and everything else varies as in the world
@@ -31,6 +34,7 @@ from hb_tta.pocket.captions import Mention, from_second
 from hb_tta.pocket.edition import BUNDLED, THIRD, Edition
 from hb_tta.pocket.reader import Reader
 from hb_tta.pocket.reading import answer as read_answer
+from hb_tta.pocket.reading import reading_of_text
 from hb_tta.pocket.tasks import SPLITS, SUFFIX, Sample, focus
 from hb_tta.pocket.world import (
     AROUND,
@@ -55,6 +59,7 @@ class Shown:
         keys: of the views in the store; none where they are not from there.
         description: what was said of the image; None where nothing was.
         pictured: whether the real image is shown at all.
+        answered: what is answered without asking the model; None: it is asked.
     """
 
     prompt: str
@@ -62,6 +67,7 @@ class Shown:
     keys: Sequence[str] = ()
     description: str | None = None
     pictured: bool = True
+    answered: str | None = None
 
 
 def prompt_of(sample: Sample) -> str:
@@ -93,6 +99,13 @@ def controls(
 
     def words(number: int) -> Shown:
         return replace(text(number), pictured=False)
+
+    def said(number: int) -> Shown:
+        shown = text(number)
+        told = read_answer(reading_of_text(shown.description or ""), samples[number].question)
+        if told is None:
+            return plain(number)
+        return replace(shown, answered="Yes" if told else "No")
 
     def other(number: int) -> Shown:
         made = augmentations[others[number]]
@@ -136,10 +149,12 @@ def controls(
         "plain here": plain,
         "text": text,
         "words": words,
+        "said": said,
         "other": other,
         "jitter": jitter,
         "box filter": filtered(ImageFilter.BoxBlur(1)),
         "median filter": filtered(ImageFilter.MedianFilter(3)),
+        "unsharp mask": filtered(ImageFilter.UnsharpMask(radius=2, percent=200, threshold=0)),
         "perfect judge": judged,
         "ceiling": ceiling,
     }

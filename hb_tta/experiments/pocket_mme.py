@@ -67,6 +67,7 @@ COMPARISONS = (
     (UNDER_TEST, "randaugment"),
     (UNDER_TEST, "text"),
     (UNDER_TEST, "words"),
+    (UNDER_TEST, "said"),
     (UNDER_TEST, "other"),
     (UNDER_TEST, "jitter"),
     (UNDER_TEST, "box filter"),
@@ -79,7 +80,9 @@ COMPARISONS = (
     ("ceiling", UNDER_TEST),
     ("ceiling", "words"),
     ("ceiling", "jitter"),
+    ("ceiling", "said"),
     ("ceiling", "box filter"),
+    ("ceiling", "unsharp mask"),
 )
 
 

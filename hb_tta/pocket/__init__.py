@@ -3,7 +3,3 @@
 The world's scenes are known exactly, so whatever a model says of an image, or a generator draws
 of a description, can be judged. See ``docs/pocket/CARD.md`` for every figure.
 """
-
-from pathlib import Path
-
-WEIGHTS = Path(__file__).parent / "weights"

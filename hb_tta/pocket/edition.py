@@ -8,6 +8,10 @@ the bundled weights know, so a scene or a question of an older edition stays wha
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from hb_tta.errors import UserError
+from hb_tta.families import FAMILY_FILE, family_file, pocket_folder
 
 PLAIN = "plain"
 FILLINGS = (PLAIN, "striped", "hollow")
@@ -34,5 +38,23 @@ MME_CATEGORIES = ("existence", "count", "position", "color", "scene")
 SECOND = Edition((PLAIN,), 0.0, MME_CATEGORIES, relation_always=False)
 THIRD = Edition(FILLINGS, 0.46, (*MME_CATEGORIES, "style", "reasoning"), relation_always=True)
 
-BUNDLED = SECOND
-"""What the weights in ``hb_tta/pocket/weights`` know. It changes with them."""
+EDITIONS = {"second": SECOND, "third": THIRD}
+
+
+def edition_in(folder: Path) -> Edition:
+    """What the weights of a family's folder know, by its ``family.json``.
+
+    Raises:
+        UserError: it names no edition.
+    """
+    named = family_file(folder).get("edition")
+    if not isinstance(named, str) or named not in EDITIONS:
+        raise UserError(
+            f"'edition' in {str(folder / FAMILY_FILE)!r} is {named!r}: write one of "
+            f"{', '.join(EDITIONS)}"
+        )
+    return EDITIONS[named]
+
+
+BUNDLED = edition_in(pocket_folder())
+"""What the weights of the family ``pocket`` know. It changes with them."""

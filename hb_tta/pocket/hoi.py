@@ -6,8 +6,9 @@ survive a mirror, for test-time prompt tuning flips its views.
 
 The four splits are Bongard-HOI's. An *unseen action* is a relation to an object that no training
 has seen together (``UNSEEN_PAIRS``); an *unseen object* is one in a look, its colour on its ground,
-that no training has seen (``HELD_OUT_LOOKS``). That holds for every training of the pocket family,
-of its rewards too.
+that no training has seen (``HELD_OUT_LOOKS``). That holds for all that answers, describes and
+embeds, and for tuning by rewards; what draws and what judges has seen all, from the third edition
+on, as SDXL and BLIP-2 have.
 """
 
 from __future__ import annotations

@@ -37,6 +37,10 @@ HEADS = {
     **{f"colour_{shape}": len(COLOURS) + 1 for shape in SHAPES},  # 0: the shape is not there
     "relation": len(RELATIONS),
 }
+# Of the third family on: a generator may draw more things than the world does, and a reader that
+# knows no larger number calls five four.
+MOST_READ = 6
+COUNT_HEADS = {f"count_{shape}": MOST_READ + 1 for shape in SHAPES}
 # Of the third family on. A reader without these heads takes every filling for plain.
 FILLING_HEADS = {f"filling_{shape}": len(FILLINGS) + 1 for shape in SHAPES}
 BATCH = 64

@@ -171,6 +171,48 @@ def reading_of(scene: Scene) -> Reading:
     return Reading(scene.background, scene.groups, all_relations(places), places=places)
 
 
+_GROUP = re.compile(
+    rf"\b(?:({'|'.join(NUMBERS)}) )?(?:({'|'.join(COLOURS)}) )?({'|'.join(SHAPES)})(?:e?s)?\b"
+)
+
+
+class Told(NamedTuple):
+    """What a description says: its groups (None: not said), and the words of its relations."""
+
+    groups: list[tuple[int | None, str | None, str]]
+    relations: list[str]
+    backgrounds: list[str]
+
+
+def read_description(text: str) -> Told:
+    """Counts, colours and shapes of the groups in a description, in their order."""
+    text = text.lower()
+    groups: list[tuple[int | None, str | None, str]] = [
+        (NUMBERS.index(count) + 1 if count else None, colour or None, shape)
+        for count, colour, shape in _GROUP.findall(text)
+    ]
+    words = (
+        [word for word in choices if re.search(rf"\b{word}\b", text)]
+        for choices in (RELATIONS, BACKGROUNDS)
+    )
+    return Told(groups, *words)
+
+
+UNSAID = ""
+"""A colour, a filling or a ground that a text leaves open; of a number, 0."""
+
+
+def reading_of_text(text: str) -> Reading:
+    """What a description tells, as if it had been read off a picture."""
+    told = read_description(text)
+    groups = tuple(
+        Group(shape, colour or UNSAID, count or 0, UNSAID) for count, colour, shape in told.groups
+    )
+    triples = {(0, relation, 1) for relation in told.relations} if len(groups) == 2 else set()
+    background = told.backgrounds[0] if len(told.backgrounds) == 1 else UNSAID
+    return Reading(background, groups, both_ways(triples))
+
+
 def judge(reading: Reading, scene: Scene, mention: Mention = FULL) -> dict[str, bool]:
     """Whether a picture shows what a caption asked for, by attribute.
 
@@ -245,14 +287,14 @@ _QUESTIONS = {
 
 
 def answer(reading: Reading, question: str) -> bool | None:
-    """The answer to a question of ``pocket_mme`` about the picture that was read.
+    """The answer to a question of ``pocket_mme`` about the picture, or the text, that was read.
 
     Args:
         question: with or without the benchmark's suffix.
 
     Returns:
         True for yes, False for no, None where the question cannot be answered: it is not one of
-        the benchmark's, or the thing that it is about is not there.
+        the benchmark's, the thing that it is about is not there, or a text leaves it open.
     """
     asked = question.strip().removesuffix(SUFFIX).strip().lower()
     for category, pattern in _QUESTIONS.items():
@@ -264,18 +306,22 @@ def answer(reading: Reading, question: str) -> bool | None:
 
 def _answer(reading: Reading, category: str, words: Sequence[str]) -> bool | None:
     if category == "existence":
-        return reading.count(shape=words[0]) > 0
-    if category == "count":
-        return reading.count(shape=words[1]) == 1 + NUMBERS.index(words[0])
+        return bool(reading.find(shape=words[0]))
     if category == "scene":
-        return reading.background == words[0]
-    first = reading.find(shape=words[0])
+        return reading.background == words[0] if reading.background else None
+    first = reading.find(shape=words[1] if category == "count" else words[0])
+    if category == "count":
+        counts = [reading.groups[i].count for i in first]
+        return sum(counts) == 1 + NUMBERS.index(words[0]) if all(counts) else None
     if category == "style":
-        return words[1] in {reading.groups[i].filling for i in first} if first else None
+        fillings = {reading.groups[i].filling for i in first}
+        return words[1] in fillings if fillings and UNSAID not in fillings else None
     if category == "color":
-        return words[1] in {reading.groups[i].colour for i in first} if first else None
+        colours = {reading.groups[i].colour for i in first}
+        return words[1] in colours if colours and UNSAID not in colours else None
     second = reading.find(shape=words[-1])
     if category == "reasoning":
+        counts = [reading.groups[i].count for i in first + second]
         more = reading.count(shape=words[0]) > reading.count(shape=words[1])
-        return more if first and second else None
+        return more if first and second and all(counts) else None
     return reading.holds(first, words[1], second) if first and second else None

@@ -9,8 +9,10 @@ wrong alternative is uniform over the others.
 ``reasoning`` compares two numbers. Where grounds lean, ``scene`` asks of those that lean to a
 neighbour, whether they are the one or the other.
 
-From the third edition on the pictures are of three parts, which take turns: half show combinations
-that no answering model was trained on, a quarter are worn, a quarter are neither.
+From the third edition on the pictures are of three parts, which take turns: half are worn, as much
+as the worst of training or more, a quarter show combinations that no answering model was trained
+on, a quarter are neither. Worn ones are the most, for there clean views bring most, and copies of
+the same picture, moved or filtered, next to nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from .world import (
     render,
     sample_scenes,
 )
-from .worn import STRENGTHS, some_kind, wear
+from .worn import ASKED, some_kind, wear
 
 CATEGORIES = BUNDLED.categories
 SUFFIX = "Please answer yes or no."
@@ -62,7 +64,7 @@ FOCUS = {category: focus(category) for category in CATEGORIES}
 
 
 HELD_OUT, WORN, ORDINARY = PARTS = ("held-out", "worn", "ordinary")
-_TURNS = (HELD_OUT, WORN, HELD_OUT, ORDINARY)
+_TURNS = (WORN, HELD_OUT, WORN, ORDINARY)
 
 
 class Wear(NamedTuple):
@@ -162,7 +164,7 @@ def pocket_mme(
 
 
 def _some_wear(rng: np.random.Generator) -> Wear:
-    return Wear(some_kind(rng), int(rng.choice(STRENGTHS)), int(rng.integers(2**32)))
+    return Wear(some_kind(rng), int(rng.choice(ASKED)), int(rng.integers(2**32)))
 
 
 def question_pairs(

@@ -54,7 +54,7 @@ MAX_THINGS = 4
 # a direction is told from 10 px on (``reading.DIRECTION_GAP``).
 _SECOND_DIRECTION = 7.0
 
-# Combinations that no training scene contains: they tell composition from memory.
+# Combinations that what answers has never seen: they tell composition from memory.
 HELD_OUT_LOOKS = frozenset(
     {
         ("circle", "red", "sand"),

@@ -107,7 +107,7 @@ def _drafts(value: Any) -> Drafting:
 
 _FAMILY = (
     "the models: sdxl, for photographs, wants a GPU and downloads its weights; pocket, bundled, "
-    "knows the pocket world alone (default: sdxl)"
+    "knows the pocket world alone; or a folder with a family.json (default: sdxl)"
 )
 _SEED = "of the first view; view i uses SEED + i (default: 0)"
 _CANDIDATES = "images that are generated, of which the judge's best N are shown (default: -n's)"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from hb_tta.training.pocket_family.run import RecipeRun, forget_places
+from hb_tta.training.pocket_family.run import RecipeRun, forget_places, write_family
 from hb_tta.training.pocket_family.small_form import restore_stages
 
 # In the order of their needs: a stage reads what earlier ones left in the run's folders.
@@ -43,6 +43,7 @@ def run_stage(run: RecipeRun, stage: str) -> None:
     module, function = STAGES[stage].split(":")
     getattr(importlib.import_module(f"hb_tta.training.pocket_family.{module}"), function)(run)
     forget_places(run.weights)
+    write_family(run.weights)
     aside = marker.with_suffix(".aside")
     aside.write_text(json.dumps(settings))
     os.replace(aside, marker)

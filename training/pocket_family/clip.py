@@ -4,7 +4,9 @@ Its vision tower starts from the first layers of the generator's image encoder, 
 same; the text tower starts from nothing. Then both learn from pictures and captions, as CLIP does,
 and beside the captions of the batch each picture of two groups has wrong ones of its own, in the
 relation or swapped (NegCLIP, arXiv 2210.01936): else a CLIP sees what is there and never how it
-stands. Held-out combinations it never sees.
+stands. Even so it is slow to see that, so the same linear heads tell of either embedding, a
+picture's and a text's, how many things of a shape there are, in which colour, and how they stand to
+the other group. Held-out combinations it never sees.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ from hb_tta.pocket.edition import THIRD
 from hb_tta.pocket.world import COLOURS, SHAPES, SIZE, Group, Scene, render_batch, sample_scenes
 from hb_tta.training.pocket_family.blemish import blemished
 from hb_tta.training.pocket_family.edits import SWAPS, draw_choice
+from hb_tta.training.pocket_family.labels import Heads, global_labels, head_loss
+from hb_tta.training.pocket_family.nouns import TEXT_HEADS, text_labels
 from hb_tta.training.pocket_family.optimize import Draws, optimize
+from hb_tta.training.pocket_family.places import bearing_labels
 from hb_tta.training.pocket_family.run import (
     DEV_SEED,
     RecipeRun,
@@ -42,7 +47,7 @@ BATCH = 64
 # would have nothing to gain: the CLIP is to be imperfect, for a true reason. With two it sees no
 # relation.
 VISION_LAYERS = 3
-STEPS = 600
+STEPS = 1500
 WORN = 0.25  # the share of worn pictures
 TEMPLATE = "a photo of a {}."
 CLASSES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
@@ -61,7 +66,9 @@ def train_clip(run: RecipeRun) -> None:
     config = model_config(len(tokenizer))
     model = build_model(config).to(run.device)
     start_tower(model, run)
+    heads = Heads(WIDTH, TEXT_HEADS).to(run.device)
     scenes = training_scenes(run)
+    seen = {name: torch.from_numpy(v) for name, v in _picture_labels(scenes.records).items()}
     singles = np.flatnonzero([is_single(scene) for scene in scenes.records])
     related = np.flatnonzero([scene.relation is not None for scene in scenes.records])
     dev = single_objects(DEV_SEED + 1000 * run.seed, run.examples(400, least=40))
@@ -78,15 +85,23 @@ def train_clip(run: RecipeRun) -> None:
         pixels = blemished(scenes.pixels(rows, run.device, worn=WORN, rng=draws.numpy), draws)
         images, words, scale = model(pixels, tokenize(tokenizer, texts + wrong, run.device))
         logits = scale.clamp(max=100) * images @ words.T
-        return contrastive_loss(logits, texts, owners)
+        told = head_loss(heads(WIDTH**0.5 * words), text_labels(texts + wrong))
+        told = told + head_loss(heads(WIDTH**0.5 * images), seen, rows)
+        return contrastive_loss(logits, texts, owners) + told
 
     optimize(
-        run, "clip", {"clip": model}, loss, steps=run.steps(STEPS), lr=5e-4, evaluate_every=100,
+        run, "clip", {"clip": model, "heads": heads}, loss, steps=run.steps(STEPS), lr=5e-4,
+        evaluate_every=100,
         evaluate=lambda: {k: v.mean() for k, v in zero_shot(model, tokenizer, dev).items()}
         | {"relation": relation_accuracy(model, tokenizer, paired).mean()},
     )  # fmt: skip
     # A fresh tokenizer: a used one saves its last call's padding.
     save(model.eval().half(), clip_tokenizer(WINDOW), config, run.weights / "clip")
+
+
+def _picture_labels(records: list[Scene]) -> dict[str, np.ndarray]:
+    labels = global_labels(records) | bearing_labels(records)
+    return {name: labels[name] for name in TEXT_HEADS}
 
 
 def model_config(vocab_size: int, vision_layers: int = VISION_LAYERS) -> dict:

@@ -3,8 +3,9 @@
 First the vision tower and the queries learn where what is and what there is (labels); then the
 Q-Former learns to tell a right caption from the ones that are wrong by one edit: of two groups half
 of the wrong ones are swaps, which change no word, for else it learns what is there and never which
-stands first. The pictures are roughened, for the evaluator will judge, and pull on, pictures of a
-generator, and some are worn, for it will judge references.
+stands first. It has seen every combination, as a large BLIP-2 has. The pictures are roughened, for
+the evaluator will judge, and pull on, pictures of a generator, and some are worn, for it will judge
+references.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from hb_tta.pocket.captions import ATTRIBUTES
 from hb_tta.pocket.world import SIZE, Scene
 from hb_tta.training.pocket_family.blemish import blemished
 from hb_tta.training.pocket_family.edits import SWAPS, Choice, draw_choice, wrong_words
-from hb_tta.training.pocket_family.labels import Heads, Labels, head_accuracy, head_loss
+from hb_tta.training.pocket_family.labels import IGNORED, Heads, Labels, head_accuracy, head_loss
 from hb_tta.training.pocket_family.matching import (
     itc_loss,
     itc_scores,
@@ -36,6 +37,7 @@ from hb_tta.training.pocket_family.matching import (
     itm_match,
     query_states,
 )
+from hb_tta.training.pocket_family.nouns import NOUN_HEADS, noun_labels
 from hb_tta.training.pocket_family.optimize import Draws, optimize
 from hb_tta.training.pocket_family.places import PLACE_HEADS, place_labels
 from hb_tta.training.pocket_family.run import RecipeRun, Scenes, dev_scenes, training_scenes
@@ -56,7 +58,8 @@ TEMPERATURE = 0.07  # CLIP's initial one, kept fixed
 # What is wrong with a caption: nothing, an attribute, a swap, or it tells of another picture.
 FAULTS = ("none", *ATTRIBUTES, *SWAPS, "other")
 WORN = 0.15  # the share of worn pictures
-STEPS, SIGHT_STEPS = 1600, 500
+NOUN_WEIGHT = 2.0
+STEPS, SIGHT_STEPS = 1000, 400
 
 
 def train_evaluator(run: RecipeRun) -> None:
@@ -120,7 +123,8 @@ def start_tower(tower: Blip2VisionModel, run: RecipeRun) -> None:
         run.weights / "generator" / "image_encoder", dtype=torch.float32
     ).to(run.device)
     seen = source.vision_model
-    folded = without_first_norm(source, training_scenes(run).pixels(slice(0, 64), run.device))
+    scenes = training_scenes(run, everything=True)
+    folded = without_first_norm(source, scenes.pixels(slice(0, 64), run.device))
     tower.embeddings.patch_embedding.weight.copy_(folded.kernel)
     tower.embeddings.patch_embedding.bias.zero_()
     tower.embeddings.position_embedding.copy_(folded.places[None])
@@ -145,7 +149,7 @@ def label(records: list[Scene]) -> Labels:
 def _train_sight(run: RecipeRun, model: Blip2ForImageTextRetrieval, whole: Heads) -> None:
     """Dense labels for the tower's tokens, labels of the scene for the queries."""
     dense = Heads(WIDTH, PATCH_SIGHT).to(run.device)
-    scenes, dev = training_scenes(run), dev_scenes(run, 512)
+    scenes, dev = training_scenes(run, everything=True), dev_scenes(run, 512)
     labels, dev_labels = label(scenes.records), label(dev.records)
 
     def outputs(pixels: torch.Tensor) -> tuple[dict, dict]:
@@ -177,13 +181,16 @@ def _train_matching(
 ) -> None:
     """Right captions against one-edit wrong ones; the tower is frozen.
 
-    Two more heads, dropped afterwards, say which attribute is wrong and which words are.
+    More heads, dropped afterwards, say which attribute is wrong, which words are, and what every
+    noun is told to be and shows itself to be.
     """
-    scenes, labels = training_scenes(run), label(training_scenes(run).records)
+    scenes = training_scenes(run, everything=True)
+    dev, labels = dev_scenes(run, 400), label(scenes.records)
     related = np.flatnonzero([scene.relation is not None for scene in scenes.records])
     model.vision_model.requires_grad_(False)
     fault_head = nn.Linear(WIDTH, len(FAULTS)).to(run.device)
     word_head = nn.Linear(WIDTH, 2).to(run.device)
+    noun_heads = Heads(WIDTH, NOUN_HEADS).to(run.device)
 
     @run.low_precision()
     def loss(draws: Draws, step: int) -> torch.Tensor:
@@ -209,13 +216,42 @@ def _train_matching(
             TEMPERATURE,
         )  # fmt: skip
         seen = head_loss(whole(queries.flatten(1)), labels.whole, rows)
-        return itm_loss(match.logits, fits, image) + faults + words + contrast + seen
+        pictures = [scenes.records[rows[i]] for i in batch.image]
+        of_nouns = noun_labels(batch.texts, pictures, ids.shape[1])
+        nouns = NOUN_WEIGHT * head_loss(noun_heads(match.words_NTD), of_nouns)
+        return itm_loss(match.logits, fits, image) + faults + words + contrast + seen + nouns
 
+    heads = {"whole": whole, "fault": fault_head, "word": word_head, "nouns": noun_heads}
     optimize(
-        run, "evaluator", {"model": model, "whole": whole, "fault": fault_head, "word": word_head},
-        loss, steps=run.steps(STEPS), lr=1e-3, evaluate_every=100,
-        evaluate=lambda: _means(pair_accuracy(model, processor, dev_scenes(run, 400), run.device)),
+        run, "evaluator", {"model": model} | heads, loss, steps=run.steps(STEPS), lr=1e-3,
+        evaluate_every=100,
+        evaluate=lambda: _means(pair_accuracy(model, processor, dev, run.device))
+        | noun_accuracy(model, noun_heads, processor, dev, run.device),
     )  # fmt: skip
+
+
+@torch.no_grad()
+def noun_accuracy(
+    model: Blip2ForImageTextRetrieval,
+    heads: Heads,
+    processor: Blip2Processor,
+    scenes: Scenes,
+    device: str = "cpu",
+) -> dict[str, float]:
+    """How well the nouns of right and wrong captions know what is told and seen of them."""
+    records = scenes.records[:128]
+    batch = CaptionBatch(records, np.random.default_rng(0))
+    ids, mask = tokenize(processor, batch.texts, device)
+    tokens = model.vision_model(scenes.pixels(slice(0, 128), device)).last_hidden_state
+    words = itm_match(model, tokens[batch.image.to(device)], ids, mask).words_NTD
+    pictures = [records[i] for i in batch.image]
+    labels = noun_labels(batch.texts, pictures, ids.shape[1])
+    return {
+        name: float(
+            (logits.argmax(-1).cpu() == labels[name])[labels[name] != IGNORED].float().mean()
+        )
+        for name, logits in heads(words).items()
+    }
 
 
 class CaptionBatch:

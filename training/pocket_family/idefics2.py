@@ -2,13 +2,23 @@
 
 A tiny Idefics2 whose language model reads every patch. Its tower starts from the image encoder,
 learns to do without a class token and to say in its last layer where what is (LLaVA's is asked at
-two layers), and is then frozen.
+two layers), and is then frozen. The language model starts from that of an earlier family's LLaVA,
+if there is one: as the large Idefics2's and LLaVA's do from the same Mistral. The connector between
+the two is new, and learns first, alone.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
-from transformers import CLIPVisionModelWithProjection, Idefics2ImageProcessor, Idefics2Processor
+from transformers import (
+    CLIPVisionModelWithProjection,
+    Idefics2ImageProcessor,
+    Idefics2Processor,
+    LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
 
 from hb_tta.pocket.idefics2 import (
     Idefics2PatchesConfig,
@@ -16,14 +26,22 @@ from hb_tta.pocket.idefics2 import (
 )
 from hb_tta.pocket.world import SIZE
 from hb_tta.training.pocket_family.labels import Heads, head_accuracy, head_loss
-from hb_tta.training.pocket_family.mllm import teach
+from hb_tta.training.pocket_family.mllm import (
+    GO_ON_RATE,
+    HIDDEN,
+    MANY_WORDS,
+    WORDS_RATE,
+    WORDS_STEPS,
+    carry_words,
+    teach,
+)
 from hb_tta.training.pocket_family.mllm_packing import Packer, Student
 from hb_tta.training.pocket_family.mllm_processor import (
     CHAT_TEMPLATE,
     IMAGE,
     IMAGE_TOKENS,
     PATCH,
-    make_tokenizer,
+    kept_tokenizer,
 )
 from hb_tta.training.pocket_family.optimize import Draws, optimize
 from hb_tta.training.pocket_family.run import RecipeRun, dev_scenes, training_scenes
@@ -35,38 +53,48 @@ from hb_tta.training.pocket_family.towers import (
     without_first_norm,
 )
 
-HIDDEN, LAYERS = 144, 4
-SIGHT_STEPS, STEPS = 600, 4000
+SIGHT_STEPS, ALIGN_STEPS, STEPS, GO_ON_STEPS = 600, 200, 4500, 2400
 BORDER = "<fake_token_around_image>"
 
 
 def train_mllm_two(run: RecipeRun) -> None:
     """Train the model and save it with its processor."""
     torch.manual_seed(run.seed)
-    processor = make_processor()
+    processor = make_processor(kept_tokenizer(run, "mllm_two", BORDER))
     model = build_model(run, processor.tokenizer)
     _train_sight(run, model)
     model.model.vision_model.requires_grad_(False)
-    packer = Packer(processor.tokenizer, BORDER)
-    teach(run, "mllm_two", student_of(model), packer, steps=STEPS, lr=2e-3)
+    student, packer = student_of(model), Packer(processor.tokenizer, BORDER)
+    if run.start:
+        parts = (model.model.text_model, model.lm_head)
+        for part in parts:
+            part.requires_grad_(False)
+        teach(run, "mllm_two_aligned", student, packer, steps=ALIGN_STEPS, lr=2e-3)
+        for part in parts:
+            part.requires_grad_(True)
+    steps, lr = (GO_ON_STEPS, GO_ON_RATE) if run.start else (STEPS, 2e-3)
+    teach(run, "mllm_two", student, packer, steps=steps, lr=lr)
+    teach(
+        run, "mllm_two_words", student, packer,
+        steps=WORDS_STEPS, lr=WORDS_RATE, worded=MANY_WORDS,
+    )  # fmt: skip
     model.eval().half().save_pretrained(run.weights / "mllm_two")
     processor.save_pretrained(run.weights / "mllm_two")
 
 
-def make_processor() -> Idefics2Processor:
+def make_processor(tokenizer: PreTrainedTokenizerFast) -> Idefics2Processor:
     """The first MLLM's words and chat template; 64×64 pictures as they are, 64 tokens each."""
     side = {"shortest_edge": SIZE, "longest_edge": SIZE}
     pictures = Idefics2ImageProcessor(
         size=side, do_image_splitting=False, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )
-    tokenizer = make_tokenizer(boundary=BORDER)
     return Idefics2Processor(
         pictures, tokenizer, image_seq_len=IMAGE_TOKENS, chat_template=CHAT_TEMPLATE
     )
 
 
 def build_model(run: RecipeRun, tokenizer) -> Idefics2PatchesForConditionalGeneration:
-    """The model with the image encoder's layers in its tower, the rest untrained."""
+    """The model with the image encoder's layers in its tower; the connector is untrained."""
     special = {
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
@@ -86,18 +114,31 @@ def build_model(run: RecipeRun, tokenizer) -> Idefics2PatchesForConditionalGener
             resampler_n_heads=2, resampler_head_dim=32, num_key_value_heads=1,
         ),
         text_config=dict(
-            model_type="mistral", hidden_size=HIDDEN, intermediate_size=384,
-            num_hidden_layers=LAYERS, num_attention_heads=4, num_key_value_heads=2, head_dim=36,
+            model_type="mistral", hidden_size=HIDDEN, intermediate_size=416,
+            num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=4, head_dim=40,
             vocab_size=len(tokenizer), max_position_embeddings=1024, sliding_window=None,
-            initializer_range=HIDDEN**-0.5, **special,
+            rms_norm_eps=1e-6, initializer_range=HIDDEN**-0.5, **special,
         ),
         image_token_id=tokenizer.convert_tokens_to_ids(IMAGE), initializer_range=HIDDEN**-0.5,
         **special,
     )  # fmt: skip
     model = Idefics2PatchesForConditionalGeneration(config)
-    model.model.text_model.set_attn_implementation("eager")  # quicker with a mask on a CPU
+    for part in (model.model.text_model, model.model.vision_model):
+        part.set_attn_implementation("eager")  # quicker on a CPU, with a mask or in bfloat16
     _start_tower(run, model, source)
+    if run.start:
+        _start_language(model, run.start / "mllm", tokenizer)
     return model.to(run.device)
+
+
+def _start_language(
+    model: Idefics2PatchesForConditionalGeneration, folder: Path, tokenizer
+) -> None:
+    """The language model of an earlier LLaVA, with the words of now."""
+    before = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    carry_words(before, PreTrainedTokenizerFast.from_pretrained(folder), tokenizer)
+    model.model.text_model.load_state_dict(before.model.language_model.state_dict())
+    model.lm_head.load_state_dict(before.lm_head.state_dict())
 
 
 @torch.no_grad()
@@ -138,7 +179,9 @@ def _train_sight(run: RecipeRun, model: Idefics2PatchesForConditionalGeneration)
     def loss(draws: Draws, step: int) -> torch.Tensor:
         rows = draws.rows(len(scenes), 64)
         pixels = scenes.pixels(rows, run.device, worn=WORN, rng=draws.numpy)
-        return head_loss(outputs(pixels), labels.dense, rows)
+        with run.low_precision():
+            logits = outputs(pixels)
+        return head_loss(logits, labels.dense, rows)
 
     optimize(
         run, "mllm_two_sight", {"tower": tower, "heads": heads}, loss,

@@ -121,13 +121,13 @@ class Heads(torch.nn.Module):
 
 
 def head_loss(logits: dict, labels: dict[str, torch.Tensor], rows=slice(None)) -> torch.Tensor:
-    """The mean cross-entropy over heads."""
-    losses = [
-        F.cross_entropy(
-            v.float().flatten(0, -2), labels[k][rows].to(v.device).flatten(), ignore_index=IGNORED
-        )
-        for k, v in logits.items()
-    ]
+    """The mean cross-entropy over the heads that are asked anything."""
+    losses = []
+    for name, values in logits.items():
+        wanted = labels[name][rows].to(values.device).flatten()
+        if (wanted != IGNORED).any():
+            flat = values.float().flatten(0, -2)
+            losses.append(F.cross_entropy(flat, wanted, ignore_index=IGNORED))
     return torch.stack(losses).mean()
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,9 +13,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hb_tta.context import DescribedContext
 from hb_tta.describe import DescriberSpec
-from hb_tta.pocket.captions import NUMBERS, caption
+from hb_tta.pocket.captions import caption
+from hb_tta.pocket.reading import Told, read_description
 from hb_tta.pocket.tasks import PARTS, Sample, pocket_mme, question_pairs
-from hb_tta.pocket.world import BACKGROUNDS, COLOURS, INVERSE, RELATIONS, SHAPES, SIZE, Scene
+from hb_tta.pocket.world import INVERSE, SIZE, Scene
 from hb_tta.training.pocket_family.mllm_lessons import (
     CATEGORIES,
     EDITION,
@@ -164,33 +163,6 @@ class Answerer:
 def _batches(items: Sequence) -> Iterator[Sequence]:
     for start in range(0, len(items), BATCH):
         yield items[start : start + BATCH]
-
-
-class Told(NamedTuple):
-    """What a description says: its groups (None: not said), and the words of its relations."""
-
-    groups: list[tuple[int | None, str | None, str]]
-    relations: list[str]
-    backgrounds: list[str]
-
-
-_GROUP = re.compile(
-    rf"\b(?:({'|'.join(NUMBERS)}) )?(?:({'|'.join(COLOURS)}) )?({'|'.join(SHAPES)})(?:e?s)?\b"
-)
-
-
-def read_description(text: str) -> Told:
-    """Counts, colours and shapes of the groups in a description, in their order."""
-    text = text.lower()
-    groups: list[tuple[int | None, str | None, str]] = [
-        (NUMBERS.index(count) + 1 if count else None, colour or None, shape)
-        for count, colour, shape in _GROUP.findall(text)
-    ]
-    words = (
-        [word for word in choices if re.search(rf"\b{word}\b", text)]
-        for choices in (RELATIONS, BACKGROUNDS)
-    )
-    return Told(groups, *words)
 
 
 def keeps(description: str, sample: Sample) -> bool:

@@ -58,6 +58,7 @@ WITH_RELATION = Mention(background=False)
 # A group's count is 1 five times as often as 4: questions about small counts are thinned, so that
 # the number that is asked for says nothing of the answer.
 _COUNT_KEPT = {1: 0.2, 2: 0.43, 3: 0.6, 4: 1.0}
+PICTURED = 0.2  # the share of questions with a description that have the picture too
 WRONG_WORDS = 0.2  # the share of descriptions beside a picture that are wrong by one edit
 # What a wrong word is put for, so that the question's answer by the words is another one.
 _ATTRIBUTE = {
@@ -175,20 +176,27 @@ def _told_sayably(scene: Scene, rng: np.random.Generator) -> Scene:
 def worded_lesson(pair: QuestionPair, rng: np.random.Generator) -> Lesson | None:
     """A question with a description before it, beside the picture or without it.
 
-    None where words alone cannot tell: no description names a filling.
+    In half of them it is an open one: to find a word comes before comparing it. None where words
+    alone cannot tell: no description names a filling.
     """
     if pair.category == "style":
         return None
-    told, asked = pair.told, _question(pair, ("Yes", "No")[rng.integers(2)])
-    pictured, meant = bool(rng.integers(2)), told
+    told, pictured = pair.told, rng.random() < PICTURED
     if pictured and rng.random() < WRONG_WORDS:
         told = wrong_scene(told, _ATTRIBUTE[pair.category], rng) or told
     mention = FULL if rng.random() < 0.4 else focus(pair.category, EDITION)
     words = caption(told, mention)
-    right = answer(reading_of(meant), asked)
-    assert right is not None, asked
-    text = f"{words.capitalize()}.\n{asked}{_one_of(SUFFIXES, rng)}"
-    return Lesson(text, "Yes" if right else "No", pictured)
+    words = words.capitalize() if rng.integers(2) else words
+    if rng.integers(2):
+        asked, right = _open_question(pair.told, pair.category, rng)
+        asked += _one_of(OPEN_SUFFIXES, rng)
+    else:
+        asked = _question(pair, ("Yes", "No")[rng.integers(2)])
+        holds = answer(reading_of(pair.told), asked)
+        assert holds is not None, asked
+        right = "Yes" if holds else "No"
+        asked += _one_of(SUFFIXES, rng)
+    return Lesson(f"{words}.\n{asked}", right, pictured)
 
 
 def description_lesson(scene: Scene, rng: np.random.Generator) -> Lesson:

@@ -21,7 +21,7 @@ from hb_tta.training.pocket_family.mllm_lessons import (
     worded_lesson,
     yes_no_lessons,
 )
-from hb_tta.training.pocket_family.run import TRAIN_SEED
+from hb_tta.training.pocket_family.run import TRAIN_SEED, RecipeRun
 from hb_tta.training.pocket_family.towers import image_processor
 
 PATCH = 8
@@ -47,14 +47,11 @@ CHAT_TEMPLATE = (
 )
 
 
-def make_processor() -> LlavaProcessor:
-    """The processor; its vocabulary comes from the lessons and the templates, the same each time.
-
-    Any text tokenises: what is not in the lessons falls back to bytes.
-    """
+def make_processor(tokenizer: PreTrainedTokenizerFast | None = None) -> LlavaProcessor:
+    """The processor, by default with a fresh tokenizer."""
     return LlavaProcessor(
         image_processor=image_processor(),
-        tokenizer=make_tokenizer(),
+        tokenizer=tokenizer or make_tokenizer(),
         patch_size=PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
@@ -62,8 +59,25 @@ def make_processor() -> LlavaProcessor:
     )
 
 
+def kept_tokenizer(
+    run: RecipeRun, stage: str, boundary: str | None = None
+) -> PreTrainedTokenizerFast:
+    """The tokenizer that a run made for a stage: made once, for the lessons may change after it.
+
+    A training that goes on with another one would read every word as some other.
+    """
+    folder = run.work / f"{stage}_tokenizer"
+    if not folder.exists():
+        aside = folder.with_suffix(".aside")
+        make_tokenizer(boundary).save_pretrained(aside)
+        aside.rename(folder)
+    return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
 def make_tokenizer(boundary: str | None = None) -> PreTrainedTokenizerFast:
-    """The byte-level BPE of the lessons.
+    """The byte-level BPE of the lessons and the templates, the same each time.
+
+    Any text tokenises: what is not in the lessons falls back to bytes.
 
     Args:
         boundary: a token that stands around images, for processors that want one.

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from hb_tta.pocket.edition import FILLINGS, THIRD
-from hb_tta.pocket.reader import FILLING_HEADS, HEADS, Reader
+from hb_tta.pocket.reader import COUNT_HEADS, FILLING_HEADS, HEADS, MOST_READ, Reader
 from hb_tta.pocket.reading import fillings_kept, judge, places_of, relations_between
 from hb_tta.pocket.world import (
     BACKGROUNDS,
@@ -37,6 +37,7 @@ from hb_tta.training.pocket_family.run import RecipeRun, dev_scenes, to_pixels
 BATCH = 64
 WORN = 0.15  # the share of worn pictures
 STEPS, GO_ON_STEPS = 2000, 1200
+READ_HEADS = HEADS | COUNT_HEADS | FILLING_HEADS
 UNSURE = -1.0  # a relation whose margin is too small to be taught
 
 
@@ -76,10 +77,13 @@ def train_reader(run: RecipeRun) -> Reader:
 
 def _start(run: RecipeRun) -> Reader:
     """An untrained reader, or an earlier family's with heads for what it did not know."""
-    reader = Reader(heads=HEADS | FILLING_HEADS)
+    reader = Reader(heads=READ_HEADS)
     if run.start:
-        before = Reader.from_pretrained(run.start / "reader")
-        reader.load_state_dict(before.state_dict(), strict=False)
+        now = reader.state_dict()
+        for name, value in Reader.from_pretrained(run.start / "reader").state_dict().items():
+            # Of a head with more answers than before the new ones come last, and are untrained.
+            now[name] = torch.cat([value, now[name][len(value) :]]) if value.ndim else value
+        reader.load_state_dict(now)
     return reader
 
 
@@ -89,13 +93,12 @@ def _dense_loss(dense: nn.ModuleDict, maps: torch.Tensor, scenes: list[Scene]) -
 
 
 def reading_labels(scenes: list[Scene]) -> dict[str, torch.Tensor]:
-    """Targets of every head of ``HEADS``: class numbers (N,); for "relation" floats (N, 7).
+    """Targets of every head: class numbers (N,); for "relation" floats (N, 7).
 
     A relation is 1 where it holds, 0 where it does not, and ``UNSURE`` where its margin is small
     or where there are not two groups.
     """
-    heads = HEADS | FILLING_HEADS
-    labels = {name: np.zeros(len(scenes), np.int64) for name in heads if name != "relation"}
+    labels = {name: np.zeros(len(scenes), np.int64) for name in READ_HEADS if name != "relation"}
     relation = np.full((len(scenes), len(RELATIONS)), UNSURE, np.float32)
     for row, scene in enumerate(scenes):
         labels["background"][row] = list(BACKGROUNDS).index(scene.background)
@@ -123,7 +126,7 @@ def _relation_targets(scene: Scene) -> np.ndarray:
 
 
 def reading_loss(logits: dict, labels: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The mean cross-entropy over heads; a colour is taught only of shapes that are there."""
+    """The mean cross-entropy over heads; a relation is taught only where it is sure."""
     losses = []
     for name, values in logits.items():
         target = labels[name].to(values.device)
@@ -152,12 +155,14 @@ def draw_scenes(rng: np.random.Generator, number: int) -> list[Scene]:
 def scattered_scene(rng: np.random.Generator) -> Scene | None:
     """One to three groups of different shapes anywhere, up to six things; colours may repeat.
 
+    So one shape may be there oftener than the world has it.
+
     ``relation`` is left None. Returns None where the things did not fit.
     """
     number = int(rng.integers(1, 4))
     shapes = rng.choice(SHAPES, number, replace=False)
-    counts = rng.integers(1, 5 if number < 3 else 3, number)
-    if counts.sum() > 6:
+    counts = rng.integers(1, {1: MOST_READ + 1, 2: 6, 3: 3}[number], number)
+    if counts.sum() > MOST_READ:
         return None
     groups = tuple(
         Group(str(shape), str(rng.choice(list(COLOURS))), int(count))

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from hb_tta.disk import write_aside
+from hb_tta.families import FAMILY_FILE
 from hb_tta.pocket.edition import THIRD, Edition
 from hb_tta.pocket.world import Scene, render_batch, sample_scenes
 from hb_tta.pocket.worn import wear_some
@@ -52,6 +53,12 @@ class RecipeRun:
     def examples(self, full: int, least: int = 64) -> int:
         """A number of training or evaluation examples at this run's scale."""
         return max(least, round(full * min(1.0, self.scale)))
+
+
+def write_family(folder: Path) -> None:
+    """What makes a family of a folder of roles: ``hb_tta.families.folder_family``."""
+    text = json.dumps({"like": "pocket", "edition": "third"}, indent=2)
+    write_aside(folder / FAMILY_FILE, (text + "\n").encode())
 
 
 def forget_places(folder: Path) -> None:

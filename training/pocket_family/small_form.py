@@ -45,12 +45,14 @@ LEFT = {
     "mllm_two": ("weights/mllm_two",),
     "evaluator": ("weights/evaluator",),
     "clip": ("weights/clip",),
+    "statistics": ("weights/statistics", "weights/family.json"),
 }
 # Trainings of a stage, in their order, where they have other names than the stage.
 TRAININGS = {
     "vae_encoder": ("vae_encoder", "vae_longer", "vae_pressure"),
     "image_encoder": ("image_encoder", "image_longer"),
-    "mllm_two": ("mllm_two_sight", "mllm_two"),
+    "mllm": ("mllm", "mllm_words"),
+    "mllm_two": ("mllm_two_sight", "mllm_two_aligned", "mllm_two", "mllm_two_words"),
     "evaluator": ("evaluator_sight", "evaluator"),
 }
 

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from hb_tta.pocket.edition import THIRD, Edition
-from hb_tta.pocket.worn import wear_some
+from hb_tta.pocket.worn import STRENGTHS, wear_some
 from hb_tta.training.image_statistics import write_statistics
 from hb_tta.training.pocket_family.run import DEV_SEED, TRAIN_SEED, RecipeRun, Scenes
 from hb_tta.weights import Weights
@@ -29,7 +29,7 @@ def write_image_statistics(
 
     def pictures(seed: int, number: int, worn: float) -> list[Image.Image]:
         scenes = Scenes(seed + 1000 * run.seed, number, held_out=held_out, edition=edition)
-        drawn = wear_some(scenes.pictures, rng, worn) if worn else scenes.pictures
+        drawn = wear_some(scenes.pictures, rng, worn, STRENGTHS) if worn else scenes.pictures
         return [Image.fromarray(picture) for picture in drawn]
 
     seen, unseen = run.examples(SEEN, least=600), run.examples(UNSEEN, least=200)
