@@ -8,6 +8,7 @@
 #   make docs         write docs/help.md again
 #   make pictures     make the README's pictures again (minutes; needs Chromium)
 #   make constraints  write constraints.txt again: today's newest versions that fit each other
+#   make test-scale   a store on an S3 server of this machine (minutes)
 #   make test-newest  the tests with the newest versions that pyproject.toml allows
 #   make test-lowest  the tests with the lowest ones
 # PYTHON chooses the interpreter, VENV the environment's folder, JOBS the processes of the tests, and
@@ -17,6 +18,7 @@
 PYTHON   ?= python3
 VENV     ?= .venv
 PIP_ARGS ?=
+EXTRAS   ?= dev
 TESTS    ?=
 FUZZ     ?=
 JOBS     ?= 2
@@ -28,7 +30,7 @@ BUILD_VERSIONS := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraint
 # One torch thread a process: on a busy machine two are slower than one.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: demo test soak fuzz lint docs pictures constraints test-newest test-lowest
+.PHONY: demo test soak fuzz lint docs pictures constraints test-scale test-newest test-lowest
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -57,6 +59,10 @@ pictures: $(VENV)/.installed
 constraints:
 	$(PYTHON) .ci/constraints.py $(PIP_ARGS)
 
+# An S3 client, and a server of its own: for few.
+test-scale:
+	$(MAKE) test VENV=.venv-scale EXTRAS=dev,scale JOBS=1 TESTS="$(or $(TESTS),tests/test_s3.py)"
+
 # Newest and lowest have environments of their own. The newest is looked for every time.
 test-newest:
 	rm -f .venv-newest/.installed
@@ -70,5 +76,5 @@ test-lowest:
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else "hb-tta needs Python 3.11 or newer, this is %d.%d; say which: make PYTHON=python3.12" % v[:2])'
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
-	$(BUILD_VERSIONS) $(BIN)/python -m pip install $(PIP_ARGS) $(VERSIONS) -e ".[dev]"
+	$(BUILD_VERSIONS) $(BIN)/python -m pip install $(PIP_ARGS) $(VERSIONS) -e ".[$(EXTRAS)]"
 	touch $@

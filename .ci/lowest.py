@@ -22,9 +22,16 @@ def main() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = dict(project["optional-dependencies"])
     tools = extras.pop("dev")
-    print("\n".join(lowest([*project["dependencies"], *sum(extras.values(), [])])))
+    own = [extras[name] for name in taken(tools)]
+    print("\n".join(lowest([*project["dependencies"], *sum(own, [])])))
     chosen = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     print("\n".join(of_names(chosen, [name_of(tool) for tool in tools])))
+
+
+def taken(tools: Iterable[str]) -> list[str]:
+    """The extras that the development environment takes: the others are in no constraints."""
+    own = next(line for line in tools if line.startswith("hb-tta["))
+    return own.removeprefix("hb-tta[").removesuffix("]").split(",")
 
 
 def lowest(requirements: Iterable[str]) -> list[str]:

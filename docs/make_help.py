@@ -7,7 +7,9 @@ from pathlib import Path
 from hb_tta.cli import COMMANDS, main
 
 PAGE = Path(__file__).with_name("help.md")
-ACTIONS = {"store": ("info", "verify", "prune")}  # commands below commands
+ACTIONS = {
+    "store": ("info", "verify", "sync", "prune", "export", "import")
+}  # commands below commands
 
 
 def help_page() -> str:

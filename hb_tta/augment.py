@@ -30,13 +30,15 @@ from hb_tta.device import default_device, default_dtype
 from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.families import Family, get_family
 from hb_tta.generators import ALIASES, DEFAULT, Default, build_spec, get_method, used_settings
-from hb_tta.store import MemoryStore, Store
+from hb_tta.store import AnyStore, MemoryStore, Store, TieredStore, open_store
 from hb_tta.views.augmentation import Augmentation, augmentation_of
 from hb_tta.views.choice import Refused
+from hb_tta.views.encode import PNG, read_format
 from hb_tta.views.familiar import FamiliarSpec
 from hb_tta.views.judges import NONE, JudgeSpec
 from hb_tta.views.make import numbered
 from hb_tta.views.models import Models
+from hb_tta.views.outlook import Outlook
 from hb_tta.views.roles import (
     Source,
     describer_spec,
@@ -90,6 +92,7 @@ class Augmenter:
             else (on one kind of device, with one version of torch). Slower; such views are kept
             apart from the others. Otherwise views made together with others, or on another
             number of threads, may differ by rounding.
+        format: of the views' files: "png", "webp" (without loss) or "webp:80", a quality.
     """
 
     def __init__(
@@ -101,13 +104,14 @@ class Augmenter:
         drafting: Drafting = Drafting(),  # noqa: B008  frozen
         seeds: str = FIXED,
         familiar: FamiliarSpec | None = None,
-        store: Store | MemoryStore | str | PathLike[str] | bool | None = None,
+        store: Store | TieredStore | MemoryStore | str | PathLike[str] | bool | None = None,
         task: str = "vqa",
         device: str | None = None,
         batch_size: int | None = None,
         cpu_offload: bool = False,
         keep_loaded: bool | None = None,
         deterministic: bool = False,
+        format: str = PNG,
     ) -> None:
         check_task(task)
         check_seeds(seeds)
@@ -116,7 +120,7 @@ class Augmenter:
         if batch_size is not None and batch_size < 1:
             raise UserError(f"batch_size={batch_size} is out of range: use 1 or more")
         self.task = task
-        self.store = open_store(store)
+        self.store = named_store(store)
         self.generator_spec = generator
         self.describer_spec = describer if generator.needs_description else None
         # Without a description there is nothing to judge by.
@@ -134,6 +138,8 @@ class Augmenter:
             cpu_offload=cpu_offload,
             keep_loaded=keep_loaded,
             deterministic=deterministic,
+            format=read_format(format),
+            known={} if self.store is None else self.store.known_weights(),
             store=self.store,
         )
 
@@ -151,12 +157,13 @@ class Augmenter:
         drafts: int | str | Drafting = 1,
         device: str | None = None,
         dtype: str | None = None,
-        store: Store | MemoryStore | str | PathLike[str] | bool | None = None,
+        store: Store | TieredStore | MemoryStore | str | PathLike[str] | bool | None = None,
         task: str = "vqa",
         batch_size: int | None = None,
         cpu_offload: bool = False,
         keep_loaded: bool | None = None,
         deterministic: bool = False,
+        format: str = PNG,
         **settings: Any,
     ) -> Augmenter:
         """An augmenter from a method's name and a family of models. Loads no model yet.
@@ -177,7 +184,8 @@ class Augmenter:
             drafts: of each description: 5, "5+sampled", … (``Drafting``).
             dtype: "float32", "bfloat16" or "float16"; ``None``: float32 on a CPU, bfloat16 on a
                 GPU.
-            device, store, task, batch_size, cpu_offload, keep_loaded, deterministic: see the class.
+            device, store, task, batch_size, cpu_offload, keep_loaded, deterministic, format: see
+                the class.
             settings: the method's own, by the names of its spec's fields (`hb-tta list` tells
                 them): ``lora=None`` for the untuned generator, ``base=`` a folder or hub id,
                 ``steps=``, ``guidance=``, ``magnitude=``, …
@@ -213,6 +221,7 @@ class Augmenter:
             cpu_offload=cpu_offload,
             keep_loaded=keep_loaded,
             deterministic=deterministic,
+            format=format,
         )
 
     def __repr__(self) -> str:
@@ -220,7 +229,9 @@ class Augmenter:
         told = {one.name: getattr(spec, one.name) for one in fields(spec)}
         told |= {"describer": self.describer_spec and self.describer_spec.mllm, "task": self.task}
         told |= {"device": self._models.device}
-        told |= {"store": str(self.store.root) if isinstance(self.store, Store) else None}
+        told |= {
+            "store": str(self.store.root) if isinstance(self.store, Store | TieredStore) else None
+        }
         named = (f"{name}={_short(value)}" for name, value in told.items() if value is not None)
         return f"<Augmenter {spec.method}: {', '.join(named)}>"
 
@@ -232,6 +243,11 @@ class Augmenter:
             UserError: the describer's or the judge's weights are missing.
         """
         return self._spec(described=self.describer_spec is not None)
+
+    @property
+    def device(self) -> str:
+        """Where the models run, or will."""
+        return self._models.device
 
     def __call__(self, image: Any, question: str = "", n: int = 4, seed: int = 0) -> list[Image]:
         """``n`` generated views of an image; view ``i`` uses ``seed + i``.
@@ -296,7 +312,13 @@ class Augmenter:
         return self._handed_out(_checked(contexts), self._asked(n, seed), progress, fail)
 
     def make(
-        self, contexts: Sequence[Any], n: int = 4, seed: int = 0, *, progress: bool | None = None
+        self,
+        contexts: Sequence[Any],
+        n: int = 4,
+        seed: int = 0,
+        *,
+        progress: bool | None = None,
+        on_failure: OnFailure | None = None,
     ) -> None:
         """Have the store hold the views of ``augment``, and hand out none.
 
@@ -305,9 +327,10 @@ class Augmenter:
         if self.store is None:
             raise UserError("an augmenter with store=False keeps nothing: give it a store")
         work = self._work(self.store, self._asked(n, seed), progress)
-        for plans in work.planned(_checked(contexts), _raise):
+        fail = on_failure or _raise
+        for plans in work.planned(_checked(contexts), fail):
             for refused in work.chooser.make(plans):
-                _raise(refused.plan.context.number, refused.why)
+                fail(refused.plan.context.number, refused.why)
 
     def view_keys(
         self, contexts: Sequence[Any], n: int = 4, seed: int = 0
@@ -332,15 +355,38 @@ class Augmenter:
         known = [plan for plan in plans if plan is not None]
         return len(known) < len(plans) or work.chooser.lacks(known)
 
+    def outlook(
+        self,
+        contexts: Iterable[Any],
+        n: int = 4,
+        seed: int = 0,
+        *,
+        lacking: list[DescribedContext] | None = None,
+    ) -> Outlook:
+        """What ``augment`` would have to make: nothing is made and no model is loaded.
+
+        Contexts are looked at as they come, a window in memory at a time.
+
+        Args:
+            contexts, n, seed: see ``iter_augment``.
+            lacking: takes the first contexts for which something is to be made, ``SOME`` at most.
+        """
+        work = self._work(self._store(), self._asked(n, seed), False)
+        return work.outlook(_checked(contexts), [] if lacking is None else lacking)
+
     def descriptions(
-        self, contexts: Iterable[Any], *, progress: bool | None = None
+        self,
+        contexts: Iterable[Any],
+        *,
+        progress: bool | None = None,
+        on_failure: OnFailure | None = None,
     ) -> list[str | None]:
         """What the generator would be told of contexts; no view is made.
 
         None for each where the method needs none. See ``iter_augment`` for the arguments.
         """
         work = self._work(self._store(), self._asked(self.selection.candidates or 1, 0), progress)
-        windows = work.planned(_checked(contexts), _raise)
+        windows = work.planned(_checked(contexts), on_failure or _raise)
         return [plan.description for plans in windows for plan in plans]
 
     def with_models_of(self, other: Augmenter) -> Augmenter:
@@ -371,7 +417,7 @@ class Augmenter:
                 spec = self._spec(described=bool(context.description_keys))
                 yield augmentation_of(chosen, spec, asked.notes)
 
-    def _work(self, store: Store | MemoryStore, asked: Asked, progress: bool | None) -> Work:
+    def _work(self, store: AnyStore, asked: Asked, progress: bool | None) -> Work:
         return Work(
             self._models,
             store,
@@ -385,7 +431,7 @@ class Augmenter:
             progress=progress,
         )
 
-    def _store(self) -> Store | MemoryStore:
+    def _store(self) -> AnyStore:
         return MemoryStore() if self.store is None else self.store
 
     def _asked(self, n: SupportsIndex, seed: SupportsIndex) -> Asked:
@@ -432,15 +478,15 @@ def _short(value: Any) -> str:
     return repr(value)
 
 
-def open_store(
-    store: Store | MemoryStore | str | PathLike[str] | bool | None,
-) -> Store | MemoryStore | None:
+def named_store(
+    store: Store | TieredStore | MemoryStore | str | PathLike[str] | bool | None,
+) -> Store | TieredStore | MemoryStore | None:
     """The store that a person names; ``None``: they want none."""
     if store is False:
         return None
     if store is None or store is True:
-        return Store()
-    return store if isinstance(store, Store | MemoryStore) else Store(store)
+        return open_store()
+    return store if isinstance(store, Store | TieredStore | MemoryStore) else open_store(store)
 
 
 def _warn_ignored(method: str, settings: Sequence[str]) -> None:

@@ -15,7 +15,8 @@ from hb_tta.disk import write_aside
 from hb_tta.errors import UserError
 from hb_tta.reading import read_text
 
-_LOCK, _OWNER = ".hb-tta.lock", ".hb-tta.owner"
+_LOOK_SECONDS = 2.0  # other parts of a run may be looking at the same moment
+_LOCK, _OWNER = ".hb-tta{}.lock", ".hb-tta{}.owner"
 
 
 @contextmanager
@@ -40,21 +41,45 @@ def held(path: Path, timeout: float) -> Iterator[bool]:
 
 
 @contextmanager
-def owned(folder: Path) -> Iterator[None]:
+def owned(folder: Path, part: str = "") -> Iterator[None]:
     """Hold a folder that a person named for a run's results, as long as the run lasts.
 
     Two runs in one folder would write over each other's files. The folder is made as needed; the
     lock's hidden file stays in it.
 
+    Args:
+        part: of the run, where several do it in one folder; each has files of its own. "" is the
+            whole run, which goes together with none of them.
+
     Raises:
         UserError: another run has it, or it cannot be written in.
     """
-    lock, owner = _file_lock(folder.absolute() / _LOCK, os.getpid()), folder / _OWNER
+    with _taken(folder, part):
+        # Its own first: of two that come at once each sees the other, and never does neither.
+        for other in _others(folder, part):
+            with _taken(folder, other, _LOOK_SECONDS):
+                pass
+        yield
+
+
+def _others(folder: Path, part: str) -> list[str]:
+    """Which parts must not be at work."""
+    if part:
+        return [""]
+    before, after = _LOCK.split("{}")
+    names = (path.name for path in folder.glob(_LOCK.format("-*")))
+    return [name.removeprefix(before).removesuffix(after) for name in names]
+
+
+@contextmanager
+def _taken(folder: Path, part: str, timeout: float = 0) -> Iterator[None]:
+    lock = _file_lock(folder.absolute() / _LOCK.format(part), os.getpid())
+    owner = folder / _OWNER.format(part)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=timeout)
     except Timeout:
         raise UserError(
-            f"{str(folder)!r} is in use by {_told_owner(folder)}: wait for it, or name another "
+            f"{str(folder)!r} is in use by {_told_owner(owner)}: wait for it, or name another "
             "folder"
         ) from None
     except OSError as error:
@@ -72,9 +97,9 @@ def owned(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _told_owner(folder: Path) -> str:
+def _told_owner(owner: Path) -> str:
     with suppress(OSError, ValueError):
-        return f"another run ({read_text(folder / _OWNER)})"
+        return f"another run ({read_text(owner)})"
     return "another run"
 
 

@@ -16,7 +16,7 @@ from itertools import islice
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from hb_tta.augment import Augmentation, open_store
+from hb_tta.augment import Augmentation, named_store
 from hb_tta.context import MOST_VIEWS
 from hb_tta.device import default_device, default_dtype
 from hb_tta.errors import UserError
@@ -25,9 +25,10 @@ from hb_tta.generators.mumu.folder import read_index
 from hb_tta.generators.mumu.prompt import Prompt
 from hb_tta.generators.mumu.spec import PromptSpec
 from hb_tta.generators.settings import spec_from_family
-from hb_tta.store import MemoryStore, NewEntry, Store
+from hb_tta.store import AnyStore, MemoryStore, NewEntry, Store
+from hb_tta.views.encode import encoded
 from hb_tta.views.fills import bar, have
-from hb_tta.views.make import VIEWS_PER_BATCH, to_png
+from hb_tta.views.make import VIEWS_PER_BATCH
 from hb_tta.views.models import Models
 from hb_tta.views.plan import prompt_key
 from hb_tta.views.seeds import first_seeds, whole
@@ -69,7 +70,7 @@ class Mumu:
         if batch_size is not None and batch_size < 1:
             raise UserError(f"batch_size={batch_size} is out of range: use 1 or more")
         self.spec = spec
-        self.store = open_store(store)
+        self.store = named_store(store)
         self._batch_size = 1 if deterministic else batch_size or VIEWS_PER_BATCH
         self._models = Models(
             spec,
@@ -184,7 +185,7 @@ class Mumu:
                 shown.update(len(some) * len(seeds))
 
     def _some(
-        self, store: Store | MemoryStore, prompts: Sequence[Prompt], seeds: Sequence[int]
+        self, store: AnyStore, prompts: Sequence[Prompt], seeds: Sequence[int]
     ) -> Iterator[Augmentation]:
         generator = self._models.generator_json
         keys = [[prompt_key(p.to_json(), generator, seed) for seed in seeds] for p in prompts]
@@ -208,7 +209,7 @@ class Mumu:
         )
         for prompt, its in zip(prompts, keys, strict=True):
             yield Augmentation(
-                pngs=[files[key] for key in its],
+                files=[files[key] for key in its],
                 seeds=list(seeds),
                 description=prompt.written(IMAGE),
                 spec={"generator": generator, "describer": None},
@@ -225,7 +226,7 @@ class Mumu:
         made = [iter(its) for its in self._models.generate(prompts, seeds)]
         images = [next(made[places[id(prompt)]]) for _, prompt, _ in asked]
         with ThreadPoolExecutor() as pool:  # zlib works outside Python's lock
-            for (key, prompt, seed), png in zip(asked, pool.map(to_png, images), strict=True):
+            for (key, prompt, seed), png in zip(asked, pool.map(encoded, images), strict=True):
                 yield NewEntry(key, png, self._about(prompt, seed))
 
     def _about(self, prompt: Prompt, seed: int) -> dict[str, Any]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import total_ordering
 from pathlib import Path
+from typing import NamedTuple
 
 from hb_tta.errors import UserError
 from hb_tta.file_index import FileIndex
@@ -23,6 +25,8 @@ from hb_tta.reading import read_text, user_path
 # What is fetched of a hub repository: safetensors, configurations, vocabularies, templates.
 _FETCHED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 _NOT_FETCHED = ("*.fp16.safetensors", "*openvino*", "*onnx*", "*flax*")
+
+_PACKAGE = Path(__file__).absolute().parent
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -72,6 +76,27 @@ class Weights:
             )
         return False
 
+    @property
+    def name(self) -> str | None:
+        """What they are called on every machine: the hub's id, the place of what is bundled.
+
+        None of a folder of somebody's own.
+        """
+        folder = user_path(self.location).absolute()
+        inside = f"/{self.subfolder}" if self.subfolder else ""
+        if folder.is_relative_to(_PACKAGE):
+            return f"hb_tta:{folder.relative_to(_PACKAGE).as_posix()}{inside}"
+        if folder.is_dir() or not _HUB_ID.fullmatch(self.location):
+            return None
+        revision = f"@{self.revision}" if self.revision else ""
+        return f"{self.location}{inside}{revision}"
+
+    def is_here(self) -> bool:
+        """Whether they are named on this machine: a folder, or a commit in the hub's cache."""
+        if user_path(self.location).is_dir():
+            return (user_path(self.location) / (self.subfolder or "")).is_dir()
+        return bool(_HUB_ID.fullmatch(self.location)) and self._cached_commit() is not None
+
     def fingerprint(self) -> str:
         """What stands for these weights in a spec: equal where the content is equal.
 
@@ -83,9 +108,16 @@ class Weights:
         The large files' digests are kept in an index beside the store (``FileIndex``), so that the
         second time costs a look at their sizes and times.
 
+        Where the weights are not on this machine and a set of views was imported that they made
+        (``known_by``), it is what its makers told.
+
         Raises:
             UserError: the folder is missing or empty, or the hub's commit is not known.
         """
+        known = _known.get()
+        if known is not None and self.name in known.names and not self.is_here():
+            known.used.append(self.name or "")
+            return known.names[self.name or ""]
         if self.is_folder():
             return f"sha256:{_folder_digest(self._folder())}"
         commit = self.commit()
@@ -227,6 +259,48 @@ class Weights:
                 f" reached{why}: connect and run `hb-tta download` for all models of photographs or"
                 f" `hb-tta download {self.location}` for these, or name a folder"
             ) from error
+
+
+class Known(NamedTuple):
+    """Names of weights that are not here.
+
+    Attributes:
+        names: ``Weights.name`` → fingerprint.
+        used: those that stood in for weights.
+    """
+
+    names: Mapping[str | None, str]
+    used: list[str]
+
+
+_known: ContextVar[Known | None] = ContextVar("known", default=None)
+
+
+@contextmanager
+def known_by(names: Mapping[str, str]) -> Iterator[Known]:
+    """Inside it a fingerprint may be had of weights that are not on this machine.
+
+    Args:
+        names: ``Weights.name`` → fingerprint, from whoever has them.
+    """
+    known = Known({name: it for name, it in names.items()}, [])
+    token = _known.set(known)
+    try:
+        yield known
+    finally:
+        _known.reset(token)
+
+
+def names_of(fingerprints: Collection[str], weights: Iterable[Weights]) -> dict[str, str]:
+    """Name → fingerprint, of those weights that are here and have one of the fingerprints."""
+    found = {}
+    for one in weights:
+        if one.name is not None and one.is_here():
+            with suppress(UserError):
+                fingerprint = one.fingerprint()
+                if fingerprint in fingerprints:
+                    found[one.name] = fingerprint
+    return found
 
 
 def as_weights(source: str | os.PathLike[str] | Weights) -> Weights:

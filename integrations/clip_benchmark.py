@@ -41,7 +41,7 @@ from hb_tta.settings import (
     options_of,
     refuse_share,
 )
-from hb_tta.store import Store
+from hb_tta.store import open_store
 from hb_tta.tpt.filters import get_filter
 from hb_tta.tpt.gated import classified
 from hb_tta.tpt.models import load_clip
@@ -217,7 +217,7 @@ class TunedClip:
     """
 
     def __init__(self, source: Any, device: str, options: Options) -> None:
-        store = Store(options.options["store"])
+        store = open_store(options.options["store"])
         views = options.views
         self._views = ViewFeatures(
             load_clip(source, device=device),

@@ -108,6 +108,7 @@ def evaluate(
     augment: str | None = None,
     augment_args: str = "family=pocket",
     output_path: Path | None = None,
+    shard: str | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
     """What ``lmms-eval`` does with these flags, without the seconds that it takes to start."""
@@ -120,6 +121,8 @@ def evaluate(
         argv += ["--output_path", str(output_path)]
     if augment is not None:
         argv += ["--augment", augment, "--augment_args", augment_args]
+    if shard is not None:
+        argv += ["--shard", shard]
     manifests = prepare(argv)
     registry = models._initialize_model_registry()
     for manifest in manifests:

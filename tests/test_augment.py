@@ -229,7 +229,7 @@ def test_questions_that_lead_to_one_description_share_their_views(
     payload, _ = store.read("descriptions", entry.key) or (b"", {})
     text = json.loads(payload)["description"]
     (told,) = augmenter.augment([DescribedContext(picture(0), text, "Another one?")], n=3)
-    assert told.keys[:2] == asked.keys and told.pngs[:2] == asked.pngs
+    assert told.keys[:2] == asked.keys and told.files[:2] == asked.files
     assert store.info().namespaces["views"].files == 3
 
 
@@ -341,7 +341,7 @@ def test_a_view_in_the_store_opens_anywhere(make_augmenter: Make, tmp_path: Path
     (entry,) = (entry for entry in store.entries() if entry.namespace == "views")
     assert Image.open(entry.path).convert("RGB").tobytes() == augmentation.views[0].tobytes()
     payload, meta = store.read("views", entry.key) or (b"", {})
-    assert [payload] == augmentation.pngs and meta["description"] == augmentation.description
+    assert [payload] == augmentation.files and meta["description"] == augmentation.description
     # Nothing else is told of a view: no answer, no path, no host; many questions may share it.
     assert set(meta) == {"pixels", "description", "shortened", "generator", "seed"}
     assert meta["seed"] == 0 and meta["generator"] == augmentation.spec["generator"]

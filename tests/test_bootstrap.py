@@ -258,6 +258,14 @@ def test_bootstrap_writes_boxes_goes_on_and_lists_bad_rows(owl, tmp_path, monkey
     assert main(command) == 1
     assert Path("out/boxes.jsonl").read_bytes() == whole and sum(looked) == 2
     capsys.readouterr()
+    # ── in two parts: joined they have the whole's lines ──
+    assert main([*command, "--shard", "1/2"]) == main([*command, "--shard", "2/2"]) == 1
+    parts = [Path(f"out/boxes-0000{number}-of-00002.jsonl").read_bytes() for number in (1, 2)]
+    assert [len(part.splitlines()) for part in parts] == [3, 2]
+    assert sorted(b"".join(parts).splitlines()) == sorted(whole.splitlines())
+    assert Path("out/boxes.jsonl").read_bytes() == whole
+    assert Path("out/index-00002-of-00002.html").is_file()
+    capsys.readouterr()
     assert main([*command, "--threshold", "0.9"]) == 1
     assert "another filters: give another --out" in capsys.readouterr().err
 

@@ -18,11 +18,11 @@ ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]
 TOOLS = [Requirement(line) for line in EXTRAS["dev"] if not line.startswith("hb-tta[")]
+(TAKEN,) = (Requirement(line).extras for line in EXTRAS["dev"] if line.startswith("hb-tta["))
 OURS = [
     Requirement(line)
-    for lines in (PYPROJECT["project"]["dependencies"], *EXTRAS.values())
+    for lines in (PYPROJECT["project"]["dependencies"], *(EXTRAS[name] for name in TAKEN))
     for line in lines
-    if line not in EXTRAS["dev"]
 ]
 LINE = re.compile(r"(?P<name>[a-z0-9]+(-[a-z0-9]+)*)==(?P<version>[0-9][0-9a-z.]*)")
 
@@ -75,9 +75,19 @@ def test_the_lowest_are_the_lower_bounds_and_the_tools_are_those_of_the_constrai
     assert {canonicalize_name(one.name) for one in (*OURS, *TOOLS)} == set(expected)
 
 
-def test_harnesses_that_quarrel_stay_out_of_the_development_environment():
-    (own,) = (Requirement(line) for line in EXTRAS["dev"] if line.startswith("hb-tta["))
-    assert own.extras == {"train", "reproduce", "lmms-eval", "clip-benchmark", "serve"}
+def test_what_is_heavy_or_quarrels_stays_out_of_the_development_environment():
+    assert TAKEN == {"train", "reproduce", "lmms-eval", "clip-benchmark", "serve"}
+    (scale,) = (Requirement(one) for one in EXTRAS["scale"] if one.startswith("hb-tta["))
+    assert scale.extras == {"s3"}
+
+
+def test_what_is_for_few_has_an_environment_and_tests_of_its_own():
+    taken = steps("test-scale", "--always-make")
+    assert '.venv-scale/bin/python -m pip install  -c constraints.txt -e ".[dev,scale]"' in taken
+    for module in ("test_s3",):
+        assert f"tests/{module}.py" in taken
+        text = (ROOT / "tests" / f"{module}.py").read_text(encoding="utf-8")
+        assert re.search(r"pytest.importorskip\(\n?.*reason=", text), module  # in `make test`
 
 
 # ── Targets ─────────────────────────────────────────────────────────────────────────────────────

@@ -257,8 +257,9 @@ def test_what_is_relied_on_upstream_is_still_there():
 
     import lmms_eval.models as models
     from lmms_eval import __main__ as main
+    from lmms_eval import evaluator, utils
     from lmms_eval.api.model import lmms
-    from lmms_eval.api.task import ConfigurableMessagesTask, ConfigurableTask
+    from lmms_eval.api.task import ConfigurableMessagesTask, ConfigurableTask, Task
     from lmms_eval.models.model_utils.gen_metrics import log_metrics
     from lmms_eval.models.registry_v2 import ModelRegistryV2
     from lmms_eval.utils import _smart_comma_split
@@ -272,6 +273,10 @@ def test_what_is_relied_on_upstream_is_still_there():
         "arg_string",
         "additional_config",
     ]
+    stock = getattr(utils.create_iterator, "hb_stock", utils.create_iterator)
+    assert list(stock(iter(range(9)), 1, 2, 6, 2)) == [3, 5, 7]  # rank, processes, limit, offset
+    assert "utils.create_iterator(" in inspect.getsource(Task.build_all_requests)
+    assert evaluator.create_iterator is utils.create_iterator
     simple = inspect.getsource(ConfigurableTask.construct_requests)
     assert (
         "(ctx, copy.deepcopy(self.config.generation_kwargs), self.doc_to_visual, doc_id" in simple

@@ -112,7 +112,7 @@ def test_a_second_call_finds_all_in_the_store(augmenter, folders):
     assert not again.lacks([DescribedContext(IMAGE, TEXT)], n=2)
     (second,) = again.augment([DescribedContext(IMAGE, TEXT)], n=2)
     assert again._models.loaded == []
-    assert (second.boxes, second.pngs) == (first.boxes, first.pngs)
+    assert (second.boxes, second.files) == (first.boxes, first.files)
 
 
 def test_new_seeds_look_at_no_image_again(augmenter, folders, monkeypatch):

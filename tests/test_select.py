@@ -168,7 +168,7 @@ def generated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def same_views(a: Augmentation, b: Augmentation) -> bool:
-    return (a.pngs, a.seeds, a.keys, a.description) == (b.pngs, b.seeds, b.keys, b.description)
+    return (a.files, a.seeds, a.keys, a.description) == (b.files, b.seeds, b.keys, b.description)
 
 
 def test_as_many_candidates_as_views_are_todays_views(make_augmenter: Make, itm: str) -> None:
@@ -197,12 +197,12 @@ def test_the_judges_best_are_shown(make_augmenter: Make, itm: str) -> None:
     for its, candidates in zip(
         make_augmenter(judge=itm, candidates=6).augment(CONTEXTS, n=2), all_of_them, strict=True
     ):
-        assert its.scores is not None and len(its.pngs) == len(its.scores) == 2
+        assert its.scores is not None and len(its.files) == len(its.scores) == 2
         assert min(its.scores) >= max(score for _, _, score in its.dropped)
         assert its.seeds == sorted(its.seeds) and len(its.dropped) == 4
         seeds = [*its.seeds, *(seed for seed, _, _ in its.dropped)]
         assert sorted(seeds) == candidates.seeds
-        assert [candidates.pngs[seed] for seed in its.seeds] == its.pngs
+        assert [candidates.files[seed] for seed in its.seeds] == its.files
         assert [candidates.keys[seed] for seed, _, _ in its.dropped] == [
             k for _, k, _ in its.dropped
         ]
@@ -223,7 +223,7 @@ def test_a_dropped_view_is_never_shown_and_is_used_again(
     # Another n, another least score, nobody's judgement: the same files, nothing generated again.
     high = make_augmenter(judge=itm, candidates=4, min_score=max(kept)).augment(CONTEXTS, n=4)
     assert sum(len(its.keys) for its in high) == sum(s >= max(kept) for s in kept + lost)
-    assert any(its.pngs == its.views == its.scores == [] for its in high)
+    assert any(its.files == its.views == its.scores == [] for its in high)
     assert all(len(its.keys) + len(its.dropped) == 4 for its in high)
     plain = make_augmenter().augment(CONTEXTS, n=4)
     assert {key for _, key, _ in best[0].dropped} <= set(plain[0].keys)

@@ -100,6 +100,7 @@ WANTED: dict[str, Any] = {
     "dtype": "float16",
     "batch_size": 2,
     "deterministic": True,
+    "format": "webp:80",
     "cpu_offload": True,
     "device": "cpu",
     "store": "kept",
@@ -108,7 +109,7 @@ OWN = {"lora": None, "base": "some/base", "num_inference_steps": 7, "guidance_sc
 TEXT = (
     "family=pocket,n=3,seed=5,candidates=6,judge=itm,min_score=real-0.10,seeds=by_context,"
     "drafts=3+sampled,preset=safe,describer=some/mllm,dtype=float16,batch_size=2,cpu_offload=true,"
-    "deterministic=true,"
+    "deterministic=true,format=webp:80,"
     "device=cpu,store=kept,lora=none,base=some/base,steps=7,guidance=2.5"
 )
 GATES = ("gate", "gate_share")  # of which one may be said
@@ -198,12 +199,12 @@ def test_flags_say_the_same_as_augment_args():
     flags = "--family pocket -n 3 --seed 5 --describer some/mllm --dtype float16 --batch-size 2"
     flags += " --candidates 6 --judge itm --min-score real-.1 --seeds by_context --drafts 3+sampled"
     flags += " --deterministic --cpu-offload --device cpu --store kept --lora none --base some/base"
-    flags += " --steps 7 --guidance 2.5 --augment_args preset=safe"
+    flags += " --format webp:80 --steps 7 --guidance 2.5 --augment_args preset=safe"
     assert augment_door("hummingbird", flags.split()) == EXPECTED
     few = "--family pocket --views 3 --seed 5 --device cpu --store kept --lora none"
     few += " --sampling-steps 7 --guidance 2.5 --augment_args"
     rest = "describer=some/mllm,dtype=float16,batch_size=2,cpu_offload=true,base=some/base,"
-    rest += "deterministic=true,"
+    rest += "deterministic=true,format=webp:80,"
     rest += "candidates=6,judge=itm,min_score=real-0.1,seeds=by_context,drafts=3+sampled"
     gated = ["--preset", "safe", "--gate", "0.3"]
     assert tpt_door("hummingbird", [*gated, *few.split(), rest]) == GATED

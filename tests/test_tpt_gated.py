@@ -56,7 +56,7 @@ class Asked(Augmenter):
 class Fewer(Asked):
     def augment(self, contexts, **settings):
         made = super().augment(contexts, **settings)
-        return [replace(its, pngs=its.pngs[: i % 3]) for i, its in enumerate(made)]
+        return [replace(its, files=its.files[: i % 3]) for i, its in enumerate(made)]
 
 
 def views(clip, kind=Asked, generated=2, crops=1):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from bisect import insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import Generic
 
 from hb_tta import spelling
 from hb_tta.augment import Augmentation, Augmenter
-from hb_tta.cli.options import add_columns
-from hb_tta.cli.output import MANIFEST, Output
+from hb_tta.cli.dry_run import forecast
+from hb_tta.cli.options import add_columns, add_shard
+from hb_tta.cli.output import Output
 from hb_tta.cli.requests import C_co, Failure, Line, read_asked
 from hb_tta.context import TASKS, DescribedContext, MultimodalContext
 from hb_tta.datasets.rows import Columns
@@ -49,7 +51,8 @@ examples:
   hb-tta augment holiday/*.jpg "What are they doing?" --out views
   hb-tta augment questions.csv --question-column query --store /data/views
   hb-tta augment lmms-lab/VQAv2:validation --seed 100
-  hb-tta augment photo.jpg --method randaugment --augment_args magnitude=20"""
+  hb-tta augment photo.jpg --method randaugment --augment_args magnitude=20
+  hb-tta augment questions.jsonl --shard 2/8 --store /shared/views --out /shared/out"""
 
 SHEET = 200  # images on the page, where nobody says otherwise
 SHOWN = 20  # failures told on the terminal; the manifest has all
@@ -94,6 +97,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the folder for views/, manifest.jsonl and index.html, one run at a time; what an "
         "earlier run left there goes when this one is whole (default: hb-tta-out)",
     )
+    add_shard(
+        parser,
+        "they share --out, where each has a manifest-I-of-N.jsonl: `cat` makes one of them",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="tell how many views are to be made, how long that takes here and what room they "
+        "need; a few are made for that, and kept in the store",
+    )
+    parser.add_argument("--json", action="store_true", help="of --dry-run, for programs")
     parser.add_argument(
         "--sheet",
         type=spelling.argument(partial(spelling.whole, least=0)),
@@ -107,16 +121,21 @@ def run(arguments: argparse.Namespace) -> int:
     """Augment one image or many, writing the views and their lines as they come."""
     columns = Columns(arguments.image_column, arguments.question_column)
     asked = read_asked(arguments.named, arguments.question, arguments.task, columns)
-    many = asked.many
-    with Output(Path(arguments.out), arguments.sheet) as output:
-        work = Work(asked.lines, output, skip=many)
+    many, shard = asked.many, arguments.shard
+    lines = asked.lines if shard is None else shard.part(asked.lines)
+    if arguments.dry_run:
+        return _dry_run(lines, arguments)
+    if arguments.json:
+        raise UserError("--json is for --dry-run: the manifest says it all, a line an image")
+    with Output(Path(arguments.out), arguments.sheet, shard) as output:
+        work = Work(lines, output.fail, skip=many)
         try:
             _augment(work, output, arguments, many=many)
         finally:
             work.digests.save()
     if many:
         print(f"views: {output.views}, of images: {output.images}, in: {visible(output.folder)}")
-    tell(work.failures, output.folder / MANIFEST)
+    tell(work.failures, output.manifest)
     return 1 if work.failures else 0
 
 
@@ -137,17 +156,21 @@ class Work(Generic[C_co]):
 
     Args:
         lines: in their order.
-        output: is told of the failures.
+        tell: is told of the failures.
         skip: go on after a line that cannot be used.
     """
 
     def __init__(
-        self, lines: Iterator[Line[C_co] | Failure], output: Output, *, skip: bool
+        self,
+        lines: Iterator[Line[C_co] | Failure],
+        tell: Callable[[Failure], object],
+        *,
+        skip: bool,
     ) -> None:
         self.requests: dict[int, Line[C_co]] = {}
         self.failures: list[Failure] = []
         self.digests = PixelDigests()
-        self._lines, self._output, self._skip = lines, output, skip
+        self._lines, self._tell, self._skip = lines, tell, skip
 
     def __iter__(self) -> Iterator[C_co]:
         number = 0
@@ -176,7 +199,21 @@ class Work(Generic[C_co]):
     def _fail(self, line: Line[C_co] | Failure, error: UserError) -> None:
         failure = Failure(line.index, str(error), line.called)
         insort(self.failures, failure, key=lambda it: it.index)
-        self._output.fail(failure)
+        self._tell(failure)
+
+
+def _dry_run(
+    lines: Iterator[Line[MultimodalContext | DescribedContext] | Failure],
+    arguments: argparse.Namespace,
+) -> int:
+    """Print what there is to do; nothing is written to ``--out``."""
+    work = Work(lines, lambda failure: None, skip=True)
+    settings = view_settings(arguments)
+    augmenter = settings.augmenter(task=arguments.task)
+    told = replace(forecast(augmenter, settings, iter(work)), failed=len(work.failures))
+    print(told.json() if arguments.json else told.text())
+    tell(work.failures)
+    return 1 if work.failures else 0
 
 
 def _augment(
@@ -219,11 +256,12 @@ def _dropped(augmenter: Augmenter, augmentation: Augmentation) -> list[bytes]:
     return found
 
 
-def tell(failures: Sequence[Failure], manifest: Path, what: str = "images") -> None:
+def tell(failures: Sequence[Failure], manifest: Path | None = None, what: str = "images") -> None:
     """Print what failed."""
     if failures:
         print(f"hb-tta: {what} that failed: {len(failures)}", file=sys.stderr)
     for failure in failures[:SHOWN]:
         print(f"  {visible(failure)}", file=sys.stderr)
     if len(failures) > SHOWN:
-        print(f"  … all of them are in {visible(manifest)}", file=sys.stderr)
+        where = "" if manifest is None else f": all of them are in {visible(manifest)}"
+        print(f"  … and {len(failures) - SHOWN} more{where}", file=sys.stderr)

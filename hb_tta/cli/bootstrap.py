@@ -12,9 +12,10 @@ from typing import Any
 
 from hb_tta import spelling
 from hb_tta.cli.augment import SHEET, SHOWN
-from hb_tta.cli.boxes_file import BOXES, BoxesFile
-from hb_tta.cli.options import add_columns, from_zero, positive, share
+from hb_tta.cli.boxes_file import BoxesFile
+from hb_tta.cli.options import add_columns, add_shard, from_zero, positive, share
 from hb_tta.cli.requests import Failure, Request, read_asked
+from hb_tta.cli.sheet import PAGE
 from hb_tta.context import MultimodalContext
 from hb_tta.datasets.rows import Columns
 from hb_tta.detect import Box, Filters, boxes_in
@@ -53,6 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("images", metavar="IMAGES", help="a file of rows, a folder or a data set")
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder for boxes.jsonl")
+    add_shard(
+        parser, "they share --out, where each has a boxes-I-of-N.jsonl: `cat` makes one of them"
+    )
     add_columns(parser)
     parser.add_argument(
         "--caption-column", metavar="NAME", help=f"of your rows (default: {', '.join(CAPTIONS)})"
@@ -109,25 +113,27 @@ def run(arguments: argparse.Namespace) -> int:
     columns = Columns(arguments.image_column, arguments.question_column)
     asked = read_asked([arguments.images], None, "generic", columns)
     finder = Finder(arguments)
-    folder = Path(arguments.out)
+    folder, shard = Path(arguments.out), arguments.shard
+    lines = asked.lines if shard is None else shard.part(asked.lines)
     failures: list[Failure] = []
-    with owned(folder):
-        file = BoxesFile(folder, finder.to_json())
+    with owned(folder, "" if shard is None else f"-{shard.name}"):
+        file = BoxesFile(folder, finder.to_json(), shard)
         whole = False
         try:
             with progress("finding boxes", "image", None) as bar:
-                for rows in _batches(asked.lines, arguments, file):
+                for rows in _batches(lines, arguments, file):
                     _write(rows, finder, file, failures)
                     bar.update(len(rows))
             whole = True
         finally:
             file.close(whole=whole)
-        shown = _write_page(file, arguments.sheet)
+        page = PAGE if shard is None else shard.of(PAGE)
+        shown = _write_page(file, arguments.sheet, page)
     print(f"images: {file.images}, in: {visible(file.path)}{shown}")
     for failure in sorted(failures, key=lambda it: it.index)[:SHOWN]:
         print(f"  {visible(failure)}", file=sys.stderr)
     if len(failures) > SHOWN:
-        print(f"  … {len(failures)} in all, each a line of {BOXES}", file=sys.stderr)
+        print(f"  … {len(failures)} in all, each a line of {file.path.name}", file=sys.stderr)
     return 1 if failures else 0
 
 
@@ -279,8 +285,8 @@ def _found(rows: list[Captioned | Failure], finder: Finder) -> list[Any]:
     return done
 
 
-def _write_page(file: BoxesFile, limit: int) -> str:
-    """index.html, of the first images; what to say of it."""
+def _write_page(file: BoxesFile, limit: int, name: str) -> str:
+    """A page of the first images; what to say of it."""
     from hb_tta.reading import objects_in
     from hb_tta.report.crops import render
 
@@ -292,11 +298,11 @@ def _write_page(file: BoxesFile, limit: int) -> str:
         return ""
     lead = (
         f"The first {len(rows)} images, and what their boxes cut out; behind the words the "
-        f"detector's scores. {BOXES} has all."
+        f"detector's scores. {file.path.name} has all."
     )
     page = render(rows, title=file.folder.resolve().name, lead=lead)
-    write_aside(file.folder / "index.html", page.encode("utf-8", "backslashreplace"), flush=False)
-    return ", look at index.html beside it"
+    write_aside(file.folder / name, page.encode("utf-8", "backslashreplace"), flush=False)
+    return f", look at {name} beside it"
 
 
 def _shown(line: dict[str, Any], folder: Path) -> Any:

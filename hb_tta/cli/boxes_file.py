@@ -12,6 +12,7 @@ from hb_tta.cli.output import Lines
 from hb_tta.disk import write_aside
 from hb_tta.errors import UserError
 from hb_tta.reading import objects_in, read_json
+from hb_tta.shards import Shard
 
 BOXES, SETTINGS = "boxes.jsonl", "bootstrap.json"
 
@@ -25,13 +26,15 @@ class BoxesFile:
     Args:
         folder: made as needed.
         settings: what decides a line; an earlier run's must be the same.
+        shard: which part of a run this is, with a file of its own; ``None``: the whole.
 
     Raises:
         UserError: the folder holds boxes that were found otherwise.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
-        self.folder, self.path = folder, folder / BOXES
+    def __init__(self, folder: Path, settings: dict[str, Any], shard: Shard | None = None) -> None:
+        self.folder = folder
+        self.path = folder / (BOXES if shard is None else shard.of(BOXES))
         self.images = 0
         self._claim(folder / SETTINGS, settings)
         self._earlier = _sound(self.path)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hb_tta import spelling
 from hb_tta.cli.augment import SHEET, Work, tell
-from hb_tta.cli.output import MANIFEST, Output
+from hb_tta.cli.output import Output
 from hb_tta.cli.prompts import read_prompts
 from hb_tta.errors import visible
 from hb_tta.generators.mumu.pictures import load_cut_out
@@ -106,14 +106,14 @@ def run(arguments: argparse.Namespace) -> int:
     )
     mumu = model(arguments, settings)
     with Output(Path(arguments.out), arguments.sheet, command="mumu") as output:
-        work = Work(asked.lines, output, skip=asked.many)
+        work = Work(asked.lines, output.fail, skip=asked.many)
         for drawn in mumu.iter_draw(work, n, seed):
             files = output.add(work.next_done(), drawn)
             if not asked.many:
                 print(*map(visible, files), sep="\n")
     if asked.many:
         print(f"views: {output.views}, of prompts: {output.images}, in: {visible(output.folder)}")
-    tell(work.failures, output.folder / MANIFEST, "prompts")
+    tell(work.failures, output.manifest, "prompts")
     return 1 if work.failures else 0
 
 

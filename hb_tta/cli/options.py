@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from hb_tta import spelling
+from hb_tta.shards import Shard
 
 positive = spelling.argument(spelling.positive)
 """An integer of at least 1, as ``argparse``'s ``type``."""
@@ -19,7 +20,23 @@ def add_store(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--store",
         metavar="DIR",
-        help="where views are kept (default: $HB_TTA_STORE or ~/.cache/hb_tta/store)",
+        help="where views are kept: a folder, or an address such as s3://bucket/views (default: "
+        "$HB_TTA_STORE or ~/.cache/hb_tta/store)",
+    )
+
+
+def add_shard(parser: argparse._ActionsContainer, rest: str) -> None:
+    """``--shard``, read as a ``Shard`` or None.
+
+    Args:
+        rest: what a person does when all parts are done.
+    """
+    parser.add_argument(
+        "--shard",
+        type=spelling.argument(Shard.parse),
+        metavar="I/N",
+        help="do the I-th of N equal parts, from 1/N to N/N, each in a process of its own on any "
+        f"machine; {rest}",
     )
 
 

@@ -1,4 +1,4 @@
-"""The folder that ``hb-tta augment`` fills: the views as PNG, and a line of JSON a request."""
+"""The folder that ``hb-tta augment`` fills: the views as files, and a line of JSON a request."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from hb_tta.cli.requests import Failure, Line
-from hb_tta.cli.sheet import Sheet
+from hb_tta.cli.sheet import PAGE, Sheet
 from hb_tta.disk import holds, write_aside
 from hb_tta.errors import UserError
-from hb_tta.locks import owned
+from hb_tta.locks import held, owned
 from hb_tta.reading import open_regular, read_json
+from hb_tta.shards import Shard
 from hb_tta.store import content_key
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ OWN = (
     *("warnings", "spec_hash", "views", "real_score", "dropped", "boxes", "failure"),
 )
 """What the manifest itself says of an image; a row's column of such a name gets ``source_``."""
-_VIEW_NAME = re.compile(r"\d{6,}-seed\d+(-[0-9a-f]{8})?\.png")
+_VIEW_NAME = re.compile(r"(\d{6,})-seed\d+(-[0-9a-f]{8})?\.(png|webp)")
+_SPECS_LOCK = ".hb-tta-specs.lock"
 
 
 class Output:
@@ -43,20 +45,36 @@ class Output:
     a row's other columns, and is itself a file of rows, to be trained on or augmented again: the
     paths in it start from its folder.
 
+    Several parts of a run may fill one folder at once: each has a manifest and a page of its own,
+    ``manifest-00002-of-00008.jsonl``, whose lines are those that the whole run's would have.
+
     Args:
-        folder: made as needed, and this run's alone while it is entered.
+        folder: made as needed, and this run's or part's alone while it is entered.
         sheet: how many images ``index.html`` shows; 0: there is none.
+        shard: which part of a run this is; ``None``: the whole.
         command: whose views they are, for the page.
 
     Attributes:
+        manifest: the file of lines.
         images, views: how many were written, or found right.
         sheet: the page.
     """
 
-    def __init__(self, folder: Path, sheet: int = 0, *, command: str = "augment") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        sheet: int = 0,
+        shard: Shard | None = None,
+        *,
+        command: str = "augment",
+    ) -> None:
         self.folder = folder
-        self.sheet = Sheet(folder, sheet, command)
+        self._part = "" if shard is None else f"-{shard.name}"
+        manifest, page = (name if shard is None else shard.of(name) for name in (MANIFEST, PAGE))
+        self.manifest = folder / manifest
+        self.sheet = Sheet(folder / page, sheet, command)
         self.images = self.views = 0
+        self._indices: set[int] = set()
         self._held = ExitStack()
         self._listed: set[str] = set()
         self._failures: list[Failure] = []  # by index
@@ -65,6 +83,7 @@ class Output:
 
     def fail(self, failure: Failure) -> None:
         """Take a line that could not be used; it is written in its place among the others."""
+        self._indices.add(failure.index)
         insort(self._failures, failure, key=lambda it: it.index)
 
     def add(
@@ -76,19 +95,22 @@ class Output:
         """Write the views of one request, and then its line; gives the views' files.
 
         Args:
-            dropped: the candidates that are not shown, as PNG, for the page.
+            dropped: the candidates that are not shown, as files, for the page.
 
         Raises:
             UserError: the folder cannot be written, or the disk is full.
         """
         self._write_failures(before=request.index)
+        self._indices.add(request.index)
         image = self._image(request)
         names = [
-            f"{VIEWS}/{request.index:06d}-seed{seed}-{key[:8]}.png"
-            for seed, key in zip(augmentation.seeds, augmentation.keys, strict=True)
+            f"{VIEWS}/{request.index:06d}-seed{seed}-{key[:8]}{_suffix(file)}"
+            for seed, key, file in zip(
+                augmentation.seeds, augmentation.keys, augmentation.files, strict=True
+            )
         ]
-        for name, png in zip(names, augmentation.pngs, strict=True):
-            write_result(self.folder / name, png)
+        for name, file in zip(names, augmentation.files, strict=True):
+            write_result(self.folder / name, file)
         self._lines.write(
             {
                 "index": request.index,
@@ -113,8 +135,8 @@ class Output:
         return [self.folder / name for name in names]
 
     def __enter__(self) -> Self:
-        self._held.enter_context(owned(self.folder))
-        self._lines = Lines(self.folder / MANIFEST)
+        self._held.enter_context(owned(self.folder, self._part))
+        self._lines = Lines(self.manifest)
         return self
 
     def __exit__(
@@ -133,10 +155,14 @@ class Output:
                     self.sheet.write(self.images)
 
     def _remove_stale(self) -> None:
-        """Remove the views of other runs, by the names that only we give."""
-        for path in list((self.folder / VIEWS).glob("*.png")):
+        """Remove the views of other runs, by the names that only we give.
+
+        A part of a run removes those of its own images alone.
+        """
+        for path in list((self.folder / VIEWS).glob("*-seed*")):
             ours = _VIEW_NAME.fullmatch(path.name)
-            if ours and f"{VIEWS}/{path.name}" not in self._listed:
+            mine = ours and (not self._part or int(ours[1]) in self._indices)
+            if mine and f"{VIEWS}/{path.name}" not in self._listed:
                 with suppress(OSError):  # it does no harm
                     path.unlink()
 
@@ -162,8 +188,9 @@ class Output:
         spec_hash = content_key(spec)
         if spec_hash not in self._specs:
             self._specs[spec_hash] = spec
-            specs = {**_read_specs(self.folder / SPECS), **self._specs}
-            write_result(self.folder / SPECS, json.dumps(specs, indent=2).encode())
+            with held(self.folder.absolute() / _SPECS_LOCK, -1):  # parts of a run add theirs
+                specs = {**_read_specs(self.folder / SPECS), **self._specs}
+                write_result(self.folder / SPECS, json.dumps(specs, indent=2).encode())
         return spec_hash
 
 

@@ -95,7 +95,7 @@ def _evaluation(
     """What is printed of lmms-eval's results, their figures, and the page."""
     from hb_tta.integrations.lmms_eval.results import read_runs
     from hb_tta.report import page, score, table
-    from hb_tta.store import Store
+    from hb_tta.store import open_store
     from hb_tta.tpt import table as tuning_table
 
     task, runs = read_runs(sources, task=arguments.task, store=arguments.store)
@@ -103,7 +103,7 @@ def _evaluation(
     made = page.render(
         task,
         scored,
-        store=Store(arguments.store),
+        store=open_store(arguments.store),
         gallery=arguments.gallery or page.GALLERY,
         more=[tuning_table.page_table(tuning, title=tuning_table.TITLE)] if tuning else [],
     )

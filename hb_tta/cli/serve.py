@@ -100,14 +100,14 @@ def run(arguments: argparse.Namespace) -> int:
     from hb_tta.serve.limits import Limits
     from hb_tta.serve.offer import Offer
     from hb_tta.serve.server import Serving, address_of, listen, run
-    from hb_tta.store import Store
+    from hb_tta.store import open_store
 
     check_extra()
     limits = Limits.parse(arguments.limits)
     access = Access(arguments.host, _key(arguments.key_file))
     asked = by_name(arguments.augment_args)
     folder = asked.pop("store", None)
-    store = None if folder in (None, "none") else Store(folder)
+    store = None if folder in (None, "none") else open_store(folder)
     with listen(arguments.host, arguments.port) as listening:
         backend = _backend(arguments, limits)
         offer = Offer(arguments.augment, asked, limits, backend.combines, arguments.device)

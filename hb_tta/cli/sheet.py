@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -36,13 +35,13 @@ class Sheet:
     """Collects what the page shows as the views are written.
 
     Args:
-        folder: of the views.
+        path: of the page, in the views' folder.
         limit: images on the page; 0: there is no page.
         command: whose views they are.
     """
 
-    def __init__(self, folder: Path, limit: int, command: str = "augment") -> None:
-        self._path, self._limit, self._command = folder / PAGE, limit, command
+    def __init__(self, path: Path, limit: int, command: str = "augment") -> None:
+        self._path, self._limit, self._command = path, limit, command
         self._panels: list[Panel] = []
 
     @property
@@ -63,13 +62,13 @@ class Sheet:
         Args:
             image: the reference's path from the folder.
             names: of the views' files.
-            dropped: the candidates that are not shown, as PNG, as far as they are there.
+            dropped: the candidates that are not shown, as files, as far as they are there.
         """
         if self.full:
             return
         from hb_tta.report.contact_sheet import Dropped, Linked, Panel, Row
 
-        sizes = [png_size(png) for png in augmentation.pngs]
+        sizes = [image_size(file) for file in augmentation.files]
         views = [Linked(name, size) for name, size in zip(names, sizes, strict=True)]
         if Path(image).suffix.lower() in SHOWN_BY_BROWSERS and not Path(image).is_absolute():
             reference = Linked(image, sizes[0] if sizes else (THUMBNAIL, THUMBNAIL))
@@ -79,8 +78,8 @@ class Sheet:
             except UserError:  # it was there when the views were made
                 return
         others = [
-            Dropped(thumbnail(load_image(png)), seed, score)
-            for png, (seed, _, score) in zip(dropped, augmentation.dropped, strict=False)
+            Dropped(thumbnail(load_image(file)), seed, score)
+            for file, (seed, _, score) in zip(dropped, augmentation.dropped, strict=False)
         ]
         row = Row(
             "views",
@@ -134,7 +133,9 @@ def thumbnail(image: Image) -> Linked:
     return Linked(f"data:image/{kind};base64,{data}", size)
 
 
-def png_size(png: bytes) -> tuple[int, int]:
-    """Width and height of a PNG file, from its header."""
-    width, height = struct.unpack(">II", png[16:24])
-    return width, height
+def image_size(file: bytes) -> tuple[int, int]:
+    """Width and height of a view's file, from its header."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(file), formats=("PNG", "WEBP")) as image:
+        return image.size

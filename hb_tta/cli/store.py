@@ -6,8 +6,9 @@ import argparse
 import math
 
 from hb_tta.cli.options import add_store
-from hb_tta.errors import visible
-from hb_tta.store import Store, Usage
+from hb_tta.cli.store_sets import add_actions
+from hb_tta.errors import UserError, visible
+from hb_tta.store import Store, TieredStore, Usage, open_store, size_told
 
 DAY = 86_400  # seconds
 GB = 10**9  # bytes
@@ -15,13 +16,16 @@ GB = 10**9  # bytes
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what ``run`` reads."""
-    parser.usage = "hb-tta store {info,verify,prune} [options]"
+    parser.usage = "hb-tta store {info,verify,sync,prune,export,import} [options]"
     parser.description = "The store keeps every view, so that nothing is generated twice."
     parser.epilog = (
         "examples:\n"
         "  hb-tta store info\n"
         "  hb-tta store verify --store /data/views\n"
-        "  hb-tta store prune --older-than 30 --max-gb 50"
+        "  hb-tta store prune --older-than 30 --max-gb 50\n"
+        "  hb-tta store sync --store s3://bucket/views\n"
+        "  hb-tta store export my-views --method hummingbird --format parquet\n"
+        "  hb-tta store import my-views --store views"
     )
     actions = parser.add_subparsers(
         title="actions", metavar="ACTION", required=True, prog="hb-tta store"
@@ -29,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for function, line in (
         (info, "count what is in the store"),
         (verify, "read every entry; exit status 1 where one is damaged"),
+        (sync, "send what a store at an address (s3://…) could not take when it was made"),
         (prune, "remove what was set aside as damaged or left behind, and what is asked"),
     ):
         name = function.__name__
@@ -38,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.set_defaults(action=function)
         add_store(action)
     _add_limits(action)
+    add_actions(actions)
 
 
 def _add_limits(prune_parser: argparse.ArgumentParser) -> None:
@@ -62,10 +68,10 @@ def _add_limits(prune_parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what is asked of the store; no model is loaded."""
-    return arguments.action(Store(arguments.store), arguments)
+    return arguments.action(open_store(arguments.store), arguments)
 
 
-def info(store: Store, arguments: argparse.Namespace) -> int:
+def info(store: Store | TieredStore, arguments: argparse.Namespace) -> int:
     """Print how many entries of what size there are."""
     counted = store.info()
     print(f"store {visible(counted.root)}")
@@ -76,10 +82,23 @@ def info(store: Store, arguments: argparse.Namespace) -> int:
     }
     for name, usage in rows.items():
         print(f"  {name:<18}  {_told(usage)}")
+    if counted.here is not None:
+        kept = sum(counted.here.namespaces.values(), Usage())
+        print(f"  on this machine, {visible(counted.here.root)}: {_told(kept)}")
+        print(f"  waiting to be sent: {counted.waiting}")
     return 0
 
 
-def verify(store: Store, arguments: argparse.Namespace) -> int:
+def sync(store: Store | TieredStore, arguments: argparse.Namespace) -> int:
+    """Send what waits, and say how much."""
+    if isinstance(store, Store):
+        raise UserError(f"{store.root} is a folder, from which nothing is sent: name an address")
+    done = store.sync()
+    print(f"{visible(store.root)}: {done.sent} entries sent, {done.waiting} still waiting")
+    return 1 if done.waiting else 0
+
+
+def verify(store: Store | TieredStore, arguments: argparse.Namespace) -> int:
     """Print every damaged entry."""
     damages = store.verify()
     for damage in damages:
@@ -91,7 +110,7 @@ def verify(store: Store, arguments: argparse.Namespace) -> int:
     return 1 if damages else 0
 
 
-def prune(store: Store, arguments: argparse.Namespace) -> int:
+def prune(store: Store | TieredStore, arguments: argparse.Namespace) -> int:
     """Remove, and print what was removed."""
     older_than = None if arguments.older_than is None else arguments.older_than * DAY
     max_bytes = None if arguments.max_gb is None else int(arguments.max_gb * GB)
@@ -103,14 +122,7 @@ def prune(store: Store, arguments: argparse.Namespace) -> int:
 
 
 def _told(usage: Usage) -> str:
-    return f"{usage.files} {'file' if usage.files == 1 else 'files'}, {_size(usage.bytes)}"
-
-
-def _size(count: float) -> str:
-    if count < 1000:
-        return f"{count:.0f} bytes"
-    power = min(int(math.log10(count)) // 3, 4)
-    return f"{count / 1000**power:.1f} {('', 'kB', 'MB', 'GB', 'TB')[power]}"
+    return f"{usage.files} {'file' if usage.files == 1 else 'files'}, {size_told(usage.bytes)}"
 
 
 def _amount(text: str) -> float:

@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hb_tta.cli.options import from_zero, positive, share
+from hb_tta.cli.options import add_shard, from_zero, positive, share
 from hb_tta.cli.output import write_result
-from hb_tta.errors import HbTtaWarning
+from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.presets import CLASSES
 from hb_tta.settings import (
     ViewSettings,
@@ -82,6 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_views(parser)
     _add_tuning(parser)
+    add_shard(parser, "the same without --shard then scores what all of them left in the store")
     parser.add_argument("--out", metavar="FILE", help="write the results as JSON")
     parser.add_argument("--html", metavar="FILE", help="write them as a page, too")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
@@ -157,6 +158,7 @@ def run(arguments: argparse.Namespace) -> int:
     from hb_tta.tpt.results import written
 
     settings = _tuning(arguments)
+    _check_part(arguments)
     tasks = load_tasks(
         arguments.task,
         data=arguments.data,
@@ -175,12 +177,17 @@ def run(arguments: argparse.Namespace) -> int:
     for method, views in makers.items():
         for task in tasks:
             gated = replace(settings, gate=chosen[method].gate if method in chosen else None)
+            if arguments.shard is not None:
+                _do_part(method, task, views, gated, arguments)
+                continue
             results.append({"augment": method, **_evaluate(task, views, gated, arguments)})
             # After each part: what is done is there, whatever comes.
             if arguments.out:
                 write_result(Path(arguments.out), written(results))
             if arguments.html:
                 write_result(Path(arguments.html), table.html(results).encode())
+    if arguments.shard is not None:
+        return 0
     # Markdown for a file or another program, where it is pasted from.
     print(table.text(results) if sys.stdout.isatty() else table.markdown(results))
     return 0
@@ -228,10 +235,10 @@ def _crops(tasks: Sequence[Any], arguments: argparse.Namespace) -> int:
 def _views(
     clip: Clip, options: Mapping[str, Any], settings: ViewSettings | None, crops: int
 ) -> ViewFeatures:
-    from hb_tta.store import Store
+    from hb_tta.store import open_store
     from hb_tta.tpt.views import ViewFeatures
 
-    store = Store(options["store"])
+    store = open_store(options["store"])
     return ViewFeatures(
         clip,
         store,
@@ -257,6 +264,30 @@ def _tuning(arguments: argparse.Namespace) -> TptSettings:
         support_views=arguments.views_of != "queries",
         query_views=arguments.views_of != "supports",
     )
+
+
+def _check_part(arguments: argparse.Namespace) -> None:
+    """Raises UserError where a part of the samples is to be written down as if it were all."""
+    for option in ("out", "html"):
+        if arguments.shard is not None and getattr(arguments, option):
+            raise UserError(
+                f"--{option} {getattr(arguments, option)} is for scores, and --shard "
+                f"{arguments.shard} gives none: leave it to the run without --shard at the end"
+            )
+
+
+def _do_part(
+    method: str,
+    task: Any,
+    views: ViewFeatures,
+    settings: TptSettings,
+    arguments: argparse.Namespace,
+) -> None:
+    from hb_tta.tpt.evaluate import answer_part
+
+    progress = False if arguments.quiet else None
+    done = answer_part(task, views, settings, arguments.shard, progress=progress)
+    print(f"{task.name}, {method}: {done} samples of part {arguments.shard} are in the store")
 
 
 def _evaluate(

@@ -42,7 +42,7 @@ from hb_tta.pocket.tasks import CATEGORIES, Sample
 from hb_tta.report import Run, page, renderers, score, table
 from hb_tta.report.cells import Cell, Table, could_have_shown
 from hb_tta.report.scores import ALL, Scored
-from hb_tta.store import Store
+from hb_tta.store import open_store
 
 if TYPE_CHECKING:
     from hb_tta.settings.augmented import AugmentSettings
@@ -254,7 +254,7 @@ def write_report(options: argparse.Namespace) -> None:
             f"{asked} questions.",
         ]
     )
-    made = page.render(results.task, results.scored, store=Store(store_of(options)))
+    made = page.render(results.task, results.scored, store=open_store(store_of(options)))
     write_aside(out / "report.json", json.dumps(report, indent=2).encode())
     write_aside(out / "report.md", (text + "\n").encode())
     write_aside(out / "report.html", made.html.encode())

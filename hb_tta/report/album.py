@@ -11,7 +11,7 @@ from hb_tta.errors import UserError
 from hb_tta.images import load_image
 from hb_tta.reading import read_bytes
 from hb_tta.report.records import Picture
-from hb_tta.store import Store
+from hb_tta.store import AnyStore
 
 SMALL = 128  # pixels; images up to this are embedded as they are, and enlarged with crisp edges
 LARGEST = 320  # pixels; longest side of an embedded image
@@ -28,7 +28,7 @@ class Album:
         store: where the views are.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: AnyStore) -> None:
         self.addresses: list[str] = []
         self._store = store
         self._embedded: dict[Picture, str | None] = {}

@@ -16,7 +16,7 @@ from hb_tta.report.cells import Cell, Column, Table
 from hb_tta.report.document import document, part, visible
 from hb_tta.report.gallery import Gallery, Row, chosen, rows_of
 from hb_tta.report.scores import CHANGES, Scored, categories
-from hb_tta.store import Store
+from hb_tta.store import Store, TieredStore
 
 GALLERY = 400
 """Questions that a page shows by default; some 10 MB with four views each of small images."""
@@ -41,7 +41,7 @@ def render(
     task: str,
     scored: Sequence[Scored],
     *,
-    store: Store,
+    store: Store | TieredStore,
     gallery: int = GALLERY,
     more: Sequence[Table] = (),
 ) -> Page:
@@ -112,7 +112,7 @@ def _notes(scored: Sequence[Scored], rows: list[Row], shown: list[Row]) -> list[
     return notes
 
 
-def _warning(name: str, one: Scored, gallery: Gallery, store: Store) -> str:
+def _warning(name: str, one: Scored, gallery: Gallery, store: Store | TieredStore) -> str:
     count = gallery.missing[name]
     if not count:
         return ""

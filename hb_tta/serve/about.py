@@ -61,7 +61,7 @@ def about_candidates(made: Made) -> list[dict[str, Any]]:
             one: dict[str, Any] = {"image": number, "seed": seed, "score": score}
             one |= {"kept": view is not None, "view": view}
             if made.job.pictures:
-                one["png"] = _png(made, its, key)
+                one["png"] = _picture(made, its, key)
             found.append(one)
     return found
 
@@ -73,13 +73,14 @@ def _candidates(its: Augmentation) -> list[tuple[int, str, float | None, int | N
     return [*shown, *((seed, key, score, None) for seed, key, score in its.dropped)]
 
 
-def _png(made: Made, its: Augmentation, key: str) -> str | None:
+def _picture(made: Made, its: Augmentation, key: str) -> str | None:
     """A candidate; None where the store has lost it meanwhile."""
-    kept = dict(zip(its.keys, its.pngs, strict=True))
+    kept = dict(zip(its.keys, its.files, strict=True))
     found = (kept[key], None) if key in kept else made.store.read("views", key)
     if found is None:
         return None
-    return f"data:image/png;base64,{base64.b64encode(found[0]).decode()}"
+    kind = "webp" if found[0][8:12] == b"WEBP" else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(found[0]).decode()}"
 
 
 def _seed(row: Row, made: list[Augmentation]) -> int | list[int | None] | None:

@@ -18,7 +18,7 @@ from hb_tta.serve.offer import Offer
 from hb_tta.serve.remote import Remote
 from hb_tta.serve.views import Views
 from hb_tta.serve.worker import Worker
-from hb_tta.store import Store
+from hb_tta.store import Store, TieredStore
 
 BACKLOG = 2048
 
@@ -41,7 +41,7 @@ class Serving:
     access: Access
     limits: Limits = field(default_factory=Limits)
     hosts: Sequence[str] = ()
-    store: Store | None = None
+    store: Store | TieredStore | None = None
 
     def app(self) -> Any:
         """The application, for any server of ASGI; connections are limited by ``run``."""

@@ -17,7 +17,7 @@ from hb_tta.errors import UserError
 from hb_tta.serve.job import Job
 from hb_tta.serve.limits import MB, Limits
 from hb_tta.settings.augmented import DESCRIBE, AugmentSettings
-from hb_tta.store import MemoryStore, Store
+from hb_tta.store import AnyStore, MemoryStore, Store, TieredStore
 
 TRIM_SECONDS = 30.0
 """Between two looks at how large the store on disk is."""
@@ -36,7 +36,7 @@ class Made:
 
     job: Job
     augmentations: list[Augmentation]
-    store: Store | MemoryStore
+    store: AnyStore
     failed: UserError | None = None
 
 
@@ -49,7 +49,9 @@ class Views:
         limits: the store's size is one.
     """
 
-    def __init__(self, settings: AugmentSettings, store: Store | None, limits: Limits) -> None:
+    def __init__(
+        self, settings: AugmentSettings, store: Store | TieredStore | None, limits: Limits
+    ) -> None:
         self._base = settings.views.augmenter(store=MemoryStore())
         self._store, self._most = store, limits.store_mb * MB
         self._trimmed = -TRIM_SECONDS

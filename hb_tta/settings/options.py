@@ -18,6 +18,7 @@ from hb_tta.generators import DEFAULT
 from hb_tta.presets import PRESETS, UNSAID
 from hb_tta.settings.plain import read_weights
 from hb_tta.spelling import Unfit
+from hb_tta.views.encode import PNG, UNKNOWN, read_format
 from hb_tta.views.judges import NONE, read_judge
 from hb_tta.views.seeds import FIXED, SEEDS
 from hb_tta.views.select import read_min_score
@@ -88,6 +89,13 @@ def _seeds(value: Any) -> str:
     return value
 
 
+def _format(value: Any) -> str:
+    try:
+        return read_format(value)
+    except UserError:
+        raise Unfit(UNKNOWN) from None
+
+
 def _drafts(value: Any) -> Drafting:
     try:
         return Drafting.parse(value)
@@ -135,7 +143,14 @@ _DETERMINISTIC = (
     "views may differ by rounding with what they are made beside"
 )
 _DEVICE = "where the models run, such as cpu or cuda:1 (default: a GPU if any)"
-_STORE = "where views are kept (default: $HB_TTA_STORE or ~/.cache/hb_tta/store)"
+_FORMAT = (
+    "of the views' files: png, webp (the same pixels in less room) or webp:QUALITY, 1 to 100 "
+    "(default: png)"
+)
+_STORE = (
+    "where views are kept: a folder, or an address such as s3://bucket/views "
+    "(default: $HB_TTA_STORE or ~/.cache/hb_tta/store)"
+)
 
 
 OPTIONS: dict[str, Option] = {
@@ -161,6 +176,7 @@ OPTIONS: dict[str, Option] = {
     "deterministic": Option(
         False, spelling.yes_or_no, "--deterministic", None, _DETERMINISTIC, in_spec=True
     ),
+    "format": Option(PNG, _format, "--format", "NAME", _FORMAT, in_spec=True),
     "device": Option(None, spelling.device, "--device", "DEVICE", _DEVICE, running=True),
     "store": Option(None, spelling.named, "--store", "DIR", _STORE, running=True),
 }

@@ -19,7 +19,7 @@ from hb_tta.presets import preset_values
 from hb_tta.settings.asked import by_name, own_settings, unknown
 from hb_tta.settings.options import OPTIONS, read_option
 from hb_tta.settings.plain import of_json, plain
-from hb_tta.store import MemoryStore, Store, content_key
+from hb_tta.store import MemoryStore, Store, TieredStore, content_key
 from hb_tta.views.judges import NONE
 from hb_tta.views.select import check_candidates
 from hb_tta.weights import Weights
@@ -54,6 +54,7 @@ class ViewSettings:
         batch_size, cpu_offload, device, store: see ``Augmenter``. No view depends on them, up to
             rounding.
         deterministic: nor in their last bit; see ``Augmenter``.
+        format: of the views' files; a lossy one changes pixels. See ``Augmenter``.
 
     Raises:
         UserError: a name is unknown, or a value is not of its kind.
@@ -77,8 +78,9 @@ class ViewSettings:
     batch_size: int | None = OPTIONS["batch_size"].default
     cpu_offload: bool = OPTIONS["cpu_offload"].default
     deterministic: bool = OPTIONS["deterministic"].default
+    format: str = OPTIONS["format"].default
     device: str | None = OPTIONS["device"].default
-    store: Store | str | PathLike[str] | bool | None = OPTIONS["store"].default
+    store: Store | TieredStore | str | PathLike[str] | bool | None = OPTIONS["store"].default
 
     def __post_init__(self) -> None:
         for name in OPTIONS:
@@ -185,7 +187,7 @@ class ViewSettings:
     def augmenter(
         self,
         *,
-        store: Store | MemoryStore | None = None,
+        store: Store | TieredStore | MemoryStore | None = None,
         device: str | None = None,
         task: str = "vqa",
         keep_loaded: bool | None = None,
@@ -214,6 +216,7 @@ class ViewSettings:
             batch_size=self.batch_size,
             cpu_offload=self.cpu_offload,
             deterministic=self.deterministic,
+            format=self.format,
             store=self.store if store is None else store,
             task=task,
             keep_loaded=keep_loaded,

@@ -74,6 +74,12 @@ def seal(payload: bytes, manifest: Mapping[str, Any]) -> bytes:
     return body + _footer(body, len(payload))
 
 
+def sealed(namespace: str, entry: NewEntry) -> bytes:
+    """The bytes of an entry in a namespace."""
+    manifest = {"namespace": namespace, "key": entry.key, "meta": dict(entry.meta)}
+    return seal(entry.payload, manifest)
+
+
 def unseal(entry: bytes) -> tuple[bytes, dict[str, Any]]:
     """The payload and the manifest of an entry.
 
@@ -109,7 +115,16 @@ def load_entry(namespace: str, key: str, path: Path) -> tuple[bytes, dict[str, A
         DamagedEntry: its bytes are not those that were written, or not those of this key.
         OSError: it cannot be read.
     """
-    payload, manifest = unseal(read_bytes(path))
+    return proved(namespace, key, read_bytes(path))
+
+
+def proved(namespace: str, key: str, entry: bytes) -> tuple[bytes, dict[str, Any]]:
+    """An entry's payload and ``meta`` from its bytes.
+
+    Raises:
+        DamagedEntry: they are not those that were written, or not those of this key.
+    """
+    payload, manifest = unseal(entry)
     if (manifest.get("namespace"), manifest.get("key")) != (namespace, key):
         raise DamagedEntry("it is the entry of another key")
     if not isinstance(manifest.get("meta"), dict):

@@ -17,12 +17,12 @@ from torch import Tensor
 from hb_tta.errors import UserError
 from hb_tta.file_index import FileIndex
 from hb_tta.images import load_image, pixel_digest
-from hb_tta.store import MemoryStore, NewEntry, Store, content_key
+from hb_tta.store import AnyStore, NewEntry, content_key
 from hb_tta.store.fill import fill, read_entries
 
 
 def cached_tensors(
-    store: Store | MemoryStore,
+    store: AnyStore,
     request: Mapping[str, Any],
     make: Callable[[], Mapping[str, Tensor]],
 ) -> dict[str, Tensor]:
@@ -48,7 +48,7 @@ def cached_tensors(
 
 
 def kept_tensors(
-    store: Store | MemoryStore,
+    store: AnyStore,
     requests: Sequence[Mapping[str, Any]],
     make: Callable[[Sequence[int]], Iterable[Mapping[str, Tensor]]],
     batch_size: int,

@@ -10,9 +10,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TypeVar
 
+from hb_tta.store.any_store import AnyStore
 from hb_tta.store.entries import NewEntry
-from hb_tta.store.memory import MemoryStore
-from hb_tta.store.store import Store
 from hb_tta.store.writer import Writer
 
 MOST_BEHIND = 64  # entries that may wait to be written when the next batch begins
@@ -21,7 +20,7 @@ T = TypeVar("T")
 
 
 def fill(
-    store: Store | MemoryStore,
+    store: AnyStore,
     namespace: str,
     keys: Iterable[str],
     make: Callable[[list[str]], Iterable[NewEntry]],
@@ -43,7 +42,7 @@ def fill(
 
 
 def filling(
-    store: Store | MemoryStore,
+    store: AnyStore,
     namespace: str,
     keys: Iterable[str],
     make: Callable[[list[str]], Iterable[NewEntry]],
@@ -98,7 +97,7 @@ def filling(
 
 
 def read_entries(
-    store: Store | MemoryStore,
+    store: AnyStore,
     namespace: str,
     keys: Iterable[str],
     read: Callable[[bytes], T | None],
@@ -109,7 +108,8 @@ def read_entries(
     Args:
         read: what a payload holds; None where it is not of our making, which is as if it lacked.
     """
-    missing = []
+    missing, keys = [], list(keys)
+    store.fetch(namespace, keys)
     for key in keys:
         entry = store.read(namespace, key)
         found = None if entry is None else read(entry[0])
@@ -120,11 +120,9 @@ def read_entries(
     return missing
 
 
-def missing_keys(
-    store: Store | MemoryStore, namespace: str, keys: Sequence[str]
-) -> dict[str, None]:
+def missing_keys(store: AnyStore, namespace: str, keys: Sequence[str]) -> dict[str, None]:
     """Those of the keys that have no entry, in order, each once; nothing is read."""
-    return {key: None for key in dict.fromkeys(keys) if not store.has(namespace, key)}
+    return store.lacks(namespace, keys)
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ class _Claim:
 class _Claims:
     """Batches that this process makes: each is locked until its last entry is on the disk."""
 
-    def __init__(self, store: Store | MemoryStore, namespace: str) -> None:
+    def __init__(self, store: AnyStore, namespace: str) -> None:
         self.writer = Writer(store, namespace)
         self._store, self._namespace = store, namespace
         self._held: deque[_Claim] = deque()

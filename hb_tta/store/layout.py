@@ -17,12 +17,13 @@ from hb_tta.errors import UserError
 from hb_tta.reading import user_path
 
 EXTENSIONS = {
-    "views": ".png",
-    "descriptions": ".json",
-    "boxes": ".json",
-    "scores": ".json",
-    "features": ".safetensors",
+    "views": (".png", ".webp"),
+    "descriptions": (".json",),
+    "boxes": (".json",),
+    "scores": (".json",),
+    "features": (".safetensors",),
 }
+"""Of each namespace's entries; of several the payload's own beginning says which."""
 
 MARK = ".hb-tta-store"
 """The file that makes a folder a store: others, too, keep files of 64 hex digits."""
@@ -82,10 +83,32 @@ class Layout:
         """Of the file that makes the folder a store."""
         return self.root / MARK
 
+    @property
+    def seen(self) -> Path:
+        """Of the file that says that the address was there of which this is a copy."""
+        return self.root / ".hb-tta-seen"
+
+    @property
+    def names(self) -> Path:
+        """Of the file with the names of weights that others have."""
+        return self.root / ".hb-tta-weights.json"
+
     def path(self, namespace: str, key: str) -> Path:
-        """Of an entry."""
+        """Of an entry; where there is none, of one that may come."""
+        first, *others = self._paths(namespace, key)
+        if not others or first.exists():
+            return first
+        return next((path for path in others if path.exists()), first)
+
+    def new_path(self, namespace: str, key: str, payload: bytes) -> Path:
+        """Of an entry that is to be written."""
+        paths = self._paths(namespace, key)
+        return paths[payload[8:12] == b"WEBP" and len(paths) > 1]
+
+    def _paths(self, namespace: str, key: str) -> list[Path]:
         check_address(namespace, key)
-        return self.root / namespace / key[:2] / (key + EXTENSIONS.get(namespace, ""))
+        folder = self.root / namespace / key[:2]
+        return [folder / (key + suffix) for suffix in EXTENSIONS.get(namespace, ("",))]
 
     def lock(self, namespace: str, key: str) -> Path:
         """Of the lock that a key shares with others: 4096 files a namespace.
@@ -100,11 +123,11 @@ class Layout:
         """Where a damaged entry goes."""
         return self.root / _SET_ASIDE / namespace / path.name
 
-    def entries(self) -> Iterator[Entry]:
-        """Every entry, damaged or not, by namespace and key."""
-        for namespace, path in self._files():  # of ours, by names that only we give
+    def entries(self, only: str | None = None) -> Iterator[Entry]:
+        """Every entry, damaged or not, by namespace and key; of one namespace if it is said."""
+        for namespace, path in self._files(only):  # of ours, by names that only we give
             matched = _ENTRY_NAME.fullmatch(path.name)
-            if matched and path == self.path(namespace, matched[1]):
+            if matched and path in self._paths(namespace, matched[1]):
                 with suppress(FileNotFoundError):  # pruned by another process meanwhile
                     status = path.stat()
                     yield Entry(namespace, matched[1], path, status.st_size, status.st_mtime)
@@ -125,10 +148,10 @@ class Layout:
                 if _ENTRY_NAME.fullmatch(path.name):
                     yield path
 
-    def _files(self) -> Iterator[tuple[str, Path]]:
+    def _files(self, only: str | None = None) -> Iterator[tuple[str, Path]]:
         """(namespace, path) of every file where entries and their leftovers lie."""
         self._check()
-        for namespace in sorted(EXTENSIONS):
+        for namespace in sorted(EXTENSIONS) if only is None else [only]:
             for shard in self._listed(self.root / namespace, folders=True):
                 if _SHARD.fullmatch(shard.name):
                     yield from ((namespace, path) for path in self._listed(shard))
@@ -160,6 +183,13 @@ class Layout:
             return []
         except OSError as error:
             raise read_error(folder, error) from error
+
+
+def entry_named(namespace: str, name: str) -> str | None:
+    """The key of an entry by its file's name; ``None``: it is no entry's."""
+    matched = _ENTRY_NAME.fullmatch(name)
+    suffixes = EXTENSIONS.get(namespace, ("",))
+    return matched[1] if matched and (matched[2] or "") in suffixes else None
 
 
 def _is(path: Path, wanted: Callable[[int], bool]) -> bool:

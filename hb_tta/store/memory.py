@@ -23,6 +23,13 @@ class MemoryStore:
         """See ``Store.has``."""
         return (namespace, key) in self._entries
 
+    def lacks(self, namespace: str, keys: Sequence[str]) -> dict[str, None]:
+        """See ``Store.lacks``."""
+        return {key: None for key in dict.fromkeys(keys) if not self.has(namespace, key)}
+
+    def fetch(self, namespace: str, keys: Sequence[str]) -> None:
+        """See ``Store.fetch``."""
+
     def put(self, namespace: str, key: str, payload: bytes, meta: Mapping[str, Any]) -> None:
         """See ``Store.put``."""
         self._entries[namespace, key] = payload, dict(meta)
@@ -31,6 +38,10 @@ class MemoryStore:
         """See ``Store.put_group``."""
         for entry in entries:
             self.put(namespace, entry.key, entry.payload, entry.meta)
+
+    def known_weights(self) -> dict[str, str]:
+        """Nobody tells it of weights."""
+        return {}
 
     @contextmanager
     def lock(self, namespace: str, key: str) -> Iterator[None]:

@@ -2,14 +2,16 @@
 
 An entry is one file, ``<root>/<namespace>/<first two of the key>/<key><extension>``: the payload
 as it is, and behind it a trailer that describes the payload and proves it whole (``entries.py``).
-Readers of PNG stop at the image's own end, so an entry of "views" opens in any image viewer. The
+Readers of images stop at the image's own end, so an entry of "views" opens in any viewer. The
 file ``.hb-tta-store`` makes the folder a store: in no other is anything counted or removed.
 
-The namespaces: "views" (PNG), "descriptions" and "scores" (UTF-8 JSON), "features" (safetensors).
+The namespaces: "views" (PNG or WebP), "descriptions" and "scores" (UTF-8 JSON), "features"
+(safetensors).
 """
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import warnings
@@ -21,9 +23,9 @@ from typing import Any
 from hb_tta import locks
 from hb_tta.disk import write_aside, write_group
 from hb_tta.errors import HbTtaWarning, UserError
-from hb_tta.reading import user_path
+from hb_tta.reading import read_json, user_path
 from hb_tta.store import upkeep
-from hb_tta.store.entries import DamagedEntry, NewEntry, load_entry, seal
+from hb_tta.store.entries import DamagedEntry, NewEntry, load_entry, sealed
 from hb_tta.store.layout import Entry, Layout, default_store_root, read_error, write_error
 from hb_tta.store.upkeep import Damage, Pruned, StoreInfo, Usage
 
@@ -82,6 +84,13 @@ class Store:
         """Whether there is an entry under a key, without reading it: ``read`` finds damage."""
         return self._layout.path(namespace, key).is_file()
 
+    def lacks(self, namespace: str, keys: Sequence[str]) -> dict[str, None]:
+        """Those of the keys that have no entry, in order, each once; nothing is read."""
+        return {key: None for key in dict.fromkeys(keys) if not self.has(namespace, key)}
+
+    def fetch(self, namespace: str, keys: Sequence[str]) -> None:
+        """Have entries at hand that will be read: on a disk they are."""
+
     def put(self, namespace: str, key: str, payload: bytes, meta: Mapping[str, Any]) -> None:
         """Keep a payload under its key; an entry that is there already is replaced.
 
@@ -101,18 +110,16 @@ class Store:
         """
         files = [
             (
-                self._layout.path(namespace, entry.key),
-                seal(
-                    entry.payload,
-                    {"namespace": namespace, "key": entry.key, "meta": dict(entry.meta)},
-                ),
+                self._layout.new_path(namespace, entry.key, entry.payload),
+                sealed(namespace, entry),
             )
             for entry in entries
         ]
         try:
             if not self._layout.mark.exists():
                 write_aside(self._layout.mark, b"")
-            write_group(files)
+            if files:
+                write_group(files)
         except OSError as error:
             raise write_error(self.root, error) from error
 
@@ -139,13 +146,45 @@ class Store:
         with self._held(namespace, key, timeout=0) as held:
             yield held
 
-    def entries(self) -> Iterator[Entry]:
-        """Every entry, damaged or not, by namespace and key.
+    def known_weights(self) -> dict[str, str]:
+        """Names of the weights that imported entries were made with → their fingerprints."""
+        with suppress(OSError, ValueError):
+            found = read_json(self._layout.names)
+            if isinstance(found, dict) and all(isinstance(it, str) for it in found.values()):
+                return found
+        return {}
+
+    def learn_weights(self, names: Mapping[str, str]) -> None:
+        """Add to ``known_weights``; of one name the last counts.
+
+        Raises:
+            UserError: the store cannot be written.
+        """
+        if not names:
+            return
+        told = json.dumps({**self.known_weights(), **names}, indent=1).encode()
+        try:
+            write_aside(self._layout.names, told)
+        except OSError as error:
+            raise write_error(self.root, error) from error
+
+    def seen(self) -> bool:
+        """Whether ``see`` was called of this folder, ever."""
+        return self._layout.seen.exists()
+
+    def see(self) -> None:
+        """Remember that what this folder is a copy of was there."""
+        if not self.seen():
+            with suppress(OSError):
+                write_aside(self._layout.seen, b"")
+
+    def entries(self, namespace: str | None = None) -> Iterator[Entry]:
+        """Every entry, damaged or not, by namespace and key; of one namespace alone if it is said.
 
         Raises:
             UserError: a folder of the store cannot be read, or it is no store.
         """
-        return self._layout.entries()
+        return self._layout.entries(namespace)
 
     def info(self) -> StoreInfo:
         """Count what is in the store, without reading it. A store that is not there is empty."""
@@ -187,7 +226,7 @@ class Store:
             damaged += upkeep.remove(self._damaged_files()) if verify else Usage()
             if older_than is None and max_bytes is None:
                 return Pruned(Usage(), damaged, leftovers)
-            unused = upkeep.little_used(list(self.entries()), older_than, max_bytes)
+            unused = upkeep.little_used(self.entries, older_than, max_bytes)
             return Pruned(upkeep.remove(entry.path for entry in unused), damaged, leftovers)
         except OSError as error:
             raise write_error(self.root, error) from error

@@ -8,9 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
+from hb_tta.store.any_store import AnyStore
 from hb_tta.store.entries import NewEntry
-from hb_tta.store.memory import MemoryStore
-from hb_tta.store.store import Store
 
 
 class Writer:
@@ -24,7 +23,7 @@ class Writer:
         namespace: of all of them.
     """
 
-    def __init__(self, store: Store | MemoryStore, namespace: str) -> None:
+    def __init__(self, store: AnyStore, namespace: str) -> None:
         self._store, self._namespace = store, namespace
         self._pending: dict[str, NewEntry] = {}
         self._flushes: deque[Future[None]] = deque()

@@ -20,6 +20,7 @@ from hb_tta.datasets import Classification, FewShot, HoiImage, HoiTask
 from hb_tta.errors import UserError
 from hb_tta.metrics import bootstrap_interval, expected_calibration_error, paired_test
 from hb_tta.progress import progress as told
+from hb_tta.shards import Shard
 from hb_tta.store.features import cached_tensors
 from hb_tta.tpt.few_shot import STEPS, FewShotTuner
 from hb_tta.tpt.filters import check_shares, get_filter
@@ -39,6 +40,9 @@ FIRST = ("zero-shot", "tpt")
 
 IMAGES_PER_CHUNK = 32
 TASKS_PER_CHUNK = 8
+
+Answer = Callable[[Sequence[Any]], Mapping[str, Tensor]]
+"""A chunk of samples → probabilities by method, from the store or tuned now and kept."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,45 @@ def evaluate_classification(
         "tda", which depends on the images' order, all is the mean over some orders; ``orders`` has
         the accuracy in each.
     """
+    tuner, decided_by = _classifier(task, views, settings)
+    answer = _classifying(tuner, decided_by, views, settings)
+    chances = _in_chunks(answer, task.images, IMAGES_PER_CHUNK, task.name, progress)
+    streams = {"tda": _streams(tuner, views, task, settings, decided_by)}
+    labels = np.array([label for _, label in task.images])
+    return _result(task.name, task.total, views, settings, chances, labels, streams=streams)
+
+
+def answer_part(
+    task: Classification | FewShot,
+    views: ViewFeatures,
+    settings: TptSettings,
+    shard: Shard,
+    *,
+    progress: bool | None = None,
+) -> int:
+    """Have the store hold one part's answers; how many samples it has. Whole chunks stay together.
+
+    Nothing is scored: ``evaluate_classification`` or ``evaluate_few_shot`` finds what all parts
+    answered.
+    """
+    if isinstance(task, FewShot):
+        answer, size = _comparing(task, views, settings), TASKS_PER_CHUNK
+        chunks = [chunk for same in _alike(task) for chunk in _chunked(same, size)]
+    else:
+        answer = _classifying(*_classifier(task, views, settings), views, settings)
+        chunks = _chunked(task.images, IMAGES_PER_CHUNK)
+    mine = list(shard.part(chunks))
+    with told(task.name, "sample", sum(map(len, mine)), shown=progress is not False) as bar:
+        for chunk in mine:
+            answer(chunk)
+            bar.update(len(chunk))
+    return sum(map(len, mine))
+
+
+def _classifier(
+    task: Classification, views: ViewFeatures, settings: TptSettings
+) -> tuple[PromptTuner, dict[str, Any]]:
+    """The tuner of a task's classes, and what decides its answers beside the images."""
     _check_sample_count(task.name, len(task.images))
     tuner = PromptTuner(
         views.clip.encoder,
@@ -112,6 +155,13 @@ def evaluate_classification(
         **settings.deciding("prompt", "filter", "selection", "generated_selection", "steps", "lr"),
         **gate_of(views, settings),
     }
+    return tuner, decided_by
+
+
+def _classifying(
+    tuner: PromptTuner, decided_by: Mapping[str, Any], views: ViewFeatures, settings: TptSettings
+) -> Answer:
+    """Answers images of a task."""
 
     def answer(chunk: Sequence[Any]) -> dict[str, Tensor]:
         requests = [ViewRequest(image) for image, _ in chunk]
@@ -120,10 +170,7 @@ def evaluate_classification(
             views.store, request, lambda: classified(tuner, views, requests, settings.gate)
         )
 
-    chances = _in_chunks(answer, task.images, IMAGES_PER_CHUNK, task.name, progress)
-    streams = {"tda": _streams(tuner, views, task, settings, decided_by)}
-    labels = np.array([label for _, label in task.images])
-    return _result(task.name, task.total, views, settings, chances, labels, streams=streams)
+    return answer
 
 
 def _streams(
@@ -139,10 +186,7 @@ def _streams(
     in its place and the order's seed: part of a task is another stream.
     """
     requests = [ViewRequest(image) for image, _ in task.images]
-    chunks = [
-        requests[start : start + IMAGES_PER_CHUNK]
-        for start in range(0, len(requests), IMAGES_PER_CHUNK)
-    ]
+    chunks = _chunked(requests, IMAGES_PER_CHUNK)
     named = [views.request(chunk) for chunk in chunks]
     selection = SELECTION if settings.selection is None else settings.selection
 
@@ -172,6 +216,33 @@ def evaluate_few_shot(
     Returns:
         JSON as of ``evaluate_classification``, with the methods "tpt" and "prototypes".
     """
+    answer = _comparing(task, views, settings)
+    chances: dict[str, list[np.ndarray]] = {}
+    for same in _alike(task):
+        found = _in_chunks(answer, same, TASKS_PER_CHUNK, task.name, progress)
+        for name, values in found.items():
+            chances.setdefault(name, []).append(values.reshape(-1, 2))
+    ordered = sorted(task.tasks, key=_shape)
+    labels = np.array([query.label for one in ordered for query in one.queries])
+    groups = np.array([place for place, one in enumerate(ordered) for _ in one.queries])
+    joined = {name: np.concatenate(parts) for name, parts in chances.items()}
+    return _result(task.name, task.total, views, settings, joined, labels, groups)
+
+
+def _alike(task: FewShot) -> list[list[HoiTask]]:
+    """The tasks by their numbers of supports and queries, which go through the tuner together."""
+    return [
+        [one for one in task.tasks if _shape(one) == shape]
+        for shape in sorted({_shape(one) for one in task.tasks})
+    ]
+
+
+def _shape(task: HoiTask) -> tuple[int, int]:
+    return len(task.supports), len(task.queries)
+
+
+def _comparing(task: FewShot, views: ViewFeatures, settings: TptSettings) -> Answer:
+    """Answers tasks that all have the same numbers of supports and queries."""
     _check_sample_count(task.name, len(task.tasks))
     tuner = FewShotTuner(
         views.clip.encoder,
@@ -212,17 +283,7 @@ def evaluate_few_shot(
 
         return cached_tensors(views.store, request, make)
 
-    chances: dict[str, list[np.ndarray]] = {}
-    for count in sorted({(len(one.supports), len(one.queries)) for one in task.tasks}):
-        same = [one for one in task.tasks if (len(one.supports), len(one.queries)) == count]
-        found = _in_chunks(answer, same, TASKS_PER_CHUNK, task.name, progress)
-        for name, values in found.items():
-            chances.setdefault(name, []).append(values.reshape(-1, 2))
-    ordered = sorted(task.tasks, key=lambda one: (len(one.supports), len(one.queries)))
-    labels = np.array([query.label for one in ordered for query in one.queries])
-    groups = np.array([place for place, one in enumerate(ordered) for _ in one.queries])
-    joined = {name: np.concatenate(parts) for name, parts in chances.items()}
-    return _result(task.name, task.total, views, settings, joined, labels, groups)
+    return answer
 
 
 def gate_of(views: ViewFeatures, settings: TptSettings) -> dict[str, Any]:
@@ -272,12 +333,12 @@ def _prototypes(
     return (tuner.encoder.logit_scale.cpu() * cosines).softmax(-1)
 
 
-def _chunk_request(kind: str, features: Any, settings: dict[str, Any]) -> dict[str, Any]:
+def _chunk_request(kind: str, features: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "entry": f"{kind} answers",
         "format": FORMAT,
         "features": features,
-        "settings": settings,
+        "settings": dict(settings),
     }
 
 
@@ -286,8 +347,12 @@ def _check_sample_count(name: str, number: int) -> None:
         raise UserError(f"task {name} has no samples: use --limit 1 or more, and whole data")
 
 
+def _chunked(samples: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [samples[start : start + size] for start in range(0, len(samples), size)]
+
+
 def _in_chunks(
-    answer: Callable[[Sequence[Any]], Mapping[str, Tensor]],
+    answer: Answer,
     samples: Sequence[Any],
     size: int,
     name: str,
@@ -296,8 +361,7 @@ def _in_chunks(
     """The answers of all samples, by method."""
     parts: dict[str, list[np.ndarray]] = {}
     with told(name, "sample", len(samples), shown=progress is not False) as bar:
-        for start in range(0, len(samples), size):
-            chunk = samples[start : start + size]
+        for chunk in _chunked(samples, size):
             for method, values in answer(chunk).items():
                 parts.setdefault(method, []).append(values.numpy())
             bar.update(len(chunk))

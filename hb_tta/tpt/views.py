@@ -16,7 +16,7 @@ from hb_tta.context import MultimodalContext
 from hb_tta.device import enough_memory
 from hb_tta.errors import UserError
 from hb_tta.images import load_image
-from hb_tta.store import MemoryStore, Store
+from hb_tta.store import AnyStore
 from hb_tta.store.features import cached_tensors, image_identities
 from hb_tta.tpt.models import Clip
 
@@ -96,7 +96,7 @@ class ViewFeatures:
     def __init__(
         self,
         clip: Clip,
-        store: Store | MemoryStore,
+        store: AnyStore,
         *,
         augmenter: Augmenter | None = None,
         generated: int = 0,

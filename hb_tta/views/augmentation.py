@@ -21,8 +21,8 @@ class Augmentation:
     """What one context gives.
 
     Attributes:
-        pngs: the views that are shown, as PNG files; exactly the bytes that the store keeps. With
-            a least score there may be fewer than n, even none.
+        files: the views that are shown, as image files; exactly the bytes that the store keeps.
+            With a least score there may be fewer than n, even none.
         seeds: one a view, as it was used.
         description: the context description that the generator was given, shortened to its text
             encoders' window where it had to be; ``None`` for a method that needs none.
@@ -38,7 +38,7 @@ class Augmentation:
             for a method that does not look for them.
     """
 
-    pngs: list[bytes] = field(repr=False)
+    files: list[bytes] = field(repr=False)
     seeds: list[int]
     description: str | None
     spec: dict[str, Any]
@@ -52,7 +52,7 @@ class Augmentation:
     @cached_property
     def views(self) -> list[Image]:
         """The generated images, RGB, decoded when they are first asked for."""
-        return [load_image(png) for png in self.pngs]
+        return [load_image(file) for file in self.files]
 
 
 def augmentation_of(chosen: Chosen, spec: dict[str, Any], notes: Sequence[str]) -> Augmentation:
@@ -66,7 +66,7 @@ def augmentation_of(chosen: Chosen, spec: dict[str, Any], notes: Sequence[str]) 
     plan, scores, kept = chosen.plan, chosen.scores, chosen.kept
     dropped = [place for place in range(len(plan.keys)) if place not in set(kept)]
     return Augmentation(
-        pngs=[payload for payload, _ in chosen.stored],
+        files=[payload for payload, _ in chosen.stored],
         seeds=[plan.seeds[place] for place in kept],
         description=chosen.meta.get("description"),
         spec=spec,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hb_tta.errors import UserError
 from hb_tta.images import load_image
 from hb_tta.reading import parse_json
-from hb_tta.store import MemoryStore, NewEntry, Store
+from hb_tta.store import AnyStore, NewEntry
 from hb_tta.store.fill import missing_keys
 from hb_tta.views.fills import have
 from hb_tta.views.make import Stored, ViewMaker
@@ -69,12 +69,15 @@ class Chooser:
         selection: how they are chosen.
         n: views shown.
         progress: show progress bars.
+
+    Attributes:
+        judged: whether a judge chooses; without one all are shown.
     """
 
     def __init__(
         self,
         models: Models,
-        store: Store | MemoryStore,
+        store: AnyStore,
         maker: ViewMaker,
         selection: Selection,
         n: int,
@@ -83,7 +86,7 @@ class Chooser:
     ) -> None:
         self._models, self._store, self._maker = models, store, maker
         self._selection, self._n, self._progress = selection, n, progress
-        self._judged = selection.judge is not None
+        self.judged = selection.judge is not None
         # As of views: equal bytes need batches of one shape, of one row.
         self._size = 1 if models.deterministic else SCORES_PER_BATCH
         self._refused: dict[str, UserError] = {}  # keys of scores
@@ -98,7 +101,7 @@ class Chooser:
 
     def chosen(self, plans: Sequence[PlannedViews]) -> Iterator[Chosen | Refused]:
         """The plans in order, each as soon as its views are there and judged."""
-        if not self._judged:
+        if not self.judged:
             for plan, stored in self._maker.views(plans):
                 if isinstance(stored, UserError):
                     yield Refused(plan, stored)
@@ -118,10 +121,12 @@ class Chooser:
 
     def lacks(self, plans: Sequence[PlannedViews]) -> bool:
         """Whether a model is needed for a view or a score of the plans."""
-        if self._maker.lacks(plans):
-            return True
+        return self._maker.lacks(plans) or self.missing_scores(plans) > 0
+
+    def missing_scores(self, plans: Sequence[PlannedViews]) -> int:
+        """How many scores the store lacks of plans whose views are there."""
         asked = [one.key for its in self._asked_of(plans).values() for one in its]
-        return bool(missing_keys(self._store, "scores", asked))
+        return len(missing_keys(self._store, "scores", asked))
 
     def lacks_drafts(self, context: PlannedContext, drafts: Sequence[str]) -> bool:
         """Whether the judge is needed for ``of_drafts`` of a context."""
@@ -157,7 +162,7 @@ class Chooser:
 
     def _asked_of(self, plans: Sequence[PlannedViews]) -> dict[PlannedViews, list[_Asked]]:
         """What is judged of each plan that has views; nothing without a judge."""
-        whole = [plan for plan in plans if self._judged and self._maker.why(plan) is None]
+        whole = [plan for plan in plans if self.judged and self._maker.why(plan) is None]
         return {plan: self._asked(plan) for plan in whole}
 
     def _why(self, plan: PlannedViews, asked: Sequence[_Asked]) -> UserError | None:

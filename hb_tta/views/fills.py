@@ -8,7 +8,7 @@ from typing import TypeVar
 from hb_tta.errors import UserError
 from hb_tta.progress import Progress
 from hb_tta.progress import progress as told
-from hb_tta.store import MemoryStore, NewEntry, Store
+from hb_tta.store import AnyStore, NewEntry
 from hb_tta.store.fill import fill, read_entries
 
 TRIES = 3  # at an entry that somebody else removes again as soon as it is made
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def have(
-    store: Store | MemoryStore,
+    store: AnyStore,
     namespace: str,
     keys: Collection[str],
     read: Callable[[bytes], T | None],

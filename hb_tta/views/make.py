@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import warnings
@@ -10,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,9 @@ from hb_tta.describe.drafts import JITTERED, Drafting
 from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.generators.jitter import JitterSpec
 from hb_tta.reading import parse_json
-from hb_tta.store import MemoryStore, NewEntry, Store
+from hb_tta.store import AnyStore, NewEntry
 from hb_tta.store.fill import filling, missing_keys, read_entries
+from hb_tta.views.encode import encoded
 from hb_tta.views.fills import TRIES, VANISHED, bar, have
 from hb_tta.views.models import Models
 from hb_tta.views.plan import PlannedContext, PlannedViews
@@ -26,8 +27,6 @@ from hb_tta.views.refusals import apart, tried
 from hb_tta.views.words import NOTHING, Words, boxes_json
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from hb_tta.context import DescribedContext
 
 DESCRIPTIONS_PER_BATCH = 8  # of LLaVA v1.6's images, up to 2,900 tokens each
@@ -57,7 +56,7 @@ class ViewMaker:
     def __init__(
         self,
         models: Models,
-        store: Store | MemoryStore,
+        store: AnyStore,
         *,
         batch_size: int | None = None,
         drafting: Drafting = Drafting(),  # noqa: B008  frozen
@@ -166,8 +165,12 @@ class ViewMaker:
         """Whether a view of the plans is still to be made."""
         return bool(self._missing(plans))
 
+    def missing(self, namespace: str, keys: Sequence[str]) -> dict[str, None]:
+        """Those of the keys that the store lacks."""
+        return missing_keys(self._store, namespace, keys)
+
     def _missing(self, plans: Sequence[PlannedViews]) -> dict[str, None]:
-        return missing_keys(self._store, "views", [key for plan in plans for key in plan.keys])
+        return self.missing("views", [key for plan in plans for key in plan.keys])
 
     def _complete(
         self, waiting: deque[PlannedViews], missing: Mapping[str, None]
@@ -184,6 +187,7 @@ class ViewMaker:
     def read(self, plan: PlannedViews, keys: Sequence[str]) -> list[Stored]:
         """Some of a plan's entries, made again where they are damaged or somebody removed them."""
         found: dict[str, Stored] = {}
+        self._store.fetch("views", keys)
         for _ in range(TRIES):
             for key in keys:
                 if key not in found and (entry := self._store.read("views", key)) is not None:
@@ -246,8 +250,9 @@ class ViewMaker:
                 keys.append(key)
                 images.append(image)
                 metas.append(self._about_view(plan, about, seed))
-        with ThreadPoolExecutor() as pool:  # zlib works outside Python's lock
-            yield from map(NewEntry, keys, pool.map(to_png, images), metas)
+        with ThreadPoolExecutor() as pool:  # zlib and libwebp work outside Python's lock
+            files = pool.map(partial(encoded, format=self._models.format), images)
+            yield from map(NewEntry, keys, files, metas)
 
     def _context(self, plan: PlannedViews, description: str | None) -> DescribedContext:
         """What the generator is told."""
@@ -292,7 +297,8 @@ class ViewMaker:
             warnings.warn(f"{SHORTENED}: it begins {text[:40]!r}", HbTtaWarning, stacklevel=2)
         if plan.context.description_keys and not text:
             warnings.warn(WORDLESS, HbTtaWarning, stacklevel=2)
-        return {"description": description, "shortened": shortened}
+        told = {"told": text} if shortened else {}  # what the key is made of
+        return {"description": description, "shortened": shortened, **told}
 
     def _seen(self, plan: PlannedViews) -> dict[str, Any]:
         """Where the image shows the words, for a generator that looks."""
@@ -313,14 +319,6 @@ def _text_in(payload: bytes) -> str | None:
 def numbered(number: int, error: UserError) -> UserError:
     """A sentence about one context of a call."""
     return UserError(f"context {number}: {error}")
-
-
-def to_png(image: Image) -> bytes:
-    """The bytes that the store keeps of a view."""
-    file = io.BytesIO()
-    # Level 1 takes a fifth of the default's time and a tenth more room on photographs.
-    image.convert("RGB").save(file, "PNG", compress_level=1)
-    return file.getvalue()
 
 
 def _warn_of(contexts: Iterable[PlannedContext]) -> None:

@@ -8,18 +8,21 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hb_tta.describe import DescriberSpec
 from hb_tta.device import default_device
 from hb_tta.errors import UserError
+from hb_tta.views.encode import PNG
 from hb_tta.views.familiar import Familiar, FamiliarSpec
+from hb_tta.weights import known_by
 
 if TYPE_CHECKING:
     from hb_tta.context import DescribedContext, SeenWord
     from hb_tta.generators import GeneratorSpec
     from hb_tta.generators.protocol import Fitter, Keep
-    from hb_tta.store import MemoryStore, Store
+    from hb_tta.store import AnyStore, MemoryStore
     from hb_tta.views.judges import JudgeSpec, ViewJudge
 
 ROOM_FOR_ALL = 40 * 2**30  # bytes: LLaVA 7B, SDXL and BLIP-2 take about 31 GiB, and work in it
@@ -46,6 +49,9 @@ class Models:
         keep_loaded: whether all stay on the device together; ``None``: where it has room.
         store: where what the generator learns of images is kept; ``None``: in memory.
         deterministic: work as ``same_bytes`` says; what is made so has keys of its own.
+        known: names of weights that need not be here, see ``hb_tta.weights.known_by``: what they
+            made is found, and more is not made.
+        format: of the views' files (``hb_tta.views.encode``); other than PNG it is in their keys.
 
     Attributes:
         generator_json: the generator's part of every key.
@@ -66,11 +72,18 @@ class Models:
         cpu_offload: bool = False,
         keep_loaded: bool | None = None,
         deterministic: bool = False,
-        store: Store | MemoryStore | None = None,
+        format: str = PNG,
+        known: Mapping[str, str] = MappingProxyType({}),
+        store: AnyStore | MemoryStore | None = None,
     ) -> None:
         self.device = device or default_device()
         self.deterministic = deterministic
-        self.generator_json = self._json(generator)
+        self.format = format
+        self._known = known
+        self._absent: dict[str, list[str]] = {}  # role → names of its weights
+        self._made_by = self._json(generator, "generator")
+        kept = {} if format == PNG else {"format": format}
+        self.generator_json = {**self._made_by, **kept}
         self._generator_spec, self._describer_spec = generator, describer
         self._judge_spec = judge
         self._load_options: dict[str, Any] = {"batch_size": batch_size, "cpu_offload": cpu_offload}
@@ -87,12 +100,14 @@ class Models:
         Raises:
             UserError: they are missing.
         """
-        return None if self._describer_spec is None else self._json(self._describer_spec)
+        return (
+            None if self._describer_spec is None else self._json(self._describer_spec, "describer")
+        )
 
     @cached_property
     def judge_json(self) -> dict[str, Any] | None:
         """The judge's part of a score's key, as of ``describer_json``."""
-        return None if self._judge_spec is None else self._json(self._judge_spec)
+        return None if self._judge_spec is None else self._json(self._judge_spec, "judge")
 
     @cached_property
     def familiar(self) -> Familiar | None:
@@ -102,6 +117,7 @@ class Models:
     @cached_property
     def fit(self) -> Fitter:
         """See ``GeneratorSpec.fitter``."""
+        self._check_here("generator")
         return self._generator_spec.fitter()
 
     @cached_property
@@ -112,7 +128,7 @@ class Models:
             UserError: its weights are missing.
         """
         finder = self._generator_spec.finder()
-        return None if finder is None else self._json(finder)
+        return None if finder is None else self._json(finder, "finder")
 
     def describe(
         self, contexts: Sequence[Any], seeds: Sequence[int | None] | None = None
@@ -126,7 +142,7 @@ class Models:
     def generate(self, contexts: Sequence[Any], seeds: Sequence[Sequence[int]]) -> list[list[Any]]:
         """See ``Generator.generate``."""
         generator = self._turn(
-            "generator", self._generator_spec, self.generator_json, **self._load_options
+            "generator", self._generator_spec, self._made_by, **self._load_options
         )
         with _enough_memory(self.device), self._arithmetic():
             return generator.generate(contexts, seeds)
@@ -174,7 +190,7 @@ class Models:
         if torch is not None and torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _kept_in(self, store: Store | MemoryStore) -> Keep:
+    def _kept_in(self, store: AnyStore | MemoryStore) -> Keep:
         """What a generator learns of images, kept beside their views."""
 
         def keep(requests: Sequence[Mapping[str, Any]], make: Any, batch_size: int) -> list[Any]:
@@ -188,10 +204,11 @@ class Models:
     def _turn(self, role: str, spec: Any, json: dict[str, Any] | None, **options: Any) -> Any:
         """The model of a role, on the device: alone there, where there is no room for all."""
         if role not in self._on_device:
+            self._check_here(role)
             if not self.together:
                 self.unload()
             model = spec.load(self.device, **options)
-            self._check_same(spec, json)
+            self._check_same(role, spec, json)
             self._on_device[role] = model
         return self._on_device[role]
 
@@ -207,16 +224,28 @@ class Models:
 
         return VqaYes(self._turn("describer", describer, self.describer_json))
 
-    def _json(self, spec: Named) -> dict[str, Any]:
+    def _json(self, spec: Named, role: str) -> dict[str, Any]:
         """A model's part of a key; without the setting it is what it always was."""
-        return self._marked(spec.to_json())
+        with known_by(self._known) as known:
+            told = spec.to_json()
+        self._absent[role] = list(dict.fromkeys(known.used))
+        return self._marked(told)
 
     def _marked(self, json: Mapping[str, Any]) -> dict[str, Any]:
         return {**json, **({"deterministic": True} if self.deterministic else {})}
 
-    def _check_same(self, spec: Named, json: dict[str, Any] | None) -> None:
+    def _check_here(self, role: str) -> None:
+        if absent := self._absent.get(role):
+            raise UserError(
+                f"something is missing in the store that the {role} would have to make, and its "
+                f"weights are not on this machine ({', '.join(absent)}): import a set that holds "
+                "it (hb-tta store import), ask for the settings that the set was made with, or "
+                "fetch the weights (hb-tta download)"
+            )
+
+    def _check_same(self, role: str, spec: Named, json: dict[str, Any] | None) -> None:
         """What is made with new weights must not be kept under the old ones' name."""
-        if self._json(spec) != json:
+        if self._json(spec, role) != json:
             raise UserError(
                 "the weights on disk changed after the augmenter was made: make it again "
                 "(Augmenter.from_pretrained)"

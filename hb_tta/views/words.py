@@ -9,7 +9,7 @@ from typing import Any
 from hb_tta.context import DescribedContext, SeenWord
 from hb_tta.errors import UserError
 from hb_tta.reading import parse_json
-from hb_tta.store import MemoryStore, NewEntry, Store
+from hb_tta.store import AnyStore, NewEntry
 from hb_tta.views.fills import have
 from hb_tta.views.models import Models
 from hb_tta.views.plan import PlannedViews, boxes_key
@@ -31,9 +31,7 @@ class Words:
         refused: keys of boxes that the finder would not find, and why.
     """
 
-    def __init__(
-        self, models: Models, store: Store | MemoryStore, progress: bool | None = None
-    ) -> None:
+    def __init__(self, models: Models, store: AnyStore, progress: bool | None = None) -> None:
         self._models, self._store, self._progress = models, store, progress
         self._size = 1 if models.deterministic else PER_BATCH
         self._found: dict[str, tuple[SeenWord, ...]] = {}

@@ -10,11 +10,12 @@ from hb_tta.context import DescribedContext
 from hb_tta.describe.drafts import SCORE, Drafting, settle
 from hb_tta.errors import UserError
 from hb_tta.images import PixelDigests
-from hb_tta.store import MemoryStore, Store
+from hb_tta.store import AnyStore
 from hb_tta.views.choice import Chooser
 from hb_tta.views.fills import bar
 from hb_tta.views.make import ViewMaker
 from hb_tta.views.models import Models
+from hb_tta.views.outlook import SOME, Outlook
 from hb_tta.views.plan import FIRST_WINDOW, PlannedContext, PlannedViews, Planner, windows
 from hb_tta.views.select import Selection
 
@@ -55,7 +56,7 @@ class Work:
     def __init__(
         self,
         models: Models,
-        store: Store | MemoryStore,
+        store: AnyStore,
         asked: Asked,
         *,
         needs_description: bool,
@@ -109,9 +110,51 @@ class Work:
         finally:
             self._digests.save()
 
+    def outlook(
+        self, contexts: Iterable[DescribedContext], lacking: list[DescribedContext]
+    ) -> Outlook:
+        """See ``Augmenter.outlook``."""
+        described: set[bytes] = set()
+        made: set[bytes] = set()
+        count, judged, unknown = 0, 0, 0
+        for window in windows(contexts):
+            planned = [self._planner.context(context, i) for i, context in enumerate(window)]
+            plans = self._planned_so_far(planned)
+            count += len(window)
+            for context, one, plan in zip(window, planned, plans, strict=True):
+                texts = self._maker.missing("descriptions", one.description_keys)
+                views = () if plan is None else self._maker.missing("views", plan.keys)
+                scores = self._scores_to_come(plan, bool(views))
+                described.update(map(bytes.fromhex, texts))
+                made.update(map(bytes.fromhex, views))
+                judged += scores
+                unknown += plan is None
+                if (plan is None or views or scores) and len(lacking) < SOME:
+                    lacking.append(context)
+        self._digests.save()
+        candidates = len(self._asked.seeds)
+        return Outlook(
+            contexts=count,
+            candidates=count * candidates,
+            shown=count * self._asked.shown,
+            to_describe=len(described),
+            to_make=len(made) + unknown * candidates,
+            to_judge=judged,
+            unknown=unknown,
+        )
+
+    def _scores_to_come(self, plan: PlannedViews | None, views_too: bool) -> int:
+        """How many a context lacks; what a view is judged by is known when it is there."""
+        if plan is None or views_too:
+            return (1 + len(self._asked.seeds)) * self.chooser.judged
+        return self.chooser.missing_scores([plan])
+
     def planned_so_far(self, contexts: Iterable[DescribedContext]) -> list[PlannedViews | None]:
         """Plans as far as they are known without a model; None for the others."""
         planned = [self._planner.context(context, i) for i, context in enumerate(contexts)]
+        return self._planned_so_far(planned)
+
+    def _planned_so_far(self, planned: Sequence[PlannedContext]) -> list[PlannedViews | None]:
         texts: dict[str, str] = {}
         keys = {key: None for context in planned for key in context.description_keys}
         self._maker.read_descriptions(keys, texts)

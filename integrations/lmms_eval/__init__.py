@@ -12,6 +12,7 @@ class (backend.py). The name itself stays, since prompts and folders depend on i
     rows.py           what is asked together for a question
     no_pictures.py    asking without a picture
     requests.py       the images in a request, and the same request with others
+    shards.py         one part of the questions
     outcome.py        status 1 for a run without results
     view_counts.py    each view's scores, for the samples file and beside it
     folders.py        where lmms-eval and we put a run's files
@@ -32,7 +33,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-FLAGS = ("--augment", "--augment_args", "--augment-args")
+FLAGS = ("--augment", "--augment_args", "--augment-args", "--shard")
 _HELP = ("-h", "--help")
 
 

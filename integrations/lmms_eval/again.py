@@ -10,7 +10,7 @@ from hb_tta import spelling
 from hb_tta.integrations.lmms_eval.folders import SamplesFile
 
 _OURS = re.compile(r"(?:^|,)hb_(\w+)=([^,]*)")
-_NOT_FLAGS = ("method", "augment", "spec")
+_NOT_FLAGS = ("method", "augment", "spec", "shard")
 
 
 def augment_settings(model_args: str) -> dict[str, str]:

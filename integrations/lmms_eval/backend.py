@@ -21,11 +21,13 @@ from hb_tta.integrations.lmms_eval.failure import AugmentationFailed
 from hb_tta.integrations.lmms_eval.folders import PLUGIN_FOLDER, SETTINGS_FILE, run_name
 from hb_tta.integrations.lmms_eval.model_args import without_ours
 from hb_tta.integrations.lmms_eval.passes import Passes
+from hb_tta.integrations.lmms_eval.shards import deal_out
 from hb_tta.integrations.lmms_eval.view_counts import IDENTITY
 from hb_tta.integrations.lmms_eval.way import Way
 from hb_tta.integrations.sidecar import Sidecar
 from hb_tta.locks import owned
 from hb_tta.settings.augmented import AugmentSettings
+from hb_tta.shards import Shard
 
 
 class Flags(NamedTuple):
@@ -33,6 +35,7 @@ class Flags(NamedTuple):
 
     settings: AugmentSettings
     output_path: Path | None
+    shard: Shard | None
 
 
 class AugmentedBackend:
@@ -52,10 +55,11 @@ class AugmentedBackend:
         """The backend, from its own arguments; ours are the flags' again."""
         assert cls.hb_flags is not None
         own, ours = without_ours(arg_string)
-        settings, output_path = cls.hb_flags
+        settings, output_path, shard = cls.hb_flags
         with _stopping():
             if ours.get("spec") != settings.digest:
                 raise UserError("the weights changed since the command line was read: start again")
+        deal_out(shard)
         model = super().create_from_arg_string(own, additional_config)  # type: ignore[misc]
         model.hb_settings = settings
         model.hb_sidecar = None
@@ -96,7 +100,8 @@ class AugmentedBackend:
     generate_visual_cot = generate_until_multi_round
 
     def _hb_answers(self, requests: list[Any], way: Way, own: Callable) -> list[Any]:
-        return Passes(self, way, own).answers(requests)
+        shard = None if self.hb_flags is None else self.hb_flags.shard
+        return Passes(self, way, own, shard).answers(requests)
 
 
 def _let_warnings_through() -> None:

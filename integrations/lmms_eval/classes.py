@@ -13,12 +13,16 @@ from lmms_eval.models.registry_v2 import ModelManifest, ModelRegistryV2
 from hb_tta.errors import UserError
 from hb_tta.integrations.lmms_eval.backend import AugmentedBackend, Flags
 from hb_tta.settings.augmented import AugmentSettings
+from hb_tta.shards import Shard
 
 _bases: dict[str, str] = {}  # a name in this module → the path of the backend's own class
 
 
 def override(
-    models: set[str], settings: AugmentSettings, output_path: Path | None
+    models: set[str],
+    settings: AugmentSettings,
+    output_path: Path | None,
+    shard: Shard | None = None,
 ) -> list[ModelManifest]:
     """Manifests that lead the models' names to augmented classes.
 
@@ -27,7 +31,7 @@ def override(
     """
     import hb_tta.tta.intercept  # noqa: F401  before a backend can bind transformers' generate
 
-    AugmentedBackend.hb_flags = Flags(settings, output_path)
+    AugmentedBackend.hb_flags = Flags(settings, output_path, shard)
     registry, later = _registry()
     manifests = []
     for model in sorted(models):

@@ -8,12 +8,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from hb_tta import spelling
 from hb_tta.errors import UserError
 from hb_tta.generators import list_methods
 from hb_tta.integrations.lmms_eval.model_args import model_args
 from hb_tta.reading import read_bytes
 from hb_tta.settings import settings_table
 from hb_tta.settings.augmented import AugmentSettings, combinations
+from hb_tta.shards import Shard
 
 SUPPORTED = ((0, 7, 3), (0, 8))  # from … to before …
 TASKS = Path(__file__).parents[1] / "tasks"
@@ -52,6 +54,10 @@ options of hb-tta:
                         and the method's own:
 
 {settings}
+
+  --shard I/N           the I-th of N parts of each task's questions, 1/N to N/N: a process each
+                        makes its views; the run without --shard then finds all of them in the
+                        store, and its scores are those of the whole task
 """
 
 # The shortest form of an option that lmms-eval's parser still understands.
@@ -64,6 +70,7 @@ _SHORTEST = {
     "--output_path": "--ou",
     "--device": "--d",
     "--use_cache": "--us",
+    "--cache_requests": "--cache",
 }
 
 
@@ -75,30 +82,53 @@ def prepare(argv: list[str]) -> list[Any]:
     """
     check_version()
     line = CommandLine(argv[1:])
+    shard = _shard(line.take("--shard"))
     method, arguments = line.take("--augment"), line.take("--augment_args", "--augment-args")
     configs = _read_configs(line.value("--config"))
     _include_our_tasks(line, configs)
     if method is None:
         if arguments is not None:
             raise UserError("--augment_args without --augment: name a method, or leave it out")
+        if shard is not None:
+            raise UserError("--shard without --augment: there are no views to make, leave it out")
         argv[1:] = line.arguments
         return []
     settings = AugmentSettings.parse(method, arguments or "", device=_device(line))
-    _check_whole(line, configs, settings)
+    _check_whole(line, configs, settings, shard)
     models = _choose_model(line, configs, settings)
-    _add_model_args(line, configs, settings)
+    _add_model_args(line, configs, settings, shard)
     argv[1:] = line.arguments
 
     from hb_tta.integrations.lmms_eval import classes
 
-    return classes.override(models, settings, _output_path(line, configs))
+    return classes.override(models, settings, _output_path(line, configs), shard)
+
+
+def _shard(text: str | None) -> Shard | None:
+    try:
+        return None if text is None else Shard.parse(text)
+    except spelling.Unfit as error:
+        raise UserError(f"--shard {text!r} {error}") from None
 
 
 def _check_whole(
-    line: CommandLine, configs: list[dict[str, Any]], settings: AugmentSettings
+    line: CommandLine,
+    configs: list[dict[str, Any]],
+    settings: AugmentSettings,
+    shard: Shard | None,
 ) -> None:
     """Raises UserError where a share of all questions is asked for and they are not all here."""
     share = settings.views.gate_share
+    if shard is not None and _in_force(line, configs, "cache_requests"):
+        raise UserError(
+            f"--cache_requests keeps the requests of --shard {shard} as if they were all: leave "
+            "one of them out"
+        )
+    if share is not None and shard is not None:
+        raise UserError(
+            f"gate_share={share} needs all questions in one place, and --shard {shard} has a part: "
+            "use gate=P, which looks at one question"
+        )
     if share is None:
         return
     processes = int(os.environ.get("WORLD_SIZE", "1"))
@@ -233,7 +263,10 @@ def _default_model_args(line: CommandLine, settings: AugmentSettings) -> str:
 
 
 def _add_model_args(
-    line: CommandLine, configs: list[dict[str, Any]], settings: AugmentSettings
+    line: CommandLine,
+    configs: list[dict[str, Any]],
+    settings: AugmentSettings,
+    shard: Shard | None,
 ) -> None:
     """Our settings behind the arguments in force: lmms-eval keys its caches by them."""
     found = set(_in_force(line, configs, "model_args"))
@@ -245,7 +278,7 @@ def _add_model_args(
             "split it into files with one each"
         )
     own = found.pop() if found else ""
-    line.set("--model_args", ",".join(filter(None, (own, model_args(settings)))))
+    line.set("--model_args", ",".join(filter(None, (own, model_args(settings, shard)))))
 
 
 def _device(line: CommandLine) -> str | None:

@@ -6,15 +6,16 @@ from dataclasses import asdict
 from typing import Any
 
 from hb_tta.settings.augmented import AugmentSettings
+from hb_tta.shards import Shard
 
 _PREFIX = "hb_"
 
 
-def model_args(settings: AugmentSettings) -> str:
+def model_args(settings: AugmentSettings, shard: Shard | None = None) -> str:
     """What ``--model_args`` needs: lmms-eval keys its response cache by it, and prints it.
 
     ``hb_spec``, the digest, stands for everything; beside it is what people want to read. Texts are
-    left to the digest, for they may hold commas.
+    left to the digest, for they may hold commas. Parts of a run have files of their own.
     """
     views = settings.views
     told: dict[str, Any] = {"augment": views.method, "family": views.to_json()["family"]}
@@ -22,6 +23,8 @@ def model_args(settings: AugmentSettings) -> str:
     told |= asdict(settings.combining)
     numbers = {name: it for name, it in views.settings.items() if isinstance(it, int | float)}
     told = {**numbers, **told, "spec": settings.digest}
+    if shard is not None:
+        told["shard"] = shard
     return ",".join(f"{_PREFIX}{key}={value}" for key, value in sorted(told.items()))
 
 

@@ -24,6 +24,7 @@ from hb_tta.integrations.lmms_eval.way import Said, Way
 from hb_tta.integrations.parking import Parking
 from hb_tta.progress import progress
 from hb_tta.settings.augmented import CONCAT, DESCRIBE, AugmentSettings
+from hb_tta.shards import Shard
 from hb_tta.tta.gate import Gated, decide, sureness_of_choice
 
 CHUNK = 512  # questions whose images are in memory at a time
@@ -55,11 +56,19 @@ class Passes:
         backend: an ``AugmentedBackend``.
         way: how a question's rows are answered.
         own: the backend's own method, for requests as they are.
+        shard: the part of all questions that these are of; None: they are all.
     """
 
-    def __init__(self, backend: Any, way: Way, own: Callable[[list[Any]], list[Any]]) -> None:
+    def __init__(
+        self,
+        backend: Any,
+        way: Way,
+        own: Callable[[list[Any]], list[Any]],
+        shard: Shard | None = None,
+    ) -> None:
         self._backend, self._way, self._own = backend, way, own
         self._settings: AugmentSettings = backend.hb_settings
+        self._shard = shard
         self._records = Records(backend.hb_sidecar)
         self._is_first = backend.rank == 0
 
@@ -235,6 +244,11 @@ class Passes:
             f"{views.method} too (at most {self._settings.n} each, preset={views.preset}, "
             f"combine={combining.combine}); the others were sure without, or have no image"
         )
+        if self._shard is not None:
+            logger.warning(
+                f"hb-tta: the scores are of part {self._shard} of the questions: run again "
+                "without --shard when all parts are done, which finds all views in the store"
+            )
         if self._way.failed:
             logger.warning(
                 f"hb-tta: {self._way.failed} requests failed at the backend; they had no say, and "

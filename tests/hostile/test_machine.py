@@ -226,7 +226,7 @@ def made(make_augmenter: Any, tmp_path: Path, numbers: list[int], **how: Any) ->
     """Context → its views' bytes, out of a store of their own."""
     augmenter: Augmenter = make_augmenter(fresh=True, store=False, device="cpu", **how)
     found = augmenter.augment([context(number) for number in numbers], n=3)
-    return {number: views.pngs for number, views in zip(numbers, found, strict=True)}
+    return {number: views.files for number, views in zip(numbers, found, strict=True)}
 
 
 def test_deterministic_views_are_made_one_at_a_time_on_one_thread(make_augmenter, monkeypatch):

@@ -67,7 +67,7 @@ def arms(options: Options) -> list[Arm]:
 
 def features_of(arm: Arm, questions: Sequence[YesNoQuestion], options: Options, n: int) -> Features:
     """CLIP's features, unnormalised as table 4's scale wants them; kept in the store."""
-    from hb_tta.store import Store
+    from hb_tta.store import open_store
     from hb_tta.store.features import cached_tensors
 
     request = {
@@ -78,7 +78,7 @@ def features_of(arm: Arm, questions: Sequence[YesNoQuestion], options: Options, 
         "questions": questions_key(questions),
     }
     made = cached_tensors(
-        Store(options.store), request, lambda: _encoded(arm, questions, options, n)
+        open_store(options.store), request, lambda: _encoded(arm, questions, options, n)
     )
     return {name: tensor.double().numpy() for name, tensor in made.items()}
 

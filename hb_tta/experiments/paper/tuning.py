@@ -263,10 +263,10 @@ def _row(
 
 
 def _features(arm: Arm, options: Options, n: int) -> ViewFeatures:
-    from hb_tta.store import Store
+    from hb_tta.store import open_store
     from hb_tta.tpt.views import ViewFeatures
 
-    store = Store(options.store)
+    store = open_store(options.store)
     settings = arm.views(options, n)
     return ViewFeatures(
         _clip(options.family.weights("clip"), options.device),
