@@ -202,11 +202,11 @@ def _pocket() -> Family:
 
 def _roles_in(folder: Path) -> Mapping[str, Weights]:
     roles = {role: Weights(str(folder / role)) for role in ROLES if (folder / role).is_dir()}
-    if "generator" in roles:
-        # A generator that takes the image and an empty text varies it.
-        roles.setdefault("variation", roles["generator"])
-        inside = Weights(str(folder / "generator"), subfolder="image_encoder")
-        roles.setdefault("image_encoder", inside)
+    # Named also where it is not there: views that somebody else made are found by its name.
+    generator = roles.setdefault("generator", Weights(str(folder / "generator")))
+    # A generator that takes the image and an empty text varies it.
+    roles.setdefault("variation", generator)
+    roles.setdefault("image_encoder", replace(generator, subfolder="image_encoder"))
     return MappingProxyType(roles)
 
 
