@@ -27,6 +27,7 @@ STAGES = {
     "evaluator": "evaluator:train_evaluator",
     "clip": "clip:train_clip",
     "detector": "detector:train_detector",
+    "mumu": "mumu:train_mumu",
     "statistics": "statistics:write_image_statistics",
     "card": "card:write_card",
 }

@@ -45,6 +45,8 @@ LEFT = {
     "mllm_two": ("weights/mllm_two",),
     "evaluator": ("weights/evaluator",),
     "clip": ("weights/clip",),
+    "detector": ("weights/detector",),
+    "mumu": ("weights/mumu",),
     "statistics": ("weights/statistics", "weights/family.json"),
 }
 # Trainings of a stage, in their order, where they have other names than the stage.

@@ -1,13 +1,13 @@
 """A trained MUMU on disk: one layout for every scale.
 
     mumu.json     tokens an image, registers, and the bases that it was trained on
-    vlm/          a PEFT LoRA for the VLM that mumu.json names, or the VLM's own weights
+    vlm/          a PEFT LoRA for the VLM that mumu.json names, or the VLM's own weights, or nothing
     connector/    config.json, model.safetensors
     unet_lora/    a PEFT LoRA for the UNet of any Stable Diffusion XL
     processor/    Idefics2's
 
-Only safetensors; ``unet_lora/`` and a LoRA in ``vlm/`` may be absent. What does not fit together
-is refused when it is loaded.
+Only safetensors; ``unet_lora/`` and, beside a named VLM, ``vlm/`` may be absent. What does not fit
+together is refused when it is loaded.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Index:
 
     Attributes:
         generator: hub id or name of the Stable Diffusion XL that it was trained on.
-        vlm: hub id of the Idefics2 that the LoRA in ``vlm/`` is for; ``None``: ``vlm/`` holds a
-            whole one.
+        vlm: the Idefics2 that the LoRA in ``vlm/``, if any, is for: its hub id, or a folder, told
+            from this one ("../mllm_two"); ``None``: ``vlm/`` holds a whole one.
         tokens: an image, where nobody says otherwise.
         registers: end-of-text tokens behind every prompt.
     """
@@ -87,7 +87,7 @@ def vlm_weights(mumu: Weights, index: Index, given: Weights | None = None) -> We
         UserError: some are given and the folder has its own.
     """
     if index.vlm is not None:
-        return given or Weights(index.vlm)
+        return given or _named_vlm(mumu, index.vlm)
     if given is not None:
         raise UserError(f"{mumu.location!r} holds its own VLM: leave vlm={given.location!r} out")
     return None
@@ -165,6 +165,13 @@ def save(
     processor.save_pretrained(folder / PROCESSOR)
     told = json.dumps({"format": FORMAT, **asdict(index)}, indent=2) + "\n"
     write_aside(folder / INDEX, told.encode())
+
+
+def _named_vlm(mumu: Weights, name: str) -> Weights:
+    """By hub id, or by a path from the MUMU's own folder."""
+    if name.startswith("../") and mumu.is_folder():
+        return Weights(str(Path(user_path(mumu.location), mumu.subfolder or "", name)))
+    return Weights(name)
 
 
 def _add_vlm_lora(model: Any, mumu: Weights) -> None:
