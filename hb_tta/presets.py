@@ -25,6 +25,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "paper": {},
         "safe": {
+            "drafts": "7+jittered+score",
             "judge": "fine_grained",
             "min_score": "real",
             "seeds": "by_context",

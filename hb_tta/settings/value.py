@@ -26,7 +26,7 @@ from hb_tta.weights import Weights
 
 Describer: TypeAlias = str | PathLike[str] | Weights | DescriberSpec | Default | None
 
-_JUDGED = ("judge", "candidates", "min_score")
+_JUDGED = ("judge", "candidates", "min_score", "drafts")
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,5 @@
 ``python -m hb_tta.training.pocket_family --stage all`` rebuilds every weight from a seed. With
 ``--start FOLDER`` its stages go on from an earlier family's weights: what is new is learnt, what
 was known is held, and the denoiser goes on in the latents that it knew. With ``--restore FOLDER``
-it takes up stages in small form (``small_form``); those of the third family, which is not bundled
-yet, are in ``training/pocket_family/stages``:
-
-    python -m hb_tta.training.pocket_family --out run --start hb_tta/pocket/weights \\
-        --restore training/pocket_family/stages --stage all
+it takes up a run's stages in small form (``small_form``), made on another machine.
 """

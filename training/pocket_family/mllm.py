@@ -6,7 +6,8 @@ model learn from lessons (``mllm_lessons``) that are packed, many to an image (`
 The model is meant to be imperfect: what cannot fail cannot be improved by augmentation. Colour and
 scene would be perfect in minutes, so a category is asked only while the model fails an exam on
 the dev split in it: see ``Curriculum``. Descriptions are practised all the time. A part of the
-pictures is worn; a held-out combination is never seen, in the tower's training neither.
+pictures is worn; a held-out combination is never seen, in the tower's training neither. Many are
+roughened, for it will be shown a generator's pictures, as every large model has been.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from transformers import (
 from hb_tta.pocket.tasks import SPLITS, make_pair, question_pairs
 from hb_tta.pocket.world import Scene, render_batch
 from hb_tta.pocket.worn import wear_some
+from hb_tta.training.pocket_family.blemish import blemished
 from hb_tta.training.pocket_family.mllm_lessons import (
     CATEGORIES,
     EDITION,
@@ -116,6 +118,7 @@ def teach(
         lessons = [_lessons(scenes.records[row], curriculum, packer, draws.numpy) for row in rows]
         pack = packer.pack(lessons)
         pixels = scenes.pixels(rows, run.device, worn=WORN, rng=draws.numpy)
+        pixels = blemished(pixels, draws)
         with run.low_precision():
             logits = packed_logits(student, student.see(pixels), pack, packer.image_start)
         return F.cross_entropy(logits.float(), pack.targets_A.to(logits.device))
