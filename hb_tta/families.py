@@ -46,8 +46,8 @@ class Family:
             (classifier-free) and ``image_size`` (side of a generated image, pixels).
         method_defaults: method → what it has otherwise on this family, by name of the setting.
         benchmarks: what the papers' experiments are made on: "questions", "relations", "objects" →
-            a data set's name; "backbone": what is trained on views (table 11).
-        recipes: of a LoRA for each of those benchmarks.
+            a data set's name; "backbone": what is trained on views (table 11); "prompts": of MUMU.
+        recipes: of a LoRA for each of those benchmarks; "mumu": of a whole MUMU.
         seconds: about what a view, a picture that is asked about, … takes, for forecasts;
             ``machine`` says where.
     """
@@ -157,7 +157,11 @@ def _sdxl() -> Family:
             textual_inversion=_defaults(guidance_scale=7.5),
         ),
         benchmarks=_defaults(
-            questions="mme", relations="bongard-hoi", objects="imagenet", backbone="resnet50"
+            questions="mme",
+            relations="bongard-hoi",
+            objects="imagenet",
+            backbone="resnet50",
+            prompts="own",
         ),
         recipes=_defaults(questions="paper-vqa", relations="paper-hoi", objects="paper-object"),
         # A view was measured with random weights; the others are guesses of its order.
@@ -193,8 +197,11 @@ def _pocket() -> Family:
             relations="pocket_hoi",
             objects="pocket_objects_all",
             backbone="tiny",
+            prompts="pocket_prompts",
         ),
-        recipes=_defaults(questions="pocket", relations="pocket-hoi", objects="pocket-object"),
+        recipes=_defaults(
+            questions="pocket", relations="pocket-hoi", objects="pocket-object", mumu="pocket-mumu"
+        ),
         seconds=_defaults(views=0.18, pictures=0.025, tunings=0.15, trainings=3_000.0),
         machine="one core",
     )

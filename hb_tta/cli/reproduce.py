@@ -13,6 +13,7 @@ from hb_tta.settings import by_arguments, options_of, refuse_gate
 
 if TYPE_CHECKING:
     from hb_tta.experiments.reproduction import Experiment, Options
+    from hb_tta.families import Family
 
 OUT = "reproduce"
 
@@ -89,11 +90,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="who answers, may be repeated (default: the family's)",
     )
     parser.add_argument(
+        "--mumu", metavar="DIR|ID", help="what a training of MUMU wrote (default: the family's)"
+    )
+    parser.add_argument(
         "--data",
         action="append",
         default=[],
         metavar="NAME=DIR",
-        help="where a benchmark's data lie: mme, bongard-hoi, imagenet (a folder a variant in it)",
+        help="where a benchmark's data lie: mme, bongard-hoi, imagenet (a folder a variant in it); "
+        "prompts=FILE.jsonl for MUMU's figures on photographs",
     )
     parser.add_argument(
         "--answers", nargs="+", default=[], metavar="FILE", help="of table10's survey"
@@ -149,7 +154,6 @@ def asked_options(arguments: argparse.Namespace) -> Options:
     """
     from hb_tta.experiments.methods import methods_of
     from hb_tta.experiments.reproduction import Options
-    from hb_tta.families import get_family
 
     asked = by_arguments(arguments)
     refuse_gate(asked)
@@ -157,7 +161,7 @@ def asked_options(arguments: argparse.Namespace) -> Options:
     ours = ("family", "n", "seed", "device", "store", "preset")
     options = Options(
         out=Path(arguments.out),
-        family=get_family(asked.get("family", "pocket")),
+        family=_family(asked.get("family", "pocket"), arguments.mumu),
         methods=None if arguments.methods is None else tuple(arguments.methods),
         limit=arguments.limit,
         views=known["n"] if "n" in asked else None,
@@ -177,6 +181,13 @@ def asked_options(arguments: argparse.Namespace) -> Options:
     )
     methods_of(options)  # an unknown one is told at once
     return options
+
+
+def _family(name: str, mumu: str | None) -> Family:
+    from hb_tta.families import get_family
+
+    family = get_family(name)
+    return family if mumu is None else family.with_roles(mumu=mumu)
 
 
 def _named(text: str) -> tuple[str, str]:

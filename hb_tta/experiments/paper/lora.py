@@ -34,12 +34,14 @@ class Training:
         kind: of benchmark: the family has a recipe for each.
         changes: ``key=value`` on the recipe.
         describer: the role of who describes the data.
+        quick_changes: of a quick run.
     """
 
     label: str
     kind: str = "questions"
     changes: tuple[str, ...] = ()
     describer: str = "mllm"
+    quick_changes: tuple[str, ...] = QUICK
 
     def settings(self, options: Options) -> Settings:
         """Of the training.
@@ -50,11 +52,14 @@ class Training:
         from hb_tta.training.recipes import get_recipe, with_changes
 
         recipe = get_recipe(options.family.recipes[self.kind])
-        quick = QUICK if options.quick else ()
+        quick = self.quick_changes if options.quick else ()
+        family = (f"family={options.family.name}",)
         data = options.data.get(f"{self.kind} training")
         named = () if data is None else (f"data={data}", f"data_format={recipe.data}")
         mllm = () if self.describer == "mllm" else (self._mllm(options),)
-        return with_changes(recipe, [*quick, *named, *mllm, *self.changes, *options.training])
+        return with_changes(
+            recipe, [*family, *quick, *named, *mllm, *self.changes, *options.training]
+        )
 
     def _mllm(self, options: Options) -> str:
         return f"mllm={options.family.weights(self.describer).location}"
