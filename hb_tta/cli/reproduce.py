@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -224,8 +225,9 @@ def _check(experiments: list[Experiment], options: Options) -> int:
     """What is missing of each; the exit status says whether anything is."""
     from hb_tta.experiments.carrying import spoken
     from hb_tta.experiments.checking import missing
+    from hb_tta.experiments.reproduction import Cost
 
-    status = 0
+    status, every = 0, Cost()
     for one in experiments:
         lacking = missing(one, options)
         for it in lacking:
@@ -235,9 +237,12 @@ def _check(experiments: list[Experiment], options: Options) -> int:
             status = 1
             continue
         cost = one.needs(options).cost
+        every += cost
         took = cost.forecast(options)
         about = f", about {spoken(took)} on {options.family.machine}" if took else ""
         print(f"{one.name} has all that it needs; it takes {cost.told()}{about}")
+    if len(experiments) > 1 and (took := every.forecast(options)):
+        print(f"together at most {spoken(took)} on {options.family.machine}: views are shared")
     return status
 
 
@@ -246,6 +251,8 @@ def _site(arguments: argparse.Namespace, options: Options) -> int:
     from hb_tta.experiments.site import build
 
     every = [get_experiment(name) for name in list_experiments()]
+    # Trainings of a few steps are part of a quick run; whole ones take hours, and are asked for.
+    options = replace(options, train=options.train or options.quick)
     if arguments.check:
         return _check([one for one in every if not one.unbuilt], options)
     print(build(every, options))

@@ -172,12 +172,14 @@ class Finding:
         tests: (what is compared, the test); the claim is that every difference is above 0.
         reason: where no test can say it.
         kind: of ``cells.KINDS``, how the differences are written.
+        about: which of the papers' claims it belongs to: a key of ``claims.CLAIMS``.
     """
 
     claim: str
     tests: Sequence[tuple[str, PairedTest]] = ()
     reason: str = ""
     kind: str = "points"
+    about: str = ""
 
     @property
     def verdict(self) -> str:

@@ -22,6 +22,7 @@ QUICK = (
     *("evaluate_steps=20", "save_steps=10", "evaluate_seeds=2", "sample_contexts=2"),
 )
 """Of a quick run: enough to run through, too little to learn much."""
+QUICK_SHARE = 0.1  # of a whole training's time
 DONE = "done.json"
 
 
@@ -97,7 +98,7 @@ def trainings_of(trainings: Sequence[Training], options: Options) -> Iterator[Pl
     """A run each, of those that are there or may be made."""
     for one in trainings:
         if options.train or one.lora(options) is not None:
-            seconds = Cost(trainings=1).forecast(options) * (0.1 if options.quick else 1)
+            seconds = cost_of([one], options).forecast(options)
             yield PlannedRun(
                 f"training {one.label}",
                 lambda one=one: one.train(options),  # type: ignore[misc]
@@ -114,5 +115,8 @@ def untrained(trainings: Sequence[Training], options: Options) -> list[str]:
 
 
 def cost_of(trainings: Sequence[Training], options: Options) -> Cost:
-    """Of those that are not there."""
-    return Cost(trainings=sum(one.lora(options) is None for one in trainings))
+    """Of those that are not there; nothing where they may not be made."""
+    count = sum(one.lora(options) is None for one in trainings) if options.train else 0
+    if not options.quick:
+        return Cost(trainings=count)
+    return Cost(minutes=count * QUICK_SHARE * options.seconds("trainings") / 60)

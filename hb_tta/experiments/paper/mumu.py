@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from hb_tta.experiments.paper.lora import trainings_of, untrained
+from hb_tta.experiments.paper.lora import cost_of, trainings_of, untrained
 from hb_tta.experiments.paper.mumu_prompts import Pictured, crops_beside, judges, prompts_of
 from hb_tta.experiments.paper.mumu_rows import (
     CONTROL,
@@ -97,8 +97,8 @@ class MumuFigure:
         judged = ("reader", "clip") if judges(options) else ()
         count = len(self.measured(options)) * scenes(options) if judged else 0
         cost = Cost(views=count + 3 * self.prompts * self.views)
-        if self.training and options.train and unaugmented(options) is None:
-            cost += Cost(trainings=1)
+        if self.training and "mumu" in options.family.recipes:
+            cost += cost_of([plain_training()], options)
         return Needs(roles=("generator", "mumu", *judged), data=("prompts",), cost=cost)
 
     def plan(self, options: Options) -> Iterator[PlannedRun]:

@@ -37,17 +37,19 @@ def _difference(measured: Measured, better: str, worse: str, name: str) -> list[
 
 def crops_are_used(measured: Measured) -> list[Finding]:
     claim = "MUMU places what its pictures show into the image"
-    return [Finding(claim, _difference(measured, SAME, CONTROL, "bound"), _NOT_COMPARED)]
+    tests = _difference(measured, SAME, CONTROL, "bound")
+    return [Finding(claim, tests, _NOT_COMPARED, about="mumu")]
 
 
 def more_than_words(measured: Measured) -> list[Finding]:
     keeps = _difference(measured, SAME, WORDS, "filling")
     return [
-        Finding("pictures keep details that a description loses", keeps, _NOT_COMPARED),
+        Finding("pictures keep details that words lose", keeps, _NOT_COMPARED, about="mumu words"),
         Finding(
             "finding 5: small details are kept less well than the gist (colour beside filling)",
             _within(measured[SAME], "colour", "filling") if SAME in measured else [],
             _NOT_COMPARED,
+            about="mumu 5",
         ),
     ]
 
@@ -65,29 +67,32 @@ def tokens_help(measured: Measured) -> list[Finding]:
         for name in ("bound", "filling")
         for test in _difference(measured, names[-1], names[0], name)
     ]
-    return [Finding("finding 1: more tokens an image keep more detail", tests, _NOT_COMPARED)]
+    claim = "finding 1: more tokens an image keep more detail"
+    return [Finding(claim, tests, _NOT_COMPARED, about="mumu 1")]
 
 
 def harmonises(measured: Measured) -> list[Finding]:
     tests = _difference(measured, OTHER, CONTROL, "bound")
     tests += _difference(measured, "leak, pasted", "leak", "foreign ground")
     claim = "finding 2: pictures of other sources are harmonised (they are used, not pasted)"
-    return [Finding(claim, tests, _NOT_COMPARED)]
+    return [Finding(claim, tests, _NOT_COMPARED, about="mumu 2")]
 
 
 def styles(measured: Measured) -> list[Finding]:
     works = _difference(measured, EXCHANGED, CONTROL, "bound")
     partly = _difference(measured, SAME, EXCHANGED, "bound")
     return [
-        Finding("finding 3: a look moves to another thing", works, _NOT_COMPARED),
-        Finding("finding 3: it does so less well than it stays", partly, _NOT_COMPARED),
+        Finding("finding 3: a look moves to another thing", works, _NOT_COMPARED, about="mumu 3"),
+        Finding(
+            "finding 3: it does so less well than it stays", partly, _NOT_COMPARED, about="mumu 3"
+        ),
     ]
 
 
 def moves(measured: Measured) -> list[Finding]:
     tests = _difference(measured, f"{TUNED_BASE}: {SAME}", f"{TUNED_BASE}: {CONTROL}", "bound")
     claim = "finding 4: the LoRA works on another base without training"
-    return [Finding(claim, tests, _NOT_COMPARED)]
+    return [Finding(claim, tests, _NOT_COMPARED, about="mumu 4")]
 
 
 def misleads(measured: Measured) -> list[Finding]:
@@ -99,12 +104,17 @@ def misleads(measured: Measured) -> list[Finding]:
     found = [
         Finding(
             "a high multimodal CLIP score misleads: pasting has a higher one, and copies more",
-            tests, _NOT_COMPARED, kind="fine",
+            tests, _NOT_COMPARED, kind="step", about="mumu clip",
         )
     ]  # fmt: skip
     copies = _difference(measured, f"{UNAUGMENTED}: leak", "leak", "foreign ground")
     claim = "a training without augmented pictures copies more"
-    return [*found, Finding(claim, copies, f"no MUMU was trained {UNAUGMENTED}: give --train")]
+    return [
+        *found,
+        Finding(
+            claim, copies, f"no MUMU was trained {UNAUGMENTED}: give --train", about="mumu clip"
+        ),
+    ]
 
 
 _NOT_COMPARED = "no scene could be asked both ways"

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hb_tta.datasets.samples import HoiImage, HoiTask
-from hb_tta.experiments.methods import LABELS, REAL, TUNED, Arm, methods_of
+from hb_tta.experiments.methods import LABELS, REAL, TUNED, Arm, cost_of_views, methods_of
 from hb_tta.experiments.numbers import TABLE_11 as NUMBERS
 from hb_tta.experiments.numbers import paper_note
 from hb_tta.experiments.paper.lora import Training, trainings_of, untrained
@@ -63,7 +63,8 @@ def needs(options: Options) -> Needs:
     images = _tasks(options) * 14
     seeds = 1 if options.quick else len(SEEDS)
     minutes = seeds * (1 + len(methods)) * _iterations(options) * 0.004
-    cost = Cost(views=images * (options.views or 1) * len(methods), minutes=minutes)
+    arms = [Arm(name, name) for name in methods]
+    cost = cost_of_views(arms, images, options.views or 1, options) + Cost(minutes=minutes)
     return Needs(methods=tuple(methods), data=("relations",), cost=cost)
 
 
@@ -331,7 +332,8 @@ def _findings(rows: Mapping[str, Mapping[str, list[float]]]) -> list[Finding]:
         for label, its in rows.items()
         if label != TUNED
     ]
-    return [Finding("a network trained with Hummingbird's views is the best", tests)]
+    claim = "table 11: a network trained with Hummingbird's views is the best"
+    return [Finding(claim, tests, about="trained")]
 
 
 EXPERIMENT = Experiment(
