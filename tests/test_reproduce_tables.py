@@ -99,7 +99,8 @@ def test_table_1_in_the_papers_shape(options):
 
 def test_a_row_that_was_left_out_is_not_there(options):
     options = replace(options, methods=("i2t2i", "hummingbird"))
-    shown = mme.TABLE_1.show({"mllm: Real only": right(0.6), "mllm: Hummingbird": right(0.6)}, options)
+    results = {"mllm: Real only": right(0.6), "mllm: Hummingbird": right(0.6)}
+    shown = mme.TABLE_1.show(results, options)
     assert [row[1] for row in shown.tables[0].rows] == [REAL, TUNED]
     assert {one.verdict for one in shown.findings} == {UNDECIDED}
     assert mme.TABLE_1.show({}, options).tables == ()

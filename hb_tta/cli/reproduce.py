@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -247,12 +246,12 @@ def _check(experiments: list[Experiment], options: Options) -> int:
 
 
 def _site(arguments: argparse.Namespace, options: Options) -> int:
+    from hb_tta.experiments.paper.lora import with_short_trainings
     from hb_tta.experiments.registry import get_experiment, list_experiments
     from hb_tta.experiments.site import build
 
     every = [get_experiment(name) for name in list_experiments()]
-    # Trainings of a few steps are part of a quick run; whole ones take hours, and are asked for.
-    options = replace(options, train=options.train or options.quick)
+    options = with_short_trainings(options)
     if arguments.check:
         return _check([one for one in every if not one.unbuilt], options)
     print(build(every, options))

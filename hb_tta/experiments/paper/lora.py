@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,7 @@ class Training:
         recipe = get_recipe(options.family.recipes[self.kind])
         quick = self.quick_changes if options.quick else ()
         family = (f"family={options.family.name}",)
-        data = options.data.get(f"{self.kind} training")
+        data = options.data.get(f"{self.kind} training") or options.data.get(recipe.data)
         named = () if data is None else (f"data={data}", f"data_format={recipe.data}")
         mllm = () if self.describer == "mllm" else (self._mllm(options),)
         return with_changes(
@@ -92,6 +92,12 @@ class Training:
         write_aside(folder / DONE, json.dumps(told, default=str).encode())
         shutil.rmtree(folder / ".cache", ignore_errors=True)
         return told
+
+
+def with_short_trainings(options: Options) -> Options:
+    """A quick run trains where that is a matter of minutes; whole trainings are asked for."""
+    each = QUICK_SHARE * options.seconds("trainings")
+    return replace(options, train=options.train or (options.quick and 0 < each < 1800))
 
 
 def trainings_of(trainings: Sequence[Training], options: Options) -> Iterator[PlannedRun]:

@@ -66,7 +66,7 @@ def _folder(variant: str, options: Options) -> str | None:
     """A variant's own folder, or the one of its name inside ImageNet's."""
     whole = options.data.get("imagenet")
     inside = None if whole is None else str(Path(whole, variant))
-    return options.data.get(variant) if variant in options.data else inside
+    return inside if variant == "imagenet" else options.data.get(variant, inside)
 
 
 @dataclass(frozen=True)
