@@ -24,6 +24,7 @@ from hb_tta.experiments.paper.mumu_rows import (
     beside_pasted,
     beside_words,
     by_tokens,
+    can_be_trained,
     of_mumu,
     on_bases,
     plain_training,
@@ -97,13 +98,13 @@ class MumuFigure:
         judged = ("reader", "clip") if judges(options) else ()
         count = len(self.measured(options)) * scenes(options) if judged else 0
         cost = Cost(views=count + 3 * self.prompts * self.views)
-        if self.training and "mumu" in options.family.recipes:
+        if self.training and can_be_trained(options):
             cost += cost_of([plain_training()], options)
         return Needs(roles=("generator", "mumu", *judged), data=("prompts",), cost=cost)
 
     def plan(self, options: Options) -> Iterator[PlannedRun]:
         """The training where there is one, what is measured, and the gallery."""
-        if self.training and "mumu" in options.family.recipes:
+        if self.training and can_be_trained(options):
             yield from trainings_of([plain_training()], options)
         seconds = Cost(views=scenes(options)).forecast(options)
         for name in self.measured(options) if judges(options) else ():
@@ -136,7 +137,7 @@ class MumuFigure:
         gallery = Gallery(title, results.get(PICTURES, []), self.note)
         measured = {n: its for n, its in results.items() if n in self.measured(options)}
         missing = [] if judges(options) else [_UNJUDGED]
-        if self.training and "mumu" in options.family.recipes:
+        if self.training and can_be_trained(options):
             missing += untrained([plain_training()], options)
         if self.wanted is False and not results.get(PICTURES):
             missing.append("the reader finds no picture wrong among those that were tried")

@@ -142,6 +142,12 @@ def plain_training() -> Training:
     )
 
 
+def can_be_trained(options: Options) -> bool:
+    """Whether there is a recipe of a MUMU, and an Idefics2 that it begins with."""
+    named = any(setting.startswith("vlm=") for setting in options.training)
+    return "mumu" in options.family.recipes and (named or "mllm_two" in options.family.roles)
+
+
 def unaugmented(options: Options) -> Family | None:
     """The family with a MUMU that was trained without augmented crops; None until it is."""
     if "mumu" not in options.family.recipes:

@@ -336,6 +336,4 @@ def _findings(rows: Mapping[str, Mapping[str, list[float]]]) -> list[Finding]:
     return [Finding(claim, tests, about="trained")]
 
 
-EXPERIMENT = Experiment(
-    "table11", TITLE, "Hummingbird, table 11", needs, lambda o: list(plan(o)), show
-)
+EXPERIMENT = Experiment("table11", TITLE, "Hummingbird, table 11", needs, plan, show)

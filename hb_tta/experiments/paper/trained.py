@@ -130,9 +130,7 @@ class Ablation:
     def experiment(self) -> Experiment:
         """As the registry has it."""
         source = f"Hummingbird, table {self.name.removeprefix('table')}"
-        return Experiment(
-            self.name, self.title, source, self.needs, lambda o: list(self.plan(o)), self.show
-        )
+        return Experiment(self.name, self.title, source, self.needs, self.plan, self.show)
 
 
 def _tuned(label: str, role: str, *changes: str) -> Training:

@@ -236,9 +236,7 @@ class Tuning:
     def experiment(self) -> Experiment:
         """As the registry has it."""
         source = f"Hummingbird, table {self.name.removeprefix('table')}"
-        return Experiment(
-            self.name, self.title, source, self.needs, lambda o: list(self.plan(o)), self.show
-        )
+        return Experiment(self.name, self.title, source, self.needs, self.plan, self.show)
 
 
 def _row(
