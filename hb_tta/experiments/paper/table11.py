@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 TITLE = "A ResNet trained on relations with each method's views"
 SEEDS, ITERATIONS, BATCH, RATE = (0, 1, 2), 400, 8, 1e-3
+SIDES = {"tiny": 32, "resnet50": 224}  # pixels that each backbone sees
 TRAINED_ON, QUICK_TRAINED_ON = 80, 6  # tasks
 TESTED_ON, QUICK_TESTED_ON = 100, 10  # of each split
 
@@ -186,7 +187,7 @@ def _pixels(images: Sequence[Any], options: Options) -> Tensor:
     import torch
     from torchvision.transforms.functional import pil_to_tensor
 
-    side = 32 if options.benchmark("backbone") == "tiny" else 224
+    side = SIDES[options.benchmark("backbone")]
     return torch.stack([pil_to_tensor(load_image(one).resize((side, side))) for one in images])
 
 
