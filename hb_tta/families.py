@@ -46,10 +46,10 @@ class Family:
             (classifier-free) and ``image_size`` (side of a generated image, pixels).
         method_defaults: method → what it has otherwise on this family, by name of the setting.
         benchmarks: what the papers' experiments are made on: "questions", "relations", "objects" →
-            a data set's name; "backbone": what is trained on views (table 11).
-        recipes: of a LoRA for each of those benchmarks.
-        seconds: about what a view, a picture that is asked about, … takes, for forecasts;
-            ``machine`` says where.
+            a data set's name; "backbone": what is trained on views (table 11); "prompts": of MUMU.
+        recipes: of a LoRA for each of those benchmarks; "mumu": of a whole MUMU.
+        seconds: about what a view, a picture that is asked about, … takes, for forecasts, and by
+            a method's name what it takes once a reference; ``machine`` says where.
     """
 
     name: str
@@ -157,11 +157,17 @@ def _sdxl() -> Family:
             textual_inversion=_defaults(guidance_scale=7.5),
         ),
         benchmarks=_defaults(
-            questions="mme", relations="bongard-hoi", objects="imagenet", backbone="resnet50"
+            questions="mme",
+            relations="bongard-hoi",
+            objects="imagenet",
+            backbone="resnet50",
+            prompts="own",
         ),
         recipes=_defaults(questions="paper-vqa", relations="paper-hoi", objects="paper-object"),
         # A view was measured with random weights; the others are guesses of its order.
-        seconds=_defaults(views=0.45, pictures=0.1, tunings=0.5, trainings=8 * 86_400.0),
+        seconds=_defaults(
+            views=0.45, pictures=0.1, tunings=0.5, trainings=8 * 86_400.0, textual_inversion=120.0
+        ),
         machine="one H200",
     )
 
@@ -193,9 +199,14 @@ def _pocket() -> Family:
             relations="pocket_hoi",
             objects="pocket_objects_all",
             backbone="tiny",
+            prompts="pocket_prompts",
         ),
-        recipes=_defaults(questions="pocket", relations="pocket-hoi", objects="pocket-object"),
-        seconds=_defaults(views=0.18, pictures=0.025, tunings=0.15, trainings=3_000.0),
+        recipes=_defaults(
+            questions="pocket", relations="pocket-hoi", objects="pocket-object", mumu="pocket-mumu"
+        ),
+        seconds=_defaults(
+            views=0.18, pictures=0.025, tunings=0.15, trainings=3_000.0, textual_inversion=3.1
+        ),
         machine="one core",
     )
 

@@ -11,7 +11,7 @@ from test_package import heavy_after
 
 from hb_tta.cli import main
 from hb_tta.errors import UserError
-from hb_tta.experiments import carrying, checking, registry, site
+from hb_tta.experiments import carrying, checking, claims, registry, site
 from hb_tta.experiments.ledger import kept_lines
 from hb_tta.experiments.methods import methods_of
 from hb_tta.experiments.plan import PlannedRun
@@ -175,6 +175,22 @@ def toy(name: str = "table99", fails: str = "", needs: Needs | None = None) -> E
     return Experiment(name, "A toy", "Nobody, table 99", lambda _: its, plan, show)
 
 
+def test_what_a_training_leads_to_is_run_with_it(options):
+    """A plan's rows may only be known once its trainings are done."""
+    trained: list[str] = []
+
+    def plan(options):
+        yield PlannedRun("training", lambda: trained.append("lora"))
+        for name in trained:
+            yield PlannedRun(f"views of {name}", lambda: [1.0])
+
+    experiment = replace(toy(), plan=plan)
+    assert list(carrying.carry_out(experiment, options, set(), said)) == [
+        "training",
+        "views of lora",
+    ]
+
+
 def test_what_an_experiment_leaves_behind(options):
     shown = carrying.reproduce(toy(), options, said)
     folder = options.folder
@@ -251,6 +267,25 @@ def test_forecasts_in_words():
 
 
 # ── The site ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_claim_of_the_papers_is_what_all_its_findings_come_to():
+    up = PairedTest(0.1, 0.05, 0.15, 0.001, 100)
+    open_ = PairedTest(0.02, -0.01, 0.05, 0.3, 100)
+    found = [
+        Finding("one mllm", [("a − b", up)], about="best"),
+        Finding("another", [("a − b", up)], about="best"),
+        Finding("views help", [("a − b", open_), ("c − d", up)], about="tta"),
+    ]
+    rows = {
+        row[0]: row[1:] for row in claims.claims_table(found, {"table5": "not trained yet"}).rows
+    }
+    assert rows["Hummingbird is the most faithful method"][0] == HOLDS
+    helps = rows["test-time augmentation helps on every task"]
+    assert helps[0] == UNDECIDED and "a − b: +2.0" in helps[2]
+    assert rows["each of the two rewards helps"] == (UNDECIDED, "table5", "table5: not trained yet")
+    known = set(registry.list_experiments())
+    assert all(set(one.where) <= known for one in claims.CLAIMS.values())
 
 
 def test_the_site_has_a_page_each_and_says_what_was_not_run(options):

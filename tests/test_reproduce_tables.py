@@ -13,7 +13,7 @@ from hb_tta.datasets.questions import CATEGORIES, SUFFIX, YesNoQuestion, load_qu
 from hb_tta.errors import UserError
 from hb_tta.experiments import asking, numbers
 from hb_tta.experiments.methods import REAL, TUNED, UNTUNED, Arm
-from hb_tta.experiments.paper import lora, mme, pictures, table1, table11, trained, tuning
+from hb_tta.experiments.paper import lora, mme, pictures, table11, trained, tuning
 from hb_tta.experiments.reproduction import HOLDS, UNDECIDED, Options
 from hb_tta.families import get_family
 from hb_tta.report.cells import Cell, columns_of, written
@@ -79,7 +79,7 @@ def test_table_1_in_the_papers_shape(options):
         for seed, mllm in enumerate(("one", "two"))
         for label, share in ((REAL, 0.6), ("I2T2I SDXL", 0.6), (TUNED, 0.97))
     }
-    shown = table1.show(results, options)
+    shown = mme.TABLE_1.show(results, options)
     (table,) = shown.tables
     labels = [column.label for column in columns_of(table)]
     assert labels[2:6] == ["existence ACC", "existence ACC+", "count ACC", "count ACC+"]
@@ -99,10 +99,11 @@ def test_table_1_in_the_papers_shape(options):
 
 def test_a_row_that_was_left_out_is_not_there(options):
     options = replace(options, methods=("i2t2i", "hummingbird"))
-    shown = table1.show({"mllm: Real only": right(0.6), "mllm: Hummingbird": right(0.6)}, options)
+    results = {"mllm: Real only": right(0.6), "mllm: Hummingbird": right(0.6)}
+    shown = mme.TABLE_1.show(results, options)
     assert [row[1] for row in shown.tables[0].rows] == [REAL, TUNED]
     assert {one.verdict for one in shown.findings} == {UNDECIDED}
-    assert table1.show({}, options).tables == ()
+    assert mme.TABLE_1.show({}, options).tables == ()
 
 
 def test_answerers_are_those_asked_for_else_the_familys(options, tmp_path):

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,21 +26,6 @@ from hb_tta.weights import Weights
 
 PLUGIN = Path(__file__).parent / "test_package_plugin"
 POCKET = get_family("pocket")
-
-
-@pytest.fixture
-def mirror(tmp_path: Path, monkeypatch) -> Iterator[None]:
-    """The other package as pip leaves it: its modules, and metadata with its entry point."""
-    site = shutil.copytree(PLUGIN, tmp_path / "site")
-    info = site / "hb_tta_mirror-0.1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hb-tta-mirror\nVersion: 0.1.0\n")
-    entry = "[hb_tta.generators]\nmirror = hb_tta_mirror:MirrorSpec\n"
-    (info / "entry_points.txt").write_text(entry)
-    monkeypatch.syspath_prepend(site)
-    monkeypatch.setenv("HB_TTA_STORE", str(tmp_path / "store"))
-    yield
-    sys.modules.pop("hb_tta_mirror", None)
 
 
 @pytest.fixture

@@ -12,15 +12,12 @@ from hb_tta.cli.requests import Asked, Failure
 from hb_tta.datasets.own import names_rows, open_rows
 from hb_tta.datasets.rows import OwnRows, parsed
 from hb_tta.errors import UserError, shown
+from hb_tta.generators.mumu.pictures import beside
 from hb_tta.generators.mumu.prompt import Prompt, parse
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from hb_tta.generators.mumu.prompt import Read
     from hb_tta.images import PixelDigests
-
-SIDE, GAP = 128, 8  # pixels of a picture of the prompt on the page
 
 
 @dataclass
@@ -61,7 +58,7 @@ class PromptRequest:
         """The prompt's pictures beside each other, as PNG: what the page shows at the left."""
         assert self.prompt is not None
         file = io.BytesIO()
-        _beside(self.prompt.images).save(file, "PNG")
+        beside(self.prompt.images).save(file, "PNG")
         return file.getvalue()
 
     def told(self, image: str, description: str | None) -> dict[str, Any]:
@@ -120,17 +117,3 @@ def _text(prompt: Any) -> str:
 
 def _is_names(named: Any) -> bool:
     return isinstance(named, dict) and all(isinstance(file, str) for file in named.values())
-
-
-def _beside(pictures: Sequence[Image]) -> Image:
-    """Pictures in a row on white; of none, a white square."""
-    from PIL import Image as images
-
-    width = max(1, len(pictures)) * (SIDE + GAP) - GAP
-    row = images.new("RGB", (width, SIDE), "white")
-    for place, picture in enumerate(pictures):
-        scale = SIDE / max(picture.size)
-        size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-        left = place * (SIDE + GAP) + (SIDE - size[0]) // 2
-        row.paste(picture.resize(size), (left, (SIDE - size[1]) // 2))
-    return row

@@ -13,6 +13,7 @@ from hb_tta.settings import by_arguments, options_of, refuse_gate
 
 if TYPE_CHECKING:
     from hb_tta.experiments.reproduction import Experiment, Options
+    from hb_tta.families import Family
 
 OUT = "reproduce"
 
@@ -89,11 +90,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="who answers, may be repeated (default: the family's)",
     )
     parser.add_argument(
+        "--mumu", metavar="DIR|ID", help="what a training of MUMU wrote (default: the family's)"
+    )
+    parser.add_argument(
         "--data",
         action="append",
         default=[],
         metavar="NAME=DIR",
-        help="where a benchmark's data lie: mme, bongard-hoi, imagenet (a folder a variant in it)",
+        help="where a benchmark's data lie: mme, bongard-hoi, imagenet (a folder a variant in it); "
+        "prompts=FILE.jsonl for MUMU's figures on photographs",
     )
     parser.add_argument(
         "--answers", nargs="+", default=[], metavar="FILE", help="of table10's survey"
@@ -149,7 +154,6 @@ def asked_options(arguments: argparse.Namespace) -> Options:
     """
     from hb_tta.experiments.methods import methods_of
     from hb_tta.experiments.reproduction import Options
-    from hb_tta.families import get_family
 
     asked = by_arguments(arguments)
     refuse_gate(asked)
@@ -157,7 +161,7 @@ def asked_options(arguments: argparse.Namespace) -> Options:
     ours = ("family", "n", "seed", "device", "store", "preset")
     options = Options(
         out=Path(arguments.out),
-        family=get_family(asked.get("family", "pocket")),
+        family=_family(asked.get("family", "pocket"), arguments.mumu),
         methods=None if arguments.methods is None else tuple(arguments.methods),
         limit=arguments.limit,
         views=known["n"] if "n" in asked else None,
@@ -177,6 +181,13 @@ def asked_options(arguments: argparse.Namespace) -> Options:
     )
     methods_of(options)  # an unknown one is told at once
     return options
+
+
+def _family(name: str, mumu: str | None) -> Family:
+    from hb_tta.families import get_family
+
+    family = get_family(name)
+    return family if mumu is None else family.with_roles(mumu=mumu)
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -213,8 +224,9 @@ def _check(experiments: list[Experiment], options: Options) -> int:
     """What is missing of each; the exit status says whether anything is."""
     from hb_tta.experiments.carrying import spoken
     from hb_tta.experiments.checking import missing
+    from hb_tta.experiments.reproduction import Cost
 
-    status = 0
+    status, every = 0, Cost()
     for one in experiments:
         lacking = missing(one, options)
         for it in lacking:
@@ -224,17 +236,22 @@ def _check(experiments: list[Experiment], options: Options) -> int:
             status = 1
             continue
         cost = one.needs(options).cost
+        every += cost
         took = cost.forecast(options)
         about = f", about {spoken(took)} on {options.family.machine}" if took else ""
         print(f"{one.name} has all that it needs; it takes {cost.told()}{about}")
+    if len(experiments) > 1 and (took := every.forecast(options)):
+        print(f"together at most {spoken(took)} on {options.family.machine}: views are shared")
     return status
 
 
 def _site(arguments: argparse.Namespace, options: Options) -> int:
+    from hb_tta.experiments.paper.lora import with_short_trainings
     from hb_tta.experiments.registry import get_experiment, list_experiments
     from hb_tta.experiments.site import build
 
     every = [get_experiment(name) for name in list_experiments()]
+    options = with_short_trainings(options)
     if arguments.check:
         return _check([one for one in every if not one.unbuilt], options)
     print(build(every, options))

@@ -59,14 +59,16 @@ def carry_out(
         skipped: methods that are left out.
         tell: how far it is, and how long it may take still.
     """
-    runs = [run for run in experiment.plan(options) if run.needs not in skipped]
+    # Known beforehand, for the forecast; what a training leads to is planned once it is done.
+    known = [run.seconds for run in experiment.plan(options) if run.needs not in skipped]
+    runs = (run for run in experiment.plan(options) if run.needs not in skipped)
     results: dict[str, Any] = {}
     done = spent = 0.0
     for place, run in enumerate(runs):
-        left = sum(one.seconds for one in runs[place:])
+        left = sum(known[place:])
         rate = spent / done if done > 60 else 1.0  # measured, once there is something to measure
         tell(
-            f"{experiment.name}, {place + 1} of {len(runs)}: {run.name}"
+            f"{experiment.name}, {place + 1} of {max(len(known), place + 1)}: {run.name}"
             + (f" (at most {spoken(left * rate)} to go)" if left else "")
         )
         began = time.monotonic()

@@ -16,8 +16,8 @@ from hb_tta.experiments.methods import weights_of
 from hb_tta.experiments.reproduction import Experiment, Needs, Options
 from hb_tta.weights import Weights
 
-EACH = {"bongard-hoi": "bongard-hoi", "imagenet": "imagenet"}
-"""Benchmarks whose data no hub has in our layout: a folder has to be named."""
+NAMED = ("mumu",)
+"""Roles that the command line fills."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,15 @@ def _models(needs: Needs, options: Options) -> Iterator[Missing]:
         if role in options.family.roles:
             named[role] = options.family.weights(role)
         else:
-            yield Missing(
-                f"family {options.family.name} has no {role}", "take another family, or name one"
-            )
+            yield Missing(f"family {options.family.name} has no {role}", _remedy(role))
     for name, weights in named.items():
         if lacks := lack(weights):
             yield Missing(f"the {name}, {weights.location}", lacks)
+
+
+def _remedy(role: str) -> str:
+    named = f"--{role} DIR" if role in NAMED else "name one"
+    return f"take another family, or {named}"
 
 
 def _methods(needs: Needs, options: Options) -> Iterator[Missing]:
@@ -114,6 +117,8 @@ def _data(needs: Needs, options: Options) -> Iterator[Missing]:
         try:
             if kind in ("questions", "more questions"):
                 _look_at_questions(kind, options)
+            elif kind == "prompts":
+                _look_at_prompts(options)
             else:
                 _look_at_tasks(kind, options)
         except UserError as error:
@@ -124,6 +129,12 @@ def _look_at_questions(kind: str, options: Options) -> None:
     name = options.benchmark("questions")
     categories = CATEGORIES if kind == "questions" else tuple(MORE[name].values())
     load_questions(name, categories, data=options.data.get(name), split=options.split, limit=1)
+
+
+def _look_at_prompts(options: Options) -> None:
+    from hb_tta.experiments.paper.mumu_prompts import prompts_of
+
+    prompts_of(options, "words", 1)
 
 
 def _look_at_tasks(kind: str, options: Options) -> None:

@@ -6,6 +6,7 @@ fewer they are: below ``FEWEST`` a warning says so. KID (Bińkowski et al., 2018
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.experiments.features import Features
-from hb_tta.metrics import Interval
+from hb_tta.metrics import Interval, PairedTest
 
 FEWEST = 1000  # images
 BLOCKS = 20  # of the jackknife
@@ -66,6 +67,23 @@ def fid(real_ND: np.ndarray, generated_ND: np.ndarray, *, warn: bool = True) -> 
     return _interval(_fid, real_ND, generated_ND, warn=warn)
 
 
+def fid_difference(real_ND: np.ndarray, first_ND: np.ndarray, second_ND: np.ndarray) -> PairedTest:
+    """FID of one set of views less that of another of the same references, by the jackknife.
+
+    The p-value is that of a normal deviate.
+    """
+    found = _interval(_difference, real_ND, np.concatenate([first_ND, second_ND], 1), warn=False)
+    error = (found.high - found.low) / (2 * 1.96)
+    deviate = abs(found.estimate) / error if error > 0 else math.inf
+    p_value = math.erfc(deviate / math.sqrt(2)) if found.estimate else 1.0
+    return PairedTest(found.estimate, found.low, found.high, p_value, found.n)
+
+
+def _difference(real_ND: Tensor, both_ND: Tensor) -> float:
+    first, second = both_ND.chunk(2, dim=1)
+    return _fid(real_ND, first) - _fid(real_ND, second)
+
+
 def kid(real_ND: np.ndarray, generated_ND: np.ndarray, *, warn: bool = True) -> Interval:
     """The kernel distance (the mean over subsets), with a jackknife interval. See ``fid``."""
     return _interval(_kid, real_ND, generated_ND, warn=warn)
@@ -89,7 +107,7 @@ def _interval(
 
 
 def _check(real: np.ndarray, generated: np.ndarray, warn: bool) -> None:
-    if real.shape != generated.shape or real.ndim != 2:
+    if len(real) != len(generated) or real.ndim != 2:
         raise ValueError(f"features {real.shape} and {generated.shape}: give as many of each")
     if len(real) < 4:
         raise UserError(f"{len(real)} images have no distance as a set: give {FEWEST} or more")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hb_tta.context import MultimodalContext
 from hb_tta.datasets.questions import YesNoQuestion, load_questions
 from hb_tta.errors import UserError, choose_from
-from hb_tta.experiments.reproduction import Options
+from hb_tta.experiments.reproduction import Cost, Options
 from hb_tta.generators import get_method, list_methods
 from hb_tta.generators.registry import GENERATORS
 from hb_tta.settings import ViewSettings, each
@@ -150,6 +150,22 @@ def make_views(arm: Arm, questions: Sequence[YesNoQuestion], options: Options, n
     augmenter.make(contexts, shown(arm, n), options.seed, progress=_told(options))
     augmenter.unload()
     return len(questions) * n
+
+
+def cost_of_views(
+    arms: Sequence[Arm], references: int, n: int, options: Options, contexts: int | None = None
+) -> Cost:
+    """What arms' views take.
+
+    Args:
+        references: images; some methods learn each of them once.
+        n: views of a context.
+        contexts: of all images; None: one each.
+    """
+    methods = [arm.method for arm in arms if arm.method is not None]
+    once = sum(options.seconds(method) for method in methods)
+    each = references if contexts is None else contexts
+    return Cost(views=each * n * len(methods), minutes=references * once / 60)
 
 
 def views_of(

@@ -77,11 +77,14 @@ def unsaid_ground(scene: Scene, rng: np.random.Generator) -> Asked:
 
 
 def exchanged(scene: Scene, rng: np.random.Generator) -> Asked | None:
-    """Each of two words has the other's crop: the word says the shape, the crop the colour."""
+    """Each of two words has the other's crop: the word says the shape, the crop the look."""
     if len(scene.groups) < 2:
         return None
     first, second = scene.groups
-    swapped = (replace(first, colour=second.colour), replace(second, colour=first.colour))
+    swapped = (
+        replace(first, colour=second.colour, filling=second.filling),
+        replace(second, colour=first.colour, filling=first.filling),
+    )
     return _in_crops(scene, scene, replace(scene, groups=swapped), rng, exchange=True)
 
 

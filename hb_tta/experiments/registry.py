@@ -11,14 +11,14 @@ from hb_tta.experiments.reproduction import Experiment
 _PAPER = "hb_tta.experiments.paper"
 
 EXPERIMENTS = {
-    "table1": f"{_PAPER}.table1:EXPERIMENT",
+    "table1": f"{_PAPER}.mme:TABLE_1",
     "table2": f"{_PAPER}.tuning:TABLE_2",
     "table3": f"{_PAPER}.tuning:TABLE_3",
     "table4": f"{_PAPER}.spread:TABLE_4",
     "table5": f"{_PAPER}.trained:TABLE_5",
     "table6": f"{_PAPER}.trained:TABLE_6",
     "table7": f"{_PAPER}.trained:TABLE_7",
-    "table8": f"{_PAPER}.table8:EXPERIMENT",
+    "table8": f"{_PAPER}.mme:TABLE_8",
     "table9": f"{_PAPER}.spread:TABLE_9",
     "table10": f"{_PAPER}.table10:EXPERIMENT",
     "table11": f"{_PAPER}.table11:EXPERIMENT",

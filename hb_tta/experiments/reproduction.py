@@ -172,12 +172,14 @@ class Finding:
         tests: (what is compared, the test); the claim is that every difference is above 0.
         reason: where no test can say it.
         kind: of ``cells.KINDS``, how the differences are written.
+        about: which of the papers' claims it belongs to: a key of ``claims.CLAIMS``.
     """
 
     claim: str
     tests: Sequence[tuple[str, PairedTest]] = ()
     reason: str = ""
     kind: str = "points"
+    about: str = ""
 
     @property
     def verdict(self) -> str:
@@ -239,7 +241,8 @@ class Experiment:
         title: what it shows, in a line.
         source: of the paper's numbers.
         needs: what it takes with these options.
-        plan: its runs, in order; results are known by their names.
+        plan: its runs, in order; results are known by their names. A run is asked for when those
+            before it are done: what a training leads to comes behind it.
         show: what becomes of them; results of a run that was skipped are not there.
         unbuilt: why it cannot be run; "" where it can.
     """

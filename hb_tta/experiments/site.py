@@ -11,11 +11,11 @@ from hb_tta.disk import write_aside
 from hb_tta.errors import UserError
 from hb_tta.experiments.carrying import Tell, reproduce, to_stderr
 from hb_tta.experiments.checking import missing
+from hb_tta.experiments.claims import claims_table
 from hb_tta.experiments.pages import contents, page
-from hb_tta.experiments.reproduction import Experiment, Finding, Options, Shown
+from hb_tta.experiments.reproduction import Experiment, Options, Shown
 from hb_tta.experiments.tables import findings_table
 from hb_tta.report import renderers
-from hb_tta.report.cells import Table
 from hb_tta.report.document import document, visible
 
 INDEX = "index.html"
@@ -88,7 +88,7 @@ def index(made: Sequence[Made], options: Options) -> str:
     parts = [
         f"<p>Models: {visible(options.family.name)}; split: {visible(options.split)}"
         f"{'; a quick run of few images' if options.quick else ''}.</p>",
-        renderers.html(verdicts(findings)) if findings else "",
+        renderers.html(claims_table(findings, {m.experiment.name: _said(m) for m in made})),
         "<h2>Tables and figures</h2>",
         contents(rows),
         renderers.html(findings_table(findings)) if findings else "",
@@ -97,24 +97,8 @@ def index(made: Sequence[Made], options: Options) -> str:
     return document("The papers, run again", "\n".join(parts), lead=LEAD)
 
 
-def verdicts(findings: Sequence[Finding]) -> Table:
-    """A row a claim."""
-    rows = [[one.claim, one.verdict, _reason(one)] for one in findings]
-    return Table(["claim", "here", "because"], rows, "What the papers claim")
-
-
-def _reason(one: Finding) -> str:
-    if not one.tests:
-        return one.reason
-    from hb_tta.report.cells import Cell, written
-
-    what, test = min(one.tests, key=lambda both: both[1].low)
-    return f"least: {what}: {written(Cell.difference(test, kind=one.kind))}"
-
-
 def _said(one: Made) -> str:
-    assert one.shown is not None
-    return "; ".join(one.shown.missing)
+    return "; ".join(one.shown.missing) if one.shown else one.why
 
 
 def _not_run(made: Sequence[Made]) -> str:

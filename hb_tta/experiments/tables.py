@@ -27,5 +27,4 @@ def findings_table(findings: list[Finding] | tuple[Finding, ...] | Any) -> Table
         rows,
         "The paper's claims",
         ["Holds: every difference is above 0, by its interval and p < 0.05; fails: one is below."],
-        heads=2,
     )

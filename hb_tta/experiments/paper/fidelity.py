@@ -13,6 +13,7 @@ from hb_tta.experiments.methods import (
     TUNED,
     UNTUNED,
     Arm,
+    cost_of_views,
     identity,
     make_views,
     methods_of,
@@ -113,7 +114,7 @@ def _plan(arms: Sequence[Arm], options: Options, limit: int) -> Iterator[Planned
         yield PlannedRun(
             f"views of {arm.label}",
             lambda arm=arm: make_views(arm, questions, options, n),  # type: ignore[misc]
-            Cost(views=len(questions) * n).forecast(options),
+            cost_of_views([arm], len(questions) // 2, n, options, len(questions)).forecast(options),
             arm.method or "",
         )
         for name, oracle in oracles(options).items():
@@ -128,9 +129,10 @@ def _plan(arms: Sequence[Arm], options: Options, limit: int) -> Iterator[Planned
 
 
 def _cost(arms: Sequence[Arm], options: Options, limit: int) -> Cost:
-    questions = 10 * limit * len(arms)
+    questions = 10 * limit
     n = _runs(options)
-    return Cost(views=questions * n, pictures=questions * (1 + n) * len(oracles(options)))
+    made = cost_of_views(arms, questions // 2, n, options, questions)
+    return made + Cost(pictures=questions * len(arms) * (1 + n) * len(oracles(options)))
 
 
 # ── Table 12 ─────────────────────────────────────────────────────────────────────────────────────
@@ -164,8 +166,8 @@ def _show_12(results: Results, options: Options) -> Shown:
         for label, its in ((UNTUNED, before), (TUNED, after)):
             rows.append([name, label, *_cells(label, its, before, questions)])
         test = _test(after, before, questions)
-        claim = f"{name}: tuning raises fidelity"
-        findings.append(Finding(claim, [(f"{TUNED} − {UNTUNED}", test)]))
+        claim = f"table 12, {name}: tuning raises fidelity"
+        findings.append(Finding(claim, [(f"{TUNED} − {UNTUNED}", test)], about="tuning"))
     notes = [
         f"Ours: {options.family.name}, {options.number(50, 8)} images a category with two "
         f"questions each, {_runs(options)} seeds; 95 % intervals over images, the difference from "
@@ -232,12 +234,13 @@ def _show_1g(results: Results, options: Options) -> Shown:
     questions = questions_of(options, CATEGORIES, options.number(20, 4))
     groups = [one.group for one in questions]
     points: list[Point] = []
+    fidelity: dict[str, list[float]] = {}
     rows: list[list[Cell | str]] = []
     for arm in spread.arms(options):
         if f"spread of {arm.label}" not in results:
             continue
         far, _ = spread.distances(results[f"spread of {arm.label}"])
-        kept = results[f"{oracle}: {arm.label}"]
+        kept = fidelity[arm.label] = results[f"{oracle}: {arm.label}"]
         x, y = bootstrap_interval(far), bootstrap_interval(kept, groups=groups)
         percents = (100 * y.estimate, 100 * y.low, 100 * y.high)
         points.append(Point(arm.label, (x.estimate, x.low, x.high), percents))
@@ -248,7 +251,23 @@ def _show_1g(results: Results, options: Options) -> Shown:
     note = f"Fidelity is told by the {oracle}; bars are 95 % intervals over images."
     svg = scatter(points, "distance from the reference (CLIP)", "fidelity, %")
     table = Table(["", "distance from the reference", "fidelity, %"], rows)
-    return Shown([table], drawings=[Drawing(title, svg, note)])
+    return Shown(
+        [table], drawings=[Drawing(title, svg, note)], findings=_best(fidelity, oracle, questions)
+    )
+
+
+def _best(
+    fidelity: dict[str, list[float]], oracle: str, questions: Sequence[YesNoQuestion]
+) -> list[Finding]:
+    if TUNED not in fidelity:
+        return []
+    tests = [
+        (f"against {label}", _test(fidelity[TUNED], its, questions))
+        for label, its in fidelity.items()
+        if label not in (TUNED, UNTUNED)
+    ]
+    claim = f"figure 1 (g), {oracle}: Hummingbird's views are the most faithful"
+    return [Finding(claim, tests, "there is no other method", about="best")]
 
 
 FIGURE_1G = Experiment(

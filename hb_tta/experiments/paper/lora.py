@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ QUICK = (
     *("evaluate_steps=20", "save_steps=10", "evaluate_seeds=2", "sample_contexts=2"),
 )
 """Of a quick run: enough to run through, too little to learn much."""
+QUICK_SHARE = 0.1  # of a whole training's time
 DONE = "done.json"
 
 
@@ -34,12 +35,14 @@ class Training:
         kind: of benchmark: the family has a recipe for each.
         changes: ``key=value`` on the recipe.
         describer: the role of who describes the data.
+        quick_changes: of a quick run.
     """
 
     label: str
     kind: str = "questions"
     changes: tuple[str, ...] = ()
     describer: str = "mllm"
+    quick_changes: tuple[str, ...] = QUICK
 
     def settings(self, options: Options) -> Settings:
         """Of the training.
@@ -50,11 +53,14 @@ class Training:
         from hb_tta.training.recipes import get_recipe, with_changes
 
         recipe = get_recipe(options.family.recipes[self.kind])
-        quick = QUICK if options.quick else ()
-        data = options.data.get(f"{self.kind} training")
+        quick = self.quick_changes if options.quick else ()
+        family = (f"family={options.family.name}",)
+        data = options.data.get(f"{self.kind} training") or options.data.get(recipe.data)
         named = () if data is None else (f"data={data}", f"data_format={recipe.data}")
         mllm = () if self.describer == "mllm" else (self._mllm(options),)
-        return with_changes(recipe, [*quick, *named, *mllm, *self.changes, *options.training])
+        return with_changes(
+            recipe, [*family, *quick, *named, *mllm, *self.changes, *options.training]
+        )
 
     def _mllm(self, options: Options) -> str:
         return f"mllm={options.family.weights(self.describer).location}"
@@ -88,11 +94,17 @@ class Training:
         return told
 
 
+def with_short_trainings(options: Options) -> Options:
+    """A quick run trains where that is a matter of minutes; whole trainings are asked for."""
+    each = QUICK_SHARE * options.seconds("trainings")
+    return replace(options, train=options.train or (options.quick and 0 < each < 1800))
+
+
 def trainings_of(trainings: Sequence[Training], options: Options) -> Iterator[PlannedRun]:
     """A run each, of those that are there or may be made."""
     for one in trainings:
         if options.train or one.lora(options) is not None:
-            seconds = Cost(trainings=1).forecast(options) * (0.1 if options.quick else 1)
+            seconds = cost_of([one], options).forecast(options)
             yield PlannedRun(
                 f"training {one.label}",
                 lambda one=one: one.train(options),  # type: ignore[misc]
@@ -109,5 +121,8 @@ def untrained(trainings: Sequence[Training], options: Options) -> list[str]:
 
 
 def cost_of(trainings: Sequence[Training], options: Options) -> Cost:
-    """Of those that are not there."""
-    return Cost(trainings=sum(one.lora(options) is None for one in trainings))
+    """Of those that are not there; nothing where they may not be made."""
+    count = sum(one.lora(options) is None for one in trainings) if options.train else 0
+    if not options.quick:
+        return Cost(trainings=count)
+    return Cost(minutes=count * QUICK_SHARE * options.seconds("trainings") / 60)

@@ -1,16 +1,35 @@
-"""What tables 1, 5, 6, 7 and 8 share: arms that answer yes/no questions, in the paper's shape."""
+"""Tables 1 and 8, and what 5 to 7 share with them: arms that answer yes/no questions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from hb_tta.datasets.questions import CATEGORIES, YesNoQuestion
+from hb_tta.datasets.questions import CATEGORIES, MORE, YesNoQuestion
 from hb_tta.experiments.asking import answerers, answers, run_of
-from hb_tta.experiments.methods import REAL, Arm, make_views, questions_of
+from hb_tta.experiments.methods import (
+    REAL,
+    TUNED,
+    Arm,
+    arms_of,
+    cost_of_views,
+    make_views,
+    methods_of,
+    questions_of,
+)
+from hb_tta.experiments.numbers import TABLE_1 as NUMBERS_1
+from hb_tta.experiments.numbers import TABLE_8 as NUMBERS_8
 from hb_tta.experiments.numbers import Numbers, paper_note
 from hb_tta.experiments.plan import PlannedRun
-from hb_tta.experiments.reproduction import Cost, Options, Results
+from hb_tta.experiments.reproduction import (
+    Cost,
+    Experiment,
+    Finding,
+    Needs,
+    Options,
+    Results,
+    Shown,
+)
 from hb_tta.metrics import PairedTest
 from hb_tta.report import scores
 from hb_tta.report.cells import Cell, Column, Table, could_have_shown
@@ -58,7 +77,9 @@ class Asked:
         questions = self.questions(options)
         for arm in self.arms:
             if arm.method is not None:
-                seconds = Cost(views=n * len(questions)).forecast(options)
+                seconds = cost_of_views(
+                    [arm], len(questions) // 2, n, options, len(questions)
+                ).forecast(options)
                 yield PlannedRun(
                     f"views of {arm.label}",
                     lambda arm=arm: make_views(arm, questions, options, n),  # type: ignore[misc]
@@ -112,7 +133,8 @@ def cost_of(arm: Arm, asked: Asked, options: Options) -> Cost:
     """Of one arm, for all MLLMs."""
     questions = 2 * asked.images(options) * len(asked.categories)
     n = views(options) if arm.method is not None else 0
-    return Cost(views=n * questions, pictures=questions * (1 + n) * len(asked.mllms))
+    made = cost_of_views([arm], questions // 2, n, options, questions)
+    return made + Cost(pictures=questions * (1 + n) * len(asked.mllms))
 
 
 def run_name(mllm: str, arm: Arm) -> str:
@@ -184,3 +206,96 @@ def test_between(one: Scored, other: Scored, category: str = ALL) -> PairedTest:
 
     values, groups = rights(one)
     return paired_test(values, rights(other)[0], groups=groups)
+
+
+# ── Tables 1 and 8 ───────────────────────────────────────────────────────────────────────────────
+
+
+def answered(
+    number: int,
+    title: str,
+    asked: Callable[[Options], Asked],
+    papers: Mapping[str, Numbers],
+    data: str,
+) -> Experiment:
+    """A table of all methods' arms as an experiment.
+
+    Args:
+        asked: of the options.
+        papers: see ``mme_table``.
+        data: the kind of questions that it needs.
+    """
+
+    def needs(options: Options) -> Needs:
+        its = asked(options)
+        return Needs(
+            methods=tuple(methods_of(options)),
+            data=(data,),
+            cost=its.cost(options),
+            weights=its.mllms,
+        )
+
+    def show(results: Results, options: Options) -> Shown:
+        its = asked(options)
+        scored = its.scored(results, options)
+        if not scored:
+            return Shown()
+        table = mme_table(scored, papers, its, options, f"Table {number}. {title}")
+        found = [one for pair in scored.items() for one in findings(*pair, its, number)]
+        return Shown([table], findings=found)
+
+    return Experiment(
+        f"table{number}",
+        title,
+        f"Hummingbird, table {number}",
+        needs,
+        lambda options: list(asked(options).plan(options)),
+        show,
+    )
+
+
+def findings(mllm: str, scored: Sequence[Scored], asked: Asked, number: int) -> list[Finding]:
+    """That augmentation helps on every task, and that Hummingbird is the most faithful."""
+    ours = next((one for one in scored if one.run.name == TUNED), None)
+    if ours is None:
+        return []
+    helps = [
+        (f"{category}, ACC", test)
+        for category in asked.categories
+        if (test := test_of(ours, category)) is not None
+    ]
+    others = [one for one in scored if one.plain is not None and one is not ours]
+    best = [(f"against {one.run.name}", test_between(ours, one)) for one in others]
+    where = f"table {number}, {mllm}"
+    return [
+        Finding(f"{where}: Hummingbird's views help on every task", helps, about="tta"),
+        Finding(
+            f"{where}: Hummingbird is best of all methods",
+            best,
+            "there is no other method",
+            about="best",
+        ),
+    ]
+
+
+def _asked_8(options: Options) -> Asked:
+    more = MORE[options.benchmark("questions")]
+    return asked_by(
+        options, arms_of(options), categories={name: meant for meant, name in more.items()}
+    )
+
+
+TABLE_1 = answered(
+    1,
+    "MME by test-time augmentation: methods beside each other",
+    lambda options: asked_by(options, arms_of(options), mllms=2),
+    NUMBERS_1,
+    "questions",
+)
+TABLE_8 = answered(
+    8,
+    "MME's artwork and reasoning by test-time augmentation",
+    _asked_8,
+    {"": NUMBERS_8},
+    "more questions",
+)

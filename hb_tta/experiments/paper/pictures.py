@@ -12,6 +12,7 @@ from hb_tta.experiments.methods import (
     TUNED,
     Arm,
     arms_of,
+    cost_of_views,
     questions_of,
     untuned,
     views_of,
@@ -75,8 +76,8 @@ class Pictures:
     def needs(self, options: Options) -> Needs:
         """The arms' weights."""
         arms = self.arms(options)
-        count = options.number(self.references, 5) * self.number(options)
-        cost = Cost(views=count * len(arms))
+        count = options.number(self.references, 5)
+        cost = cost_of_views(arms, count, self.number(options), options)
         more = tuple(self.categories(options)) != tuple(CATEGORIES)
         return Needs(
             methods=tuple(dict.fromkeys(arm.method for arm in arms if arm.method)),

@@ -17,6 +17,7 @@ from hb_tta.experiments.methods import (
     UNTUNED,
     Arm,
     arms_of,
+    cost_of_views,
     identity,
     make_views,
     methods_of,
@@ -45,6 +46,8 @@ from hb_tta.report.parts import SHOWN, SHOWN_NOTE
 
 SEEDS, QUICK_SEEDS = 20, 4
 COUNTS, QUICK_COUNTS = tuple(range(10, 101, 10)), (2, 4, 6, 8)
+MARGIN = 0.05
+"""Of a distance: what is nearer to it is the same."""
 ENOUGH = 1000
 """Images below which a Fréchet distance is mostly its own bias."""
 _AT_ONCE = 64
@@ -110,7 +113,7 @@ def _seeds(options: Options) -> int:
 
 def _needs_4(options: Options) -> Needs:
     images = 5 * options.number(20, 4)
-    cost = Cost(views=images * _seeds(options) * len(arms(options)))
+    cost = cost_of_views(arms(options), images, _seeds(options), options)
     return Needs(
         roles=("clip",), methods=tuple(methods_of(options)), data=("questions",), cost=cost
     )
@@ -122,7 +125,7 @@ def _plan_4(options: Options) -> Iterator[PlannedRun]:
         yield PlannedRun(
             arm.label,
             lambda arm=arm: features_of(arm, questions, options, n),  # type: ignore[misc]
-            Cost(views=len(questions) * n).forecast(options),
+            cost_of_views([arm], len(questions), n, options).forecast(options),
             arm.method or "",
         )
 
@@ -183,7 +186,7 @@ def _second_to(spreads: dict[str, Any]) -> list[Finding]:
         if first in spreads:
             tests.append((f"{first} − {TUNED}", paired_test(spreads[first][column], ours)))
         claim = f"Hummingbird is second in diversity to I2T2I alone, {name}"
-        found.append(Finding(claim, tests, "there is no other method", kind="step"))
+        found.append(Finding(claim, tests, "there is no other method", kind="step", about="second"))
     return found
 
 
@@ -200,7 +203,7 @@ TABLE_4 = Experiment(
 
 
 def _needs_9(options: Options) -> Needs:
-    cost = Cost(views=5 * options.number(200, 10) * len(arms(options)))
+    cost = cost_of_views(arms(options), 5 * options.number(200, 10), 1, options)
     return Needs(
         roles=("clip",),
         methods=tuple(methods_of(options)),
@@ -216,7 +219,7 @@ def _plan_9(options: Options) -> Iterator[PlannedRun]:
         yield PlannedRun(
             arm.label,
             lambda arm=arm: features_of(arm, questions, options, 1),  # type: ignore[misc]
-            Cost(views=len(questions)).forecast(options),
+            cost_of_views([arm], len(questions), 1, options).forecast(options),
             arm.method or "",
         )
 
@@ -243,7 +246,27 @@ def _show_9(results: Results, options: Options) -> Shown:
         f"paper's are of Inception's, and not to be compared. Lower is nearer.{few}"
     ]
     title = "Table 9. Fréchet and kernel distance of views from real images"
-    return Shown([Table(["", "FID", "KID"], rows, title, notes)])
+    return Shown([Table(["", "FID", "KID"], rows, title, notes)], findings=_misleads(results))
+
+
+def _misleads(results: Results) -> list[Finding]:
+    """That methods of a lower FID have it because they stay near: they are less diverse."""
+    from hb_tta.experiments.distance import fid_difference
+
+    if TUNED not in results:
+        return []
+    ours, tests = results[TUNED], []
+    far, _ = distances(ours)
+    for label in (LABELS["randaugment"], LABELS["image_translation"]):
+        if label not in results:
+            continue
+        theirs = results[label]["views"][:, 0]
+        nearer = fid_difference(ours["reference"], ours["views"][:, 0], theirs)
+        tests.append((f"FID: {TUNED} − {label}", nearer))
+        other, _ = distances(results[label])
+        tests.append((f"distance from the reference: {TUNED} − {label}", paired_test(far, other)))
+    claim = "FID misleads: what has a lower one than Hummingbird is less diverse"
+    return [Finding(claim, tests, "neither method is there", kind="step", about="fid")]
 
 
 TABLE_9 = Experiment(
@@ -293,8 +316,24 @@ def _show_15(results: Results, options: Options) -> Shown:
         rows.append([str(count), cell, difference, could_have_shown(test, "fine")])
     title = "Figure 15. Distance among views by the number of seeds"
     table = Table(["seeds", "distance", f"from that of {base}", SHOWN], rows, title)
+    findings = [_enough(by_count)]
     svg = boxes({str(c): v.tolist() for c, v in by_count.items()}, "seeds", "mean L2 distance")
-    return Shown([table], drawings=[Drawing(title, svg)])
+    return Shown([table], drawings=[Drawing(title, svg)], findings=findings)
+
+
+def _enough(by_count: dict[int, NDArray[np.float64]]) -> Finding:
+    """That the diversity over 20 seeds is that over the most, to a twentieth."""
+    most = max(by_count)
+    claim = f"20 seeds suffice: the distance among them is that among 100 to {MARGIN:.0%}"
+    if SEEDS not in by_count or most == SEEDS:
+        return Finding(claim, reason=f"a run of {most} seeds cannot say it", about="seeds")
+    few, many = by_count[SEEDS], by_count[most]
+    room = MARGIN * float(many.mean())
+    tests = [
+        (f"{room:.2f} + that of {most} − that of {SEEDS}", paired_test(many + room, few)),
+        (f"{room:.2f} + that of {SEEDS} − that of {most}", paired_test(few + room, many)),
+    ]
+    return Finding(claim, tests, kind="step", about="seeds")
 
 
 FIGURE_15 = Experiment(

@@ -143,9 +143,8 @@ def show(results: Results, options: Options) -> Shown:
     }
     files = {PAGE: page(survey).encode(), KEY: json.dumps(key, indent=1).encode()}
     if not options.answers:
-        where = options.folder / PAGE
         return Shown(
-            files=files, missing=[f"nobody was asked yet: hand out {where}, then --answers"]
+            files=files, missing=[f"nobody was asked yet: hand out {PAGE}, then --answers FILE…"]
         )
     table, finding = evaluated(survey, options.answers)
     return Shown([table], files=files, findings=[finding])
@@ -252,7 +251,9 @@ def evaluated(survey: Survey, files: Sequence[Path]) -> tuple[Table, Finding]:
         ],
     )
     claim = f"people choose {survey.labels[1]} more often than {survey.labels[0]}"
-    return table, Finding(claim, [(f"{survey.labels[1]} − {survey.labels[0]}", test)])
+    return table, Finding(
+        claim, [(f"{survey.labels[1]} − {survey.labels[0]}", test)], about="people"
+    )
 
 
 EXPERIMENT = Experiment(

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hb_tta.datasets.samples import HoiImage, HoiTask
-from hb_tta.experiments.methods import LABELS, REAL, TUNED, Arm, methods_of
+from hb_tta.experiments.methods import LABELS, REAL, TUNED, Arm, cost_of_views, methods_of
 from hb_tta.experiments.numbers import TABLE_11 as NUMBERS
 from hb_tta.experiments.numbers import paper_note
 from hb_tta.experiments.paper.lora import Training, trainings_of, untrained
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 TITLE = "A ResNet trained on relations with each method's views"
 SEEDS, ITERATIONS, BATCH, RATE = (0, 1, 2), 400, 8, 1e-3
+SIDES = {"tiny": 32, "resnet50": 224}  # pixels that each backbone sees
 TRAINED_ON, QUICK_TRAINED_ON = 80, 6  # tasks
 TESTED_ON, QUICK_TESTED_ON = 100, 10  # of each split
 
@@ -63,7 +64,8 @@ def needs(options: Options) -> Needs:
     images = _tasks(options) * 14
     seeds = 1 if options.quick else len(SEEDS)
     minutes = seeds * (1 + len(methods)) * _iterations(options) * 0.004
-    cost = Cost(views=images * (options.views or 1) * len(methods), minutes=minutes)
+    arms = [Arm(name, name) for name in methods]
+    cost = cost_of_views(arms, images, options.views or 1, options) + Cost(minutes=minutes)
     return Needs(methods=tuple(methods), data=("relations",), cost=cost)
 
 
@@ -185,7 +187,7 @@ def _pixels(images: Sequence[Any], options: Options) -> Tensor:
     import torch
     from torchvision.transforms.functional import pil_to_tensor
 
-    side = 32 if options.benchmark("backbone") == "tiny" else 224
+    side = SIDES[options.benchmark("backbone")]
     return torch.stack([pil_to_tensor(load_image(one).resize((side, side))) for one in images])
 
 
@@ -331,9 +333,8 @@ def _findings(rows: Mapping[str, Mapping[str, list[float]]]) -> list[Finding]:
         for label, its in rows.items()
         if label != TUNED
     ]
-    return [Finding("a network trained with Hummingbird's views is the best", tests)]
+    claim = "table 11: a network trained with Hummingbird's views is the best"
+    return [Finding(claim, tests, about="trained")]
 
 
-EXPERIMENT = Experiment(
-    "table11", TITLE, "Hummingbird, table 11", needs, lambda o: list(plan(o)), show
-)
+EXPERIMENT = Experiment("table11", TITLE, "Hummingbird, table 11", needs, plan, show)

@@ -54,14 +54,14 @@ class Ablation:
     Attributes:
         rows: of a family's describers (roles): describer → rows, the base last.
         numbers: the paper's.
-        claims: (what is claimed, the row that is better, the one that is worse).
+        claims: (what is claimed, the row that is better, the one that is worse, what about).
     """
 
     name: str
     title: str
     rows: Callable[[list[str]], Mapping[str, list[Row]]]
     numbers: Mapping[str, Numbers]
-    claims: tuple[tuple[str, str, str], ...]
+    claims: tuple[tuple[str, str, str, str], ...]
 
     def of(self, options: Options) -> Mapping[str, list[Row]]:
         """The rows by describer."""
@@ -119,19 +119,18 @@ class Ablation:
         by_label = {one.run.name: one for one in scored}
         return [
             Finding(
-                f"{describer}: {claim}",
+                f"table {self.name.removeprefix('table')}, {describer}: {claim}",
                 [(f"{better} − {worse}", test_between(by_label[better], by_label[worse]))],
+                about=about,
             )
-            for claim, better, worse in self.claims
+            for claim, better, worse, about in self.claims
             if better in by_label and worse in by_label
         ]
 
     def experiment(self) -> Experiment:
         """As the registry has it."""
         source = f"Hummingbird, table {self.name.removeprefix('table')}"
-        return Experiment(
-            self.name, self.title, source, self.needs, lambda o: list(self.plan(o)), self.show
-        )
+        return Experiment(self.name, self.title, source, self.needs, self.plan, self.show)
 
 
 def _tuned(label: str, role: str, *changes: str) -> Training:
@@ -180,9 +179,9 @@ TABLE_5 = Ablation(
     _rewards,
     NUMBERS_5,
     (
-        ("tuning helps", "both", NONE),
-        ("the fine-grained reward helps", "both", "global alone"),
-        ("the global reward helps", "both", "fine-grained alone"),
+        ("tuning helps", "both", NONE, "tuning"),
+        ("the fine-grained reward helps", "both", "global alone", "rewards"),
+        ("the global reward helps", "both", "fine-grained alone", "rewards"),
     ),
 ).experiment()
 TABLE_6 = Ablation(
@@ -190,12 +189,12 @@ TABLE_6 = Ablation(
     "The designed prompt template beside a generic one, in training and evaluation",
     _prompts,
     NUMBERS_6,
-    (("the designed prompt is better", "designed prompt", "generic prompt"),),
+    (("the designed prompt is better", "designed prompt", "generic prompt", "prompt"),),
 ).experiment()
 TABLE_7 = Ablation(
     "table7",
     "BLIP-2 as the evaluator of the training beside CLIP",
     _evaluators,
     NUMBERS_7,
-    (("BLIP-2's rewards are better", "BLIP-2 evaluator", "CLIP evaluator"),),
+    (("BLIP-2's rewards are better", "BLIP-2 evaluator", "CLIP evaluator", "evaluator"),),
 ).experiment()

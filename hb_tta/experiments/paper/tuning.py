@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hb_tta.experiments.methods import LABELS, REAL, TUNED, Arm, methods_of
+from hb_tta.experiments.methods import LABELS, REAL, TUNED, Arm, cost_of_views, methods_of
 from hb_tta.experiments.numbers import TABLE_2 as NUMBERS_2
 from hb_tta.experiments.numbers import TABLE_3 as NUMBERS_3
 from hb_tta.experiments.numbers import Numbers, paper_note
@@ -66,7 +66,7 @@ def _folder(variant: str, options: Options) -> str | None:
     """A variant's own folder, or the one of its name inside ImageNet's."""
     whole = options.data.get("imagenet")
     inside = None if whole is None else str(Path(whole, variant))
-    return options.data.get(variant) if variant in options.data else inside
+    return inside if variant == "imagenet" else options.data.get(variant, inside)
 
 
 @dataclass(frozen=True)
@@ -114,15 +114,14 @@ class Tuning:
         images = self.limit(options) * parts * (1 if self.kind == "objects" else 12)
         n = options.views or self.views
         methods = methods_of(options)
-        cost = Cost(
-            views=images * n * len(methods),
-            tunings=self.limit(options) * parts * (1 + len(methods)),
-        )
+        arms = [Arm(name, name) for name in methods]
+        cost = cost_of_views(arms, images, n, options)
+        cost += Cost(tunings=self.limit(options) * parts * (1 + len(methods)))
         return Needs(
             roles=("clip",),
             methods=tuple(methods),
             data=(self.kind,),
-            cost=cost + (cost_of([self.training()], options) if options.train else Cost()),
+            cost=cost + cost_of([self.training()], options),
         )
 
     def plan(self, options: Options) -> Iterator[PlannedRun]:
@@ -231,14 +230,13 @@ class Tuning:
             for label, its in rows.items()
             if label != TUNED and (test := figures.gain(rows[TUNED], its, tasks)) is not None
         ]
-        return [Finding(f"Hummingbird is best in {self.title.lower()}", tests)]
+        claim = f"{self.name}: Hummingbird is best in {self.title.lower()}"
+        return [Finding(claim, tests, about="tpt")]
 
     def experiment(self) -> Experiment:
         """As the registry has it."""
         source = f"Hummingbird, table {self.name.removeprefix('table')}"
-        return Experiment(
-            self.name, self.title, source, self.needs, lambda o: list(self.plan(o)), self.show
-        )
+        return Experiment(self.name, self.title, source, self.needs, self.plan, self.show)
 
 
 def _row(

@@ -5,6 +5,7 @@ Imports no torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from hb_tta.images import load_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+SIDE, GAP = 128, 8  # pixels of a prompt's picture on a page
 
 MASK = ".mask.png"
 """How the name of a mask ends that lies beside an image: ``man.mask.png`` beside ``man.jpg``."""
@@ -76,3 +79,17 @@ def load_cut_out(path: Path) -> Image:
             )
         rgba = file.convert("RGBA")
     return cut_out(rgba.convert("RGB"), rgba.getchannel("A"))
+
+
+def beside(pictures: Sequence[Image]) -> Image:
+    """A prompt's pictures in a row on white, as pages show them; of none, a white square."""
+    from PIL import Image as images
+
+    width = max(1, len(pictures)) * (SIDE + GAP) - GAP
+    row = images.new("RGB", (width, SIDE), "white")
+    for place, picture in enumerate(pictures):
+        scale = SIDE / max(picture.size)
+        size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+        left = place * (SIDE + GAP) + (SIDE - size[0]) // 2
+        row.paste(picture.resize(size), (left, (SIDE - size[1]) // 2))
+    return row
