@@ -3,8 +3,8 @@
     paper   every question gets its views, and the plain mean of all counts, as in the paper
     safe    views that are checked, and only where the model is not sure without them
 
-The values of ``safe`` were looked for on the dev seed of the bundled family. It is not told from
-the plain answer there, and loses nothing as the mean of all views does: docs/results/presets.md.
+The values of ``safe`` were looked for on the dev seed of the bundled family, where its gain is not
+told from nothing; what it surely does is to have more true descriptions: docs/results/presets.md.
 What it is worth for another model nobody knows who has not measured it: `hb-tta calibrate` does.
 
 A value that a person says beats the preset's. Imports no torch.
@@ -27,7 +27,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "safe": {
             "drafts": "7+jittered+score",
             "judge": "fine_grained",
-            "min_score": "real",
+            "min_score": "real-2",
             "seeds": "by_context",
             "gate": {WORDS: 0.9, CLASSES: 0.7},
         },
