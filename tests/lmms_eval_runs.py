@@ -14,7 +14,11 @@ from hb_tta.errors import HbTtaWarning
 from hb_tta.generators import GeneratorSpec
 from hb_tta.integrations.lmms_eval import prepare
 from hb_tta.integrations.lmms_eval.command_line import TASKS
+from hb_tta.pocket.tasks import CATEGORIES
 from hb_tta.tta.rule import WORDS, Views, rule
+
+QUESTIONS = 2 * len(CATEGORIES)
+"""Of one image a category."""
 
 METHODS = {
     name: f"lmms_eval_runs:{cls}"

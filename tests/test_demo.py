@@ -12,7 +12,7 @@ from hb_tta.cli import main
 from hb_tta.cli.demo import contexts_of, frame, pick_questions
 from hb_tta.cli.story import tell
 from hb_tta.families import get_family
-from hb_tta.pocket.tasks import pocket_mme
+from hb_tta.pocket.tasks import CATEGORIES, pocket_mme
 from hb_tta.report.story import Attempt, Drawn, Frame, Said, Story, render, tally
 from hb_tta.store import Store
 
@@ -48,9 +48,10 @@ def test_the_demo_writes_a_page_and_prints_where_it_is(work, capsys):
 
 
 def test_the_demos_questions_are_the_first_of_every_kind_in_order_and_of_both_answers():
-    chosen = list(pick_questions(10))
-    assert [one.category for one in chosen[:5]] == [one.category for one in chosen[5:]]
-    assert len({one.category for one in chosen}) == 5
+    kinds = len(CATEGORIES)
+    chosen = list(pick_questions(2 * kinds))
+    assert [one.category for one in chosen[:kinds]] == [one.category for one in chosen[kinds:]]
+    assert len({one.category for one in chosen}) == kinds
     assert {one.answer for one in chosen} == {"Yes", "No"}
     first = {sample.question_id for sample in pocket_mme("dev", limit=2)}
     assert {one.question_id for one in chosen} == first

@@ -15,7 +15,16 @@ from dataclasses import replace
 import pytest
 import tiny_models
 from augmenting import picture
-from lmms_eval_runs import METHODS, answers, evaluate, records, samples, small_tasks, value_of
+from lmms_eval_runs import (
+    METHODS,
+    QUESTIONS,
+    answers,
+    evaluate,
+    records,
+    samples,
+    small_tasks,
+    value_of,
+)
 
 pytest.importorskip("lmms_eval", reason="the extra lmms-eval is not installed")
 
@@ -125,7 +134,7 @@ def test_the_file_beside_the_samples(run, tmp_path):
     results = run(**flags, output_path=tmp_path)
     folder = tmp_path / "hb_tta" / run_name(results["config"]["model_args"])
     lines, _ = read_sidecar(folder / "pocket_mme_dev.jsonl", IDENTITY)
-    assert [line["doc_id"] for line in lines.values()] == list(range(10))
+    assert [line["doc_id"] for line in lines.values()] == list(range(QUESTIONS))
     for line, sample, record in zip(
         lines.values(), samples(results), records(results), strict=True
     ):
@@ -147,7 +156,7 @@ def test_the_response_cache(run, tmp_path, monkeypatch):
     second = run(**flags)
     assert answers(second) == answers(first)
     folder = tmp_path / "out" / "hb_tta" / run_name(second["config"]["model_args"])
-    assert len(read_sidecar(folder / "pocket_mme_dev.jsonl", IDENTITY)[0]) == 10
+    assert len(read_sidecar(folder / "pocket_mme_dev.jsonl", IDENTITY)[0]) == QUESTIONS
     with pytest.raises(SystemExit):  # other settings, other answers
         run(**{**flags, "augment_args": "family=pocket,n=3"})
 

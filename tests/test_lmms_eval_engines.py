@@ -8,7 +8,7 @@ import math
 import pytest
 import tiny_models
 from engines import Engine, SamplingParams, picture_of, serving
-from lmms_eval_runs import METHODS, answers, evaluate, records, small_tasks
+from lmms_eval_runs import METHODS, QUESTIONS, answers, evaluate, records, small_tasks
 
 pytest.importorskip("lmms_eval", reason="the extra lmms-eval is not installed")
 
@@ -81,14 +81,20 @@ def test_rescoring_behind_an_engine_is_the_mean_of_logits(tasks, engine):
             assert mine["scores"][1] == pytest.approx(view[other] - view[first], abs=0.02)
         combined = theirs["combined"][other] - theirs["combined"][first]
         assert record["scores"][1] == pytest.approx(combined, abs=0.02)  # float16
-    assert engine[0].asked == [40, 8 * len(disputed)], "an engine gets all requests at once"
+    assert engine[0].asked == [4 * QUESTIONS, 8 * len(disputed)], (
+        "an engine gets all requests at once"
+    )
 
 
 def test_an_engine_gets_all_rows_of_a_vote_at_once(tasks, engine):
     record, *_ = records(on_engine(tasks, "combine=vote"))
-    assert engine[0].asked == [40] and record["mode"] == "vote" and len(record["views"]) == 4
+    assert (
+        engine[0].asked == [4 * QUESTIONS]
+        and record["mode"] == "vote"
+        and len(record["views"]) == 4
+    )
     on_engine(tasks, "combine=vote,at_once=4")
-    assert engine[1].asked == [16, 16, 8]
+    assert engine[1].asked == [16, 16, 16, 8] and 4 * QUESTIONS == 56
 
 
 def test_one_prompt_shows_all_pictures(tasks, engine, monkeypatch):
@@ -101,8 +107,8 @@ def test_one_prompt_shows_all_pictures(tasks, engine, monkeypatch):
 
     monkeypatch.setattr(Engine, "_inputs", look)
     found = records(on_engine(tasks, "combine=concat"))
-    assert engine[0].asked == [10]
-    assert seen == [["image_url", "text", *["image_url"] * 3, "text"]] * 10
+    assert engine[0].asked == [QUESTIONS]
+    assert seen == [["image_url", "text", *["image_url"] * 3, "text"]] * QUESTIONS
     assert {record["mode"] for record in found} == {"concat"} and found[0]["views"] == []
     assert len(found[0]["images"][0]["keys"]) == 3
 
@@ -130,7 +136,7 @@ def test_one_prompt_in_transformers_keeps_its_scores_and_its_gate(tasks, llava):
     plain = records(evaluate(tasks, **flags, augment_args="family=pocket,n=2,gate=0"))
     for record, alone in zip(found, plain, strict=True):
         assert record["views"] == [] and record["combined"]["yes"] != alone["combined"]["yes"]
-    half = sorted(record["gate"]["p"] for record in plain)[5]
+    half = sorted(record["gate"]["p"] for record in plain)[QUESTIONS // 2]
     flags["augment_args"] = f"family=pocket,n=2,combine=concat,gate={half}"
     gated = records(evaluate(tasks, **flags))
     assert {its["gate"]["passed"] for its in gated} == {True, False}
@@ -220,7 +226,7 @@ def test_all_requests_of_a_service_are_in_flight_and_one_that_fails_has_no_vote(
 
     with serving(answer) as service:
         found = records(on_service(tasks, service.url, "combine=vote"))
-    assert service.count == 50 and service.most > 5, "one question at a time"
+    assert service.count == 5 * QUESTIONS and service.most > 5, "one question at a time"
     failed = [record for record in found if "failed" in record]
     assert failed, "no request failed"
     for record in found:
@@ -250,7 +256,7 @@ def test_a_service_that_scores_prompts_rescores(tasks, model):
     with serving(answer, seconds=0.0) as service:
         found = records(on_service(tasks, service.url, "combine=rescore", model=model))
     disputed = [record for record in found if "proposals" in record]
-    assert disputed and service.count == 50 + 10 * len(disputed)
+    assert disputed and service.count == 5 * QUESTIONS + 10 * len(disputed)
     for record in disputed:
         first, other = record["proposals"]
         means = record["scores"]
