@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import tiny_models
-from lmms_eval_runs import evaluate_into, small_tasks
+from lmms_eval_runs import QUESTIONS, evaluate_into, small_tasks
 
 pytest.importorskip("lmms_eval", reason="the extra lmms-eval is not installed")
 
@@ -49,7 +49,7 @@ def test_the_figures_are_lmms_evals_own(evaluated):
     for one in score(runs):
         theirs = own[one.run.name]
         found = one.scores["all"]
-        assert found.questions == 20
+        assert found.questions == 2 * QUESTIONS
         assert 100 * found.acc.estimate == pytest.approx(theirs["acc,none"])
         assert found.acc_plus is not None
         assert 100 * found.acc_plus.estimate == pytest.approx(theirs["acc_plus,none"])
@@ -59,8 +59,8 @@ def test_every_image_is_found(evaluated):
     work, _ = evaluated
     task, runs = read(work)
     made = page.render(task, score(runs), store=Store(work / "store"))
-    assert (made.questions, made.missing) == (20, {})
-    assert made.html.count('<img class="view"') == 20 * 3
+    assert (made.questions, made.missing) == (2 * QUESTIONS, {})
+    assert made.html.count('<img class="view"') == 2 * QUESTIONS * 3
 
 
 def test_the_command_that_makes_views_again_is_the_runs(evaluated):

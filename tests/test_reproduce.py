@@ -57,7 +57,7 @@ def test_every_table_and_figure_is_there_and_nothing_heavy_is_imported_to_list_t
     assert {f"mumu{n}" for n in (1, *range(4, 13))} <= set(names)
     for line in lines:
         assert "[needs " in line or "[cannot be run yet: " in line or "[lacks something: " in line
-    assert "needs questions, mllm, randaugment" in lines[0] and "views, " in lines[0]
+    assert "needs questions, mllm, mllm two, randaugment" in lines[0] and "views, " in lines[0]
     code = "from hb_tta.cli import main; main(['reproduce', '--list'])"
     assert heavy_after(code).splitlines()[-1].strip() == ""
 
