@@ -321,7 +321,7 @@ def test_what_only_running_needs_is_in_no_json():
 
 
 def test_a_family_of_ones_own_has_no_name():
-    settings = ViewSettings(family=POCKET.with_roles(lora=None))
+    settings = ViewSettings(family=POCKET.with_roles(clip=None))
     with pytest.raises(UserError, match="name the weights themselves, by base"):
         settings.to_json()
     assert ViewSettings(family=POCKET).to_json()["family"] == "pocket"
@@ -332,12 +332,12 @@ def test_the_digest_is_of_content_and_of_every_setting(tmp_path):
         settings = ViewSettings.parse(method, f"family=pocket,store={tmp_path / 's'},{text}")
         return settings.digest(settings.augmenter().spec)
 
-    copy = shutil.copytree(POCKET.weights("lora").location, tmp_path / "copy")
+    copy = shutil.copytree(POCKET.weights("generator").location, tmp_path / "copy")
     base = digest()
     assert len(base) == 16
-    same = [f"lora={copy}", "batch_size=2", "device=cpu", "cpu_offload=true", "steps=25"]
+    same = [f"base={copy}", "batch_size=2", "device=cpu", "cpu_offload=true", "steps=25"]
     assert {digest(text) for text in same} == {base}
-    other = ["n=3", "seed=1", "lora=none", "steps=3", "dtype=bfloat16", "lora_scale=0.5"]
+    other = ["n=3", "seed=1", "guidance=3", "steps=3", "dtype=bfloat16"]
     digests = {base, digest(method="randaugment"), *(digest(text) for text in other)}
     assert len(digests) == len(other) + 2
 

@@ -157,11 +157,11 @@ def test_an_empty_file_is_told(tmp_path):
 
 def test_pocket_rows_do_not_depend_on_how_they_are_read():
     some, whole = Rows(PocketExamples()), Rows(PocketExamples())
-    rows = list(whole.read(0, 30))
-    again = [*some.read(20, 30), *some.read(0, 20)]
+    rows = list(whole.read(0, 28))
+    again = [*some.read(20, 28), *some.read(0, 20)]
     assert [r.description for r in again] == [r.description for r in rows[20:] + rows[:20]]
     truths = [r.context.ground_truth for r in rows]
-    assert truths.count("yes") == truths.count("no") == 15
+    assert truths.count("yes") == truths.count("no") == 14
     assert Rows(PocketExamples(seed=1)).fingerprint() != whole.fingerprint()
 
 
