@@ -111,7 +111,8 @@ class ViewSettings:
         for name, option in OPTIONS.items():
             if option.default is DEFAULT and option.neutral is not DEFAULT:
                 if getattr(self, name) is DEFAULT:
-                    object.__setattr__(self, name, by_preset.get(name, option.neutral))
+                    value = by_preset.get(name, option.neutral)
+                    object.__setattr__(self, name, read_option(name, value))
 
     # ── Read ──
 
