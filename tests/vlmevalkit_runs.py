@@ -72,7 +72,7 @@ def read(folder: Path, model: str, data: str) -> Run:
     table = load(str(predictions))
     answers = dict(zip(table["index"], map(str, table["prediction"]), strict=True))
     beside = predictions.parent / "hb_tta" / f"{data}.jsonl"
-    lines = read_lines(beside) if beside.exists() else []
+    lines = sorted(read_lines(beside), key=lambda its: its["index"]) if beside.exists() else []
     status = json.loads((predictions.parent / "status.json").read_text())
     return Run(answers, {line["index"]: line for line in lines}, status)
 

@@ -67,7 +67,7 @@ class Job:
         self._known: dict[str, Question] | None = None
         self._batches: Iterator[list[_Asked]] = iter(())
         self._gates: dict[Question, Gated] = {}
-        self._stopped = False
+        self._failed: AugmentationFailed | None = None
         sidecar.begin(task)
 
     def answer(self, message: Message) -> str:
@@ -76,8 +76,8 @@ class Job:
         Raises:
             AugmentationFailed: it, or an earlier one, cannot be answered.
         """
-        if self._stopped:  # VLMEvalKit's other threads go on asking
-            raise AugmentationFailed("the augmented evaluation was stopped")
+        if self._failed is not None:  # VLMEvalKit's other threads go on asking
+            raise self._failed
         try:
             with stopping():
                 question = self._question(message)
@@ -89,8 +89,8 @@ class Job:
                     while question.answer is None:
                         self._answer(next(self._batches), place)
                 return self._of(question)
-        except AugmentationFailed:
-            self._stopped = True
+        except AugmentationFailed as error:
+            self._failed = self._failed or error
             raise
 
     def close(self) -> None:

@@ -148,8 +148,9 @@ class Inference:
 
 def _prompt(model: Any, dataset: Any, row: Any) -> Message:
     """A row's message: the data set's, or the model's own."""
-    name = dataset.dataset_name
-    if not getattr(dataset, "force_use_dataset_prompt", False) and model.use_custom_prompt(name):
+    name, forced = dataset.dataset_name, getattr(dataset, "force_use_dataset_prompt", False)
+    # Of the APIs not all have the method.
+    if not forced and hasattr(model, "use_custom_prompt") and model.use_custom_prompt(name):
         return model.build_prompt(row, dataset=name)
     return dataset.build_prompt(row)
 
