@@ -6,10 +6,15 @@ import base64
 import inspect
 import io
 import json
+import os
+import re
+import subprocess
+import sys
 import threading
 import time
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -38,6 +43,7 @@ from hb_tta.tta.vote import vote
 
 JITTER = ("--augment", "jitter", "--augment_args")
 N2 = "family=pocket,n=2"
+ROOT = Path(__file__).parents[1]
 COUNT = 12  # VLMEvalKit keeps its answers every 10 questions
 
 
@@ -410,6 +416,21 @@ def test_another_version_is_refused(tmp_path, monkeypatch, capsys, version):
     monkeypatch.setattr(command_line.metadata, "version", lambda _: version)
     assert main(command(tmp_path, "pocket", "PocketYesNo")) == 1
     assert f"VLMEvalKit {version} is not known" in capsys.readouterr().err
+
+
+def test_the_pages_lines_do_what_it_says(tmp_path, monkeypatch):
+    """docs/harnesses.md: a data set is written, and evaluated without views and with them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    text = (ROOT / "docs" / "harnesses.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (lines,) = re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    exec(compile(script, "harnesses.md", "exec"), {"__name__": "__main__"})
+    done = subprocess.run(["bash", "-euc", lines], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (folder,) = tmp_path.glob("out/hummingbird-*")
+    assert len(read(folder, "pocket", "PocketYesNo").records) == 20
+    assert {"pocket", folder.name} <= {its.name for its in (tmp_path / "out").iterdir()}
 
 
 def test_its_help_and_ours(capsys):

@@ -15,7 +15,8 @@ VLMEvalKit's own files. --model also takes a family's name (pocket)."""
 
 EXAMPLES = """\
 examples:
-  hb-tta vlmevalkit --data MMBench_DEV_EN --model llava_next_vicuna_7b --augment hummingbird
+  hb-tta vlmevalkit --data HallusionBench --model granite_vision_3.3_2b \
+      --augment hummingbird
   hb-tta vlmevalkit --data HallusionBench --model GPT4o --augment jitter \\
       --augment_args combine=vote"""
 

@@ -1,6 +1,6 @@
 """``--augment`` for VLMEvalKit, in front of its own command.
 
-    hb-tta vlmevalkit --data MMBench_DEV_EN --model llava_next_vicuna_7b --augment hummingbird
+    hb-tta vlmevalkit --data HallusionBench --model granite_vision_3.3_2b --augment hummingbird
 
 VLMEvalKit has no plugin point. It asks each model's ``generate`` about one question after the other
 (or several at a time, of APIs); ours stands before it while a data set is worked on, knows all of
