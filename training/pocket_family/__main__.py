@@ -67,6 +67,9 @@ def main(arguments: list[str] | None = None) -> None:
         "--restore", type=Path, help="stages in small form to go on from (default: none)"
     )
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the steps (default 1)")
+    parser.add_argument(
+        "--batches", type=int, default=1, help="multiplies the denoiser's batch (on a GPU: 4)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1)")
@@ -78,6 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
         options.scale,
         options.seed,
         options.device,
+        batches=options.batches,
         start=options.start,
     )
     run.work.mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,7 @@ from transformers import (
 
 from hb_tta.pocket.captions import ATTRIBUTES
 from hb_tta.pocket.world import SIZE, Scene
+from hb_tta.pocket.worn import STRENGTHS
 from hb_tta.training.pocket_family.blemish import blemished
 from hb_tta.training.pocket_family.edits import SWAPS, Choice, draw_choice, wrong_words
 from hb_tta.training.pocket_family.labels import IGNORED, Heads, Labels, head_accuracy, head_loss
@@ -57,9 +58,9 @@ STRENGTH = WIDTH**-0.5  # of fresh weights: BERT's 0.02 is for a width of 768, a
 TEMPERATURE = 0.07  # CLIP's initial one, kept fixed
 # What is wrong with a caption: nothing, an attribute, a swap, or it tells of another picture.
 FAULTS = ("none", *ATTRIBUTES, *SWAPS, "other")
-WORN = 0.15  # the share of worn pictures
+WORN = 0.35  # the share of worn pictures, of all strengths: it judges what the answerer mistakes
 NOUN_WEIGHT = 2.0
-STEPS, SIGHT_STEPS = 1000, 400
+STEPS, SIGHT_STEPS = 2000, 800
 
 
 def train_evaluator(run: RecipeRun) -> None:
@@ -139,6 +140,11 @@ def start_tower(tower: Blip2VisionModel, run: RecipeRun) -> None:
             getattr(mine, name).load_state_dict(getattr(theirs, name).state_dict())
 
 
+def worn_pixels(run: RecipeRun, scenes: Scenes, rows: np.ndarray, draws: Draws) -> torch.Tensor:
+    """Pictures, of which ``WORN`` are worn."""
+    return scenes.pixels(rows, run.device, worn=WORN, strengths=STRENGTHS, rng=draws.numpy)
+
+
 def label(records: list[Scene]) -> Labels:
     """The labels that the image encoder learns, with the places of the shapes."""
     labels = sight_labels(records)
@@ -159,7 +165,7 @@ def _train_sight(run: RecipeRun, model: Blip2ForImageTextRetrieval, whole: Heads
     @run.low_precision()
     def loss(draws: Draws, step: int) -> torch.Tensor:
         rows = draws.rows(len(scenes), 64)
-        pixels = scenes.pixels(rows, run.device, worn=WORN, rng=draws.numpy)
+        pixels = worn_pixels(run, scenes, rows, draws)
         of_whole, of_patches = outputs(blemished(pixels, draws))
         loss = head_loss(of_whole, labels.whole, rows)
         return loss + head_loss(of_patches, labels.dense, rows)
@@ -199,7 +205,7 @@ def _train_matching(
         batch = CaptionBatch([scenes.records[row] for row in rows], draws.numpy)
         ids, mask = tokenize(processor, batch.texts, run.device)
         with torch.no_grad():
-            pixels = scenes.pixels(rows, run.device, worn=WORN, rng=draws.numpy)
+            pixels = worn_pixels(run, scenes, rows, draws)
             pixels = blemished(pixels, draws)
             tokens = model.vision_model(pixels).last_hidden_state
         queries = query_states(model, tokens)

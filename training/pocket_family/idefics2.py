@@ -29,11 +29,9 @@ from hb_tta.training.pocket_family.labels import Heads, head_accuracy, head_loss
 from hb_tta.training.pocket_family.mllm import (
     GO_ON_RATE,
     HIDDEN,
-    MANY_WORDS,
-    WORDS_RATE,
-    WORDS_STEPS,
     carry_words,
     teach,
+    teach_words,
 )
 from hb_tta.training.pocket_family.mllm_packing import Packer, Student
 from hb_tta.training.pocket_family.mllm_processor import (
@@ -74,10 +72,7 @@ def train_mllm_two(run: RecipeRun) -> None:
             part.requires_grad_(True)
     steps, lr = (GO_ON_STEPS, GO_ON_RATE) if run.start else (STEPS, 2e-3)
     teach(run, "mllm_two", student, packer, steps=steps, lr=lr)
-    teach(
-        run, "mllm_two_words", student, packer,
-        steps=WORDS_STEPS, lr=WORDS_RATE, worded=MANY_WORDS,
-    )  # fmt: skip
+    teach_words(run, "mllm_two", student, packer)
     model.eval().half().save_pretrained(run.weights / "mllm_two")
     processor.save_pretrained(run.weights / "mllm_two")
 

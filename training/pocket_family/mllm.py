@@ -61,7 +61,9 @@ STEPS, GO_ON_STEPS, BATCH, LENGTH = 4500, 2400, 8, 320
 GO_ON_RATE = 7e-4  # at 1.5e-3 150 steps cost what was known: scene by open questions 97 → 26 %
 OPEN_SHARE, COMPOUND_SHARE, WORDED_SHARE = 0.35, 0.08, 0.12
 # Answering from words is learnt last, and from very many: of the lessons of before it was not.
+# Pictures suffer from that, so in the end both are asked.
 WORDS_STEPS, WORDS_RATE, MANY_WORDS = 1500, 1e-3, 0.85
+BOTH_STEPS, BOTH_WORDS = 1000, 0.4
 GUESSED, GUESSED_OPEN_SHARE = 0.6, 0.75  # below this mark a category is little more than guessed
 WORN = 0.3  # the share of worn pictures
 
@@ -74,9 +76,21 @@ def train_mllm(run: RecipeRun) -> None:
     steps, lr = (GO_ON_STEPS, GO_ON_RATE) if run.start else (STEPS, 2e-3)
     student, packer = student_of(model), Packer(processor.tokenizer)
     teach(run, "mllm", student, packer, steps=steps, lr=lr)
-    teach(run, "mllm_words", student, packer, steps=WORDS_STEPS, lr=WORDS_RATE, worded=MANY_WORDS)
+    teach_words(run, "mllm", student, packer)
     model.eval().half().save_pretrained(run.weights / "mllm")
     processor.save_pretrained(run.weights / "mllm")
+
+
+def teach_words(run: RecipeRun, stage: str, student: Student, packer: Packer) -> None:
+    """Have an MLLM that answers from pictures answer from descriptions too."""
+    teach(
+        run, f"{stage}_words", student, packer,
+        steps=WORDS_STEPS, lr=WORDS_RATE, worded=MANY_WORDS,
+    )  # fmt: skip
+    teach(
+        run, f"{stage}_both", student, packer,
+        steps=BOTH_STEPS, lr=GO_ON_RATE, worded=BOTH_WORDS,
+    )  # fmt: skip
 
 
 def teach(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hb_tta.disk import write_aside
 from hb_tta.families import FAMILY_FILE
 from hb_tta.pocket.edition import THIRD, Edition
 from hb_tta.pocket.world import Scene, render_batch, sample_scenes
-from hb_tta.pocket.worn import wear_some
+from hb_tta.pocket.worn import TRAINED, wear_some
 
 # Streams of scenes: training, validation (plateaus, guidance), and what the card reports.
 TRAIN_SEED, DEV_SEED, SEALED_SEED = 1, 2, 3
@@ -29,6 +30,7 @@ class RecipeRun:
         weights: where the finished models go, a folder a role, laid out as on the hub.
         scale: multiplies every stage's number of steps (1 is the shipped family).
         seed: every draw of every stage follows from it.
+        batches: multiplies the denoiser's batch: a GPU takes four in the time of one.
         start: the weights of an earlier family, laid out as ``weights``; stages that can go on
             from them do. None: all from nothing.
     """
@@ -39,6 +41,7 @@ class RecipeRun:
     seed: int = 0
     device: str = "cpu"
     save_seconds: float = 300.0
+    batches: int = 1
     start: Path | None = None
     cache: dict = field(default_factory=dict, compare=False, repr=False)
 
@@ -102,17 +105,20 @@ class Scenes:
         device: str = "cpu",
         *,
         worn: float = 0.0,
+        strengths: Sequence[int] = TRAINED,
         rng: np.random.Generator | None = None,
     ) -> torch.Tensor:
         """Pictures as float (n, 3, 64, 64) in [-1, 1].
 
         Args:
             worn: the share of them that is worn (``hb_tta.pocket.worn``), drawn from ``rng``.
+            strengths: of the wear. What answers is trained on the lesser ones alone; what judges
+                and draws pictures may have seen all.
         """
         pictures = self.pictures[rows]
         if worn:
             assert rng is not None
-            pictures = wear_some(pictures, rng, worn)
+            pictures = wear_some(pictures, rng, worn, strengths)
         return to_pixels(pictures, device)
 
 

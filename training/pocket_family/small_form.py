@@ -51,8 +51,14 @@ LEFT = {
 TRAININGS = {
     "vae_encoder": ("vae_encoder", "vae_longer", "vae_pressure"),
     "image_encoder": ("image_encoder", "image_longer"),
-    "mllm": ("mllm", "mllm_words"),
-    "mllm_two": ("mllm_two_sight", "mllm_two_aligned", "mllm_two", "mllm_two_words"),
+    "mllm": ("mllm", "mllm_words", "mllm_both"),
+    "mllm_two": (
+        "mllm_two_sight",
+        "mllm_two_aligned",
+        "mllm_two",
+        "mllm_two_words",
+        "mllm_two_both",
+    ),
     "evaluator": ("evaluator_sight", "evaluator"),
 }
 

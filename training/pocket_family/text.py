@@ -27,6 +27,7 @@ from transformers import (
 
 from hb_tta.pocket.captions import EDIT, NUMBERS, caption, draw_caption, plural
 from hb_tta.pocket.world import BACKGROUNDS, COLOURS, RELATIONS, SHAPES, Scene
+from hb_tta.pocket.worn import STRENGTHS
 from hb_tta.training.pocket_family.labels import Heads, head_accuracy, head_loss
 from hb_tta.training.pocket_family.optimize import Draws, optimize
 from hb_tta.training.pocket_family.run import RecipeRun, Scenes, dev_scenes, training_scenes
@@ -282,12 +283,15 @@ def image_embeds(run: RecipeRun, scenes: Scenes, *, worn: bool = False) -> torch
     """Image embeddings (N, 128) of the finished image encoder.
 
     Args:
-        worn: every picture is worn before it is seen.
+        worn: every picture is worn before it is seen, in any strength.
     """
     tower = CLIPVisionModelWithProjection.from_pretrained(
         run.weights / "generator" / "image_encoder", dtype=torch.float32
     ).to(run.device)
     rng = np.random.default_rng([run.seed, 3])
     parts = [slice(i, i + 256) for i in range(0, len(scenes), 256)]
-    pixels = (scenes.pixels(part, run.device, worn=float(worn), rng=rng) for part in parts)
+    pixels = (
+        scenes.pixels(part, run.device, worn=float(worn), strengths=STRENGTHS, rng=rng)
+        for part in parts
+    )
     return torch.cat([tower(some).image_embeds.cpu() for some in pixels])

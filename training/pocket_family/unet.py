@@ -41,6 +41,7 @@ from hb_tta.training.pocket_family.widen import widened
 WIDTHS = (96, 192)
 STEPS = 14_000
 FIRST_SHARE = 0.45  # of the training, where it starts from nothing
+SCENES = 80_000
 CAPTIONS = 4  # of each scene, in drawn forms
 BATCH = 64
 WORN = 0.25  # of the image embeddings
@@ -112,7 +113,7 @@ def train_unet(run: RecipeRun) -> None:
 
     def loss(draws: Draws, step: int) -> torch.Tensor:
         first = run.start is None and step < FIRST_SHARE * steps_in_all
-        latents, text, pooled = data.batch(draws, BATCH, FIRST if first else THEN)
+        latents, text, pooled = data.batch(draws, run.batches * BATCH, FIRST if first else THEN)
         noise = draws.normal(*latents.shape, device=run.device)
         timesteps = draw_timesteps(draws, len(latents)).to(run.device)
         alpha = alphas[timesteps].view(-1, 1, 1, 1)
@@ -195,7 +196,7 @@ class _TrainingSet:
 
     def __init__(self, run: RecipeRun):
         self.device = run.device
-        scenes = training_scenes(run, everything=True)
+        scenes = training_scenes(run, SCENES, everything=True)
         vae = AutoencoderKL.from_pretrained(run.work / "vae_encoder", dtype=torch.float32).to(
             run.device
         )
