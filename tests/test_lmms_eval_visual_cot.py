@@ -8,13 +8,15 @@ import json
 import pytest
 import tiny_models
 from engines import picture_of, serving
-from lmms_eval_runs import METHODS, DrawingSpec, drawing, evaluate, small_tasks
+from lmms_eval_runs import METHODS, DrawingSpec, drawing, evaluate, evaluate_into, small_tasks
 
 pytest.importorskip("lmms_eval", reason="the extra lmms-eval is not installed")
 
+from hb_tta.cli import main
 from hb_tta.describe import load_mllm
 from hb_tta.families import get_family
 from hb_tta.generators.registry import GENERATORS
+from hb_tta.integrations.lmms_eval.results import read_runs
 from hb_tta.integrations.lmms_eval.visual_cot import Told, let_chat_backends_in, read_prompt
 from hb_tta.pocket.tasks import pocket_mme
 from hb_tta.tta.answer import spoken
@@ -202,17 +204,22 @@ def test_an_api_answers_too(tasks, questions, combine, rows):
         assert record["views"] == ([{}, {"answer": "Yes"}, {"answer": "Yes"}] if rows == 2 else [])
 
 
-def test_the_report_reads_it(tasks, tmp_path):
-    from lmms_eval_runs import evaluate_into
-
+def test_the_report_reads_it(tasks, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     evaluate_into(
-        tmp_path, tasks, date="d", model="llava_hf",
+        tmp_path / "out", tasks, date="d", model="llava_hf",
         model_args=f"pretrained={MODEL},device_map=cpu", task="pocket_cot", augment="drawing",
         augment_args="family=pocket,n=2", limit=COUNT,
     )  # fmt: skip
-    (line, *_), = [[json.loads(text) for text in path.read_text().splitlines()]
-                   for path in tmp_path.rglob("hb_tta/*/pocket_cot.jsonl")]  # fmt: skip
-    assert "GEN_PROMPT" not in line["prompt"] and len(line["views"]) == 3
+    (path,) = tmp_path.rglob("hb_tta/*/pocket_cot.jsonl")
+    for line in map(json.loads, path.read_text().splitlines()):
+        assert "GEN_PROMPT" not in line["prompt"] and len(line["views"]) == 3
+    _, (found,) = read_runs([str(tmp_path / "out")])
+    for record in found.records:
+        assert [seen.label.split()[0] for seen in record.seen] == ["real", "seed", "seed"]
+        assert record.seen[0].yes is None and record.seen[1].yes is not None
+    assert main(["report", "out", "--json", "report.json"]) == 0
+    assert (tmp_path / "hb-tta-report.html").exists()
 
 
 @pytest.mark.parametrize(
