@@ -54,7 +54,7 @@ class Evidence:
     """What was made for a question.
 
     Attributes:
-        question: it.
+        question: a ``Question``, of whatever harness.
         made: an ``Augmentation`` for each image that it shows; none where nothing was generated.
         descriptions: of each image, where they are shown to the model.
         starts_with_real: whether the first row shows the real images alone.
@@ -62,7 +62,7 @@ class Evidence:
 
     starts_with_real: ClassVar[bool] = True
 
-    question: Question
+    question: Any
     made: Sequence[Any] = ()
     descriptions: Sequence[str] = field(default_factory=list)
 

@@ -88,12 +88,12 @@ class Drawn(Evidence):
             [its.views[k] for its in self.made if k < len(its.views)]  # of each image its k-th
             for k in range(most)
         ]
-        question: Any = self.question
+        question = self.question
         return [question.beside(row, told=False) for row in rows] or [question.copy()]
 
     def together(self) -> list[Any]:
         """See ``Evidence``."""
-        question: Any = self.question
+        question = self.question
         views = [view for its in self.made for view in its.views]
         return [question.beside(views, told=False) if views else question.copy()]
 
@@ -152,7 +152,7 @@ def _asking(request: Any, simple: bool, question: str) -> Any:
     ]
     arguments[0] = question
     if not simple:
-        messages = arguments[1]
+        messages: Any = arguments[1]
         arguments[1] = lambda *args, **more: with_prompt(
             messages(*args, **more), lambda _: question
         )

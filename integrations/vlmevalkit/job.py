@@ -167,12 +167,12 @@ class Job:
                 said += self._said(batch, place)
                 told.update(len(batch))
                 _forget([one.question for one in batch])
-        sure = {place: its.p for place, its in enumerate(said) if its.p is not None}
+        sure = {number: its.p for number, its in enumerate(said) if its.p is not None}
         found = decide(sure, views.gate, views.gate_share)
         rest = []
-        for place, (question, its) in enumerate(zip(questions, said, strict=True)):
-            self._gates[question] = found[place]
-            if found[place].passed:
+        for number, (question, its) in enumerate(zip(questions, said, strict=True)):
+            self._gates[question] = found[number]
+            if found[number].passed:
                 rest.append(question)
             else:
                 self._keep(question, its, Evidence(question))
