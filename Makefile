@@ -9,6 +9,7 @@
 #   make pictures     make the README's pictures again (minutes; needs Chromium)
 #   make constraints  write constraints.txt again: today's newest versions that fit each other
 #   make test-scale   a store on an S3 server of this machine (minutes)
+#   make harnesses    VLMEvalKit and inspect_ai, which no other environment has (minutes)
 #   make test-newest  the tests with the newest versions that pyproject.toml allows
 #   make test-lowest  the tests with the lowest ones
 # PYTHON chooses the interpreter, VENV the environment's folder, JOBS the processes of the tests, and
@@ -30,7 +31,8 @@ BUILD_VERSIONS := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraint
 # One torch thread a process: on a busy machine two are slower than one.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: demo test soak fuzz lint docs pictures constraints test-scale test-newest test-lowest
+.PHONY: demo test soak fuzz lint docs pictures constraints test-scale harnesses test-newest \
+    test-lowest
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -62,6 +64,14 @@ constraints:
 # An S3 client, and a server of its own: for few.
 test-scale:
 	$(MAKE) test VENV=.venv-scale EXTRAS=dev,scale JOBS=1 TESTS="$(or $(TESTS),tests/test_s3.py)"
+
+# VLMEvalKit and lmms-eval want two versions of one package, inspect_ai an older one of another.
+harnesses:
+	mkdir -p .venv-harnesses
+	grep -vE '^(antlr4-python3-runtime|fsspec)==' constraints.txt > .venv-harnesses/constraints.txt
+	$(MAKE) test VENV=.venv-harnesses EXTRAS=harnesses JOBS=1 \
+	    VERSIONS="-c .venv-harnesses/constraints.txt" BUILD_VERSIONS= \
+	    TESTS="$(or $(TESTS),tests/test_vlmevalkit.py tests/test_inspect_ai.py)"
 
 # Newest and lowest have environments of their own. The newest is looked for every time.
 test-newest:

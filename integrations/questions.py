@@ -13,6 +13,9 @@ from PIL.Image import Image
 
 from hb_tta.errors import UserError
 
+VARIATIONS = "The pictures that follow are variations of what is shown above."
+"""What tells a model which of many pictures it is asked about."""
+
 
 def images(tree: Any) -> Iterator[Any]:
     """The images of a model's input, in order: Pillow images, and what image parts point to."""
@@ -51,11 +54,13 @@ def without_images(tree: Any) -> Any:
 
 
 def with_more(messages: Any, others: Sequence[Image], words: str) -> Any:
-    """A copy of chat messages with ``words`` and ``others`` behind their last image."""
+    """A copy of chat messages with ``words``, if there are any, and ``others`` behind their last
+    image."""
     last = max(n for n, message in enumerate(messages) if any(map(_is_picture, _parts(message))))
     parts = _parts(messages[last])
     behind = 1 + max(place for place, part in enumerate(parts) if _is_picture(part))
-    more = [{"type": "text", "text": words}, *({"type": "image", "url": one} for one in others)]
+    said = [{"type": "text", "text": words}] if words else []
+    more = [*said, *({"type": "image", "url": one} for one in others)]
     changed = {**messages[last], "content": [*parts[:behind], *more, *parts[behind:]]}
     return [*messages[:last], changed, *messages[last + 1 :]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import warnings
@@ -9,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
+
+from PIL.Image import Image
+from PIL.Image import new as new_image
 
 from hb_tta.errors import HbTtaWarning
 from hb_tta.generators import GeneratorSpec
@@ -27,6 +31,7 @@ METHODS = {
         "worded": "WordedSpec",
         "warning": "WarningSpec",
         "failing": "FailingSpec",
+        "drawing": "DrawingSpec",
     }.items()
 }
 
@@ -92,6 +97,28 @@ class FailingSpec(SameSpec):
 
     def generate(self, contexts: Sequence[Any], seeds: Sequence[Any], **_: Any) -> list[list[Any]]:
         raise RuntimeError("out of memory")
+
+
+@dataclass(frozen=True)
+class DrawingSpec(SameSpec):
+    """Draws what it is told: a plain picture, whose colour the words and the seed decide."""
+
+    method: ClassVar[str] = "drawing"
+    needs_description: ClassVar[bool] = True
+    told: ClassVar[list[str]] = []
+
+    def generate(self, contexts: Sequence[Any], seeds: Sequence[Any], **_: Any) -> list[list[Any]]:
+        DrawingSpec.told += [context.description for context in contexts]
+        return [
+            [drawing(context.description, context.image.size, seed) for seed in its]
+            for context, its in zip(contexts, seeds, strict=True)
+        ]
+
+
+def drawing(told: str, size: tuple[int, int], seed: int) -> Image:
+    """What ``DrawingSpec`` draws."""
+    colour = hashlib.sha256(f"{told} {seed}".encode()).digest()[:3]
+    return new_image("RGB", size, tuple(colour))
 
 
 def small_tasks(folder: Path, images: int = 1) -> Path:

@@ -63,7 +63,7 @@ def test_a_pages_python_runs_from_top_to_bottom(page, tmp_path, monkeypatch, cap
 
 HELP = (ROOT / "docs" / "help.md").read_text(encoding="utf-8")
 HELPS = dict(re.findall(r"^## hb-tta ([a-z -]+)\n(.*?)(?=^## |\Z)", HELP, re.M | re.S))
-PASSES_ON = ("lmms-eval", "clip-benchmark")  # options of theirs
+PASSES_ON = ("lmms-eval", "clip-benchmark", "vlmevalkit")  # options of theirs
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if p.name != "help.md"], ids=by_page)

@@ -81,6 +81,19 @@ def test_what_is_heavy_or_quarrels_stays_out_of_the_development_environment():
     assert scale.extras == {"s3"}
 
 
+def test_harnesses_that_quarrel_have_an_environment_and_tests_of_their_own():
+    taken = steps("harnesses", "--always-make")
+    pip = ".venv-harnesses/bin/python -m pip install  -c .venv-harnesses/constraints.txt -e"
+    assert f'{pip} ".[harnesses]"' in taken
+    assert "PIP_CONSTRAINT" not in taken  # it would hold what the quarrel is about
+    (harnesses,) = (Requirement(one) for one in EXTRAS["harnesses"] if one.startswith("hb-tta["))
+    assert harnesses.extras == {"vlmevalkit", "serve"}
+    for module in ("test_vlmevalkit", "test_inspect_ai"):
+        assert f"tests/{module}.py" in taken
+        text = (ROOT / "tests" / f"{module}.py").read_text(encoding="utf-8")
+        assert re.search(r"pytest.importorskip\(\n?.*reason=", text), module  # in `make test`
+
+
 def test_what_is_for_few_has_an_environment_and_tests_of_its_own():
     taken = steps("test-scale", "--always-make")
     assert '.venv-scale/bin/python -m pip install  -c constraints.txt -e ".[dev,scale]"' in taken

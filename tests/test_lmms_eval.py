@@ -29,7 +29,8 @@ from lmms_eval_runs import (
 pytest.importorskip("lmms_eval", reason="the extra lmms-eval is not installed")
 
 from hb_tta.generators.registry import GENERATORS
-from hb_tta.integrations.lmms_eval import backend, classes, passes, prepare
+from hb_tta.integrations import making
+from hb_tta.integrations.lmms_eval import backend, classes, prepare
 from hb_tta.integrations.lmms_eval.folders import run_name
 from hb_tta.integrations.lmms_eval.model_args import model_args
 from hb_tta.integrations.lmms_eval.view_counts import IDENTITY
@@ -111,7 +112,7 @@ def test_batch_size_does_not_matter(run):
 def test_many_questions_are_read_a_few_at_a_time(run, monkeypatch):
     flags = {"augment": "randaugment", "augment_args": "family=pocket,n=2"}
     together = run(**flags)
-    monkeypatch.setattr(passes, "CHUNK", 3)
+    monkeypatch.setattr(making, "CHUNK", 3)
     assert records(run(**flags)) == records(together)
 
 

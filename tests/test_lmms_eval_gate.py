@@ -17,7 +17,7 @@ from hb_tta import spelling
 from hb_tta.generators.registry import GENERATORS
 from hb_tta.integrations.lmms_eval import backend, classes, prepare
 from hb_tta.integrations.lmms_eval.model_args import model_args
-from hb_tta.integrations.lmms_eval.rows import shown_together
+from hb_tta.integrations.rows import shown_together
 from hb_tta.settings.augmented import AugmentSettings
 from hb_tta.store import Store
 

@@ -30,6 +30,7 @@ COMMANDS = {
     "demo": ("hb_tta.cli.demo", "tell the method on bundled questions, on one page"),
     "download": ("hb_tta.cli.download", "fetch a family's weights from the hub, and no more"),
     "lmms-eval": ("hb_tta.cli.lmms_eval", "lmms-eval with --augment"),
+    "vlmevalkit": ("hb_tta.cli.vlmevalkit", "VLMEvalKit with --augment"),
     "serve": ("hb_tta.cli.serve", "an OpenAI-compatible endpoint whose answers see views"),
     "report": ("hb_tta.cli.report", "scores of lmms-eval's output, and a page of its questions"),
     "calibrate": (

@@ -26,6 +26,7 @@ PACKAGES = (
     "open_clip_torch",
     "lmms_eval",
     "clip_benchmark",
+    "ms-vlmeval",
 )
 
 

@@ -9,7 +9,7 @@ class (backend.py). The name itself stays, since prompts and folders depend on i
     command_line.py   our flags out of the command line, what lmms-eval needs into it
     model_args.py     our settings' digest in lmms-eval's ``model_args``
     backend.py        any backend of lmms-eval, with its answers taken over all views
-    rows.py           what is asked together for a question
+    visual_cot.py     generate-then-answer tasks
     no_pictures.py    asking without a picture
     requests.py       the images in a request, and the same request with others
     shards.py         one part of the questions
@@ -67,8 +67,8 @@ def prepare(argv: list[str]) -> list[Any]:
     if not _concerns_us(argv[1:]):
         return []
     from hb_tta.errors import UserError
+    from hb_tta.integrations.failure import AugmentationFailed
     from hb_tta.integrations.lmms_eval import command_line
-    from hb_tta.integrations.lmms_eval.failure import AugmentationFailed
 
     if any(argument in _HELP for argument in argv[1:]):
         print(command_line.help_text())

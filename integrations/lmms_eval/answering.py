@@ -14,6 +14,7 @@ from hb_tta.errors import UserError
 from hb_tta.integrations.lmms_eval.from_logits import Joint, Likelihoods
 from hb_tta.integrations.lmms_eval.from_texts import Rescores, Texts, Votes
 from hb_tta.integrations.lmms_eval.way import Way
+from hb_tta.integrations.scores import holds_model
 from hb_tta.settings.augmented import CONCAT, DESCRIBE, RESCORE, VOTE, AugmentSettings
 
 
@@ -37,10 +38,3 @@ def way_of_likelihoods(settings: AugmentSettings) -> Way:
             "compare likelihoods: use combine=mean"
         )
     return Likelihoods(settings)
-
-
-def holds_model(backend: Any) -> bool:
-    """Whether a backend has a model in this process, whose logits can be had."""
-    from torch.nn import Module
-
-    return any(isinstance(value, Module) for value in vars(backend).values())

@@ -12,8 +12,8 @@ from lmms_eval.api.instance import unwrap_generation_output
 from hb_tta.errors import UserError
 from hb_tta.integrations.lmms_eval.scoring import is_hosted, scorer_of
 from hb_tta.integrations.lmms_eval.way import Asking, Own, Rows, Said, T, few, with_record
+from hb_tta.integrations.scores import Scores
 from hb_tta.settings.augmented import AugmentSettings
-from hb_tta.tta.gate import sureness
 from hb_tta.tta.room import Room, by_rows
 
 
@@ -22,12 +22,7 @@ class Joint(Asking):
 
     def __init__(self, backend: Any, settings: AugmentSettings) -> None:
         super().__init__(settings)
-        self._tokenizer = tokenizer_of(backend)
-        self._words: Any = None
-        if self._tokenizer is not None:
-            from hb_tta.tta.words import yes_no_tokens
-
-            self._words = yes_no_tokens(self._tokenizer)
+        self._scores = Scores(backend)
         # Where the person says how many, it is they who say what fits.
         self._room = Room() if settings.at_once is None else Room(sys.maxsize)
 
@@ -54,20 +49,9 @@ class Joint(Asking):
         return [its if isinstance(its, Exception) else self._said(its) for its in found]
 
     def _said(self, decoded: Any) -> Said:
-        from hb_tta.tta.words import first_token, yes_no
-
         text, counts = unwrap_generation_output(decoded.value)
-        record = self.record(text, decoded.mode, views=[])
-        if self._words is not None:
-            *views, combined = [
-                {
-                    **yes_no(logits_K, self._words)._asdict(),
-                    **first_token(logits_K, self._tokenizer),
-                }
-                for logits_K in [*decoded.first_logits_VRK[:, 0], decoded.first_combined_RK[0]]
-            ]
-            record |= {"views": views, "combined": combined}
-        p = sureness(decoded.first_combined_RK[0], decoded.entropies, str(text), self._words)
+        record = self.record(text, decoded.mode, **self._scores.record(decoded))
+        p = self._scores.sure(decoded, str(text))
         return Said(lambda record: with_record(text, counts, record), record, p)
 
 
@@ -95,16 +79,3 @@ class Likelihoods(Asking):
         about = {"choice": str(rows[0].args[1]), "views": list(values)}
         record = self.record(combined.item(), "loglikelihood", **about)
         return Said((combined.item(), all(greedy)), record)
-
-
-def tokenizer_of(backend: Any) -> Any:
-    """A backend's tokenizer, wherever it keeps it; None for one that has none."""
-    for name in ("tokenizer", "_tokenizer", "processor", "_processor", "_image_processor"):
-        try:
-            found = getattr(backend, name, None)
-        except (NotImplementedError, AssertionError):
-            continue
-        found = getattr(found, "tokenizer", found)
-        if callable(getattr(found, "encode", None)) and callable(getattr(found, "decode", None)):
-            return found
-    return None

@@ -62,7 +62,7 @@ def _end(printed: _Printed) -> None:
     is_main = os.environ.get("RANK", "0") == "0"  # the others print no table
     if printed.called or not is_main or hasattr(sys, "last_value"):
         return  # an error that nobody caught ends the process with its own status
-    from hb_tta.integrations.lmms_eval.failure import AugmentationFailed
+    from hb_tta.integrations.failure import AugmentationFailed
 
     if not AugmentationFailed.told:
         print(

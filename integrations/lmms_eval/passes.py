@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
 from loguru import logger
@@ -19,15 +19,14 @@ from hb_tta.integrations.lmms_eval.no_pictures import no_pictures
 from hb_tta.integrations.lmms_eval.quiet import quiet
 from hb_tta.integrations.lmms_eval.recording import Records
 from hb_tta.integrations.lmms_eval.requests import Question, with_documents
-from hb_tta.integrations.lmms_eval.rows import Evidence
 from hb_tta.integrations.lmms_eval.way import Said, Way
+from hb_tta.integrations.making import chunks, evidence, make
 from hb_tta.integrations.parking import Parking
+from hb_tta.integrations.rows import Evidence
 from hb_tta.progress import progress
-from hb_tta.settings.augmented import CONCAT, DESCRIBE, AugmentSettings
+from hb_tta.settings.augmented import CONCAT, AugmentSettings
 from hb_tta.shards import Shard
 from hb_tta.tta.gate import Gated, decide, sureness_of_choice
-
-CHUNK = 512  # questions whose images are in memory at a time
 
 
 @dataclass
@@ -56,6 +55,7 @@ class Passes:
         backend: an ``AugmentedBackend``.
         way: how a question's rows are answered.
         own: the backend's own method, for requests as they are.
+        kinds: how a request is read, and how rows are made of what was generated for it.
         shard: the part of all questions that these are of; None: they are all.
     """
 
@@ -64,10 +64,12 @@ class Passes:
         backend: Any,
         way: Way,
         own: Callable[[list[Any]], list[Any]],
+        kinds: tuple[type[Question], type[Evidence]] = (Question, Evidence),
         shard: Shard | None = None,
     ) -> None:
         self._backend, self._way, self._own = backend, way, own
         self._settings: AugmentSettings = backend.hb_settings
+        self._reading, self._rows = kinds
         self._shard = shard
         self._records = Records(backend.hb_sidecar)
         self._is_first = backend.rank == 0
@@ -96,10 +98,9 @@ class Passes:
     def _augmented(
         self, requests: list[Any], rest: list[int], told: list[Gated | None], answers: list[Any]
     ) -> None:
-        evidence = self._evidence([requests[place] for place in rest])
+        given = self._evidence([requests[place] for place in rest])
         asked = (
-            Asked(place, its, self._way.rows(its))
-            for place, its in zip(rest, evidence, strict=True)
+            Asked(place, its, self._way.rows(its)) for place, its in zip(rest, given, strict=True)
         )
         for one, said in self._said(f"Answering from 1 + {self._settings.n} views", rest, asked):
             if not one.question.shown:
@@ -108,6 +109,10 @@ class Passes:
             record = {**said.record, "images": one.evidence.about()}
             if self._settings.combining.combine == CONCAT and one.evidence.made:
                 record["views"] = []  # nobody was asked about one picture
+            elif not one.evidence.starts_with_real and one.evidence.made:
+                record["views"] = [{}, *record["views"]]  # the records' first is the real image
+                if "failed" in record:
+                    record["failed"] = [1 + place for place in record["failed"]]
             gate = told[one.place]
             if gate is not None:
                 record["gate"] = gate._asdict()
@@ -119,50 +124,27 @@ class Passes:
 
         What is made stays in the store, so that a few questions at a time are in memory.
         """
-        chunks = _chunks(requests)
+        parts = chunks(requests)
         with Parking(self._backend) as parking:
-            plain = sum(self._make(chunk, parking) for chunk in chunks)
+            plain = sum(self._make(chunk, parking) for chunk in parts)
             self._settings.augmenter.unload()
         if plain:
             logger.warning(f"hb-tta: {plain} requests show no image and are answered as they are")
-        return chain.from_iterable(map(self._views, chunks))
+        return chain.from_iterable(map(self._views, parts))
 
-    def _make(self, requests: list[Any], parking: Parking) -> int:
+    def _make(self, requests: Sequence[Any], parking: Parking) -> int:
         """Have the store hold all views of questions; how many of those show no image."""
         questions, contexts = self._questions(requests)
-        settings, told = self._settings, None if self._is_first else False
-        describes = settings.combining.combine == DESCRIBE
-        augmenter = settings.augmenter
-        if parking.has_something and (settings.n or describes):
-            if _misses(augmenter, contexts, settings):
-                parking.park()
-        if settings.n:
-            augmenter.make(contexts, **self._number(), progress=told)
-        elif describes:
-            augmenter.descriptions(contexts, progress=told)
+        make(self._settings, contexts, parking, None if self._is_first else False)
         return sum(not question.shown for question in questions)
 
-    def _views(self, requests: list[Any]) -> Iterator[Evidence]:
-        """Questions, and what the store has for each image that they show, in order."""
-        questions, contexts = self._questions(requests)
-        settings = self._settings
-        made: Iterator[Any] = iter(())
-        told: Iterator[Any] = iter(())
-        if settings.n:
-            made = settings.augmenter.iter_augment(contexts, **self._number(), progress=False)
-        if settings.combining.combine == DESCRIBE:
-            told = iter(settings.augmenter.descriptions(contexts, progress=False))
-        for question in questions:
-            number = len(question.shown)
-            yield Evidence(question, list(islice(made, number)), list(islice(told, number)))
+    def _views(self, requests: Sequence[Any]) -> Iterator[Evidence]:
+        return evidence(self._settings, *self._questions(requests), self._rows)
 
-    def _questions(self, requests: list[Any]) -> tuple[list[Question], list[Any]]:
+    def _questions(self, requests: Sequence[Any]) -> tuple[list[Question], list[Any]]:
         backend = self._backend
-        questions = [Question.read(r, backend.is_simple, backend.task_dict) for r in requests]
+        questions = [self._reading.read(r, backend.is_simple, backend.task_dict) for r in requests]
         return questions, [context for question in questions for context in question.contexts]
-
-    def _number(self) -> dict[str, Any]:
-        return {"n": self._settings.views.n, "seed": self._settings.views.seed}
 
     # ── The plain pass ───────────────────────────────────────────────────────────────────────────
 
@@ -191,7 +173,7 @@ class Passes:
     def _plain(self, requests: list[Any]) -> Iterator[Asked]:
         """Those that show an image, a few of them in memory at a time."""
         place = 0
-        for chunk in _chunks(requests):
+        for chunk in chunks(requests):
             for question in self._questions(chunk)[0]:
                 if question.shown:
                     yield Asked(place, Evidence(question), [question.copy()])
@@ -275,15 +257,3 @@ def _sure(said: Mapping[int, Said], keys: Mapping[int, Any]) -> dict[int, float]
         sure = sureness_of_choice([said[place].record["answer"] for place in places])
         found |= dict.fromkeys(places, sure)
     return found
-
-
-def _chunks(requests: list[Any]) -> list[list[Any]]:
-    return [requests[start : start + CHUNK] for start in range(0, len(requests), CHUNK)]
-
-
-def _misses(augmenter: Any, contexts: list[Any], settings: AugmentSettings) -> bool:
-    """Whether a description, or a view that is shown, is still to be made."""
-    number = {"n": settings.views.n, "seed": settings.views.seed}
-    if settings.n:
-        return augmenter.lacks(contexts, **number)
-    return None in augmenter.view_keys(contexts, **number)

@@ -17,6 +17,7 @@ from hb_tta.context import MultimodalContext
 from hb_tta.errors import UserError
 from hb_tta.images import load_image
 from hb_tta.integrations.questions import (
+    VARIATIONS,
     images,
     with_images,
     with_more,
@@ -33,8 +34,7 @@ _VISUALS = {
     ("loglikelihood", False): 2,
 }
 
-# What tells a model which of many pictures it is asked about.
-_VARIATIONS = "The pictures that follow are variations of what is shown above."
+# The same as VARIATIONS where pictures and words are apart.
 _FIRST = (
     "The first picture is asked about; the others are variations of it.\n",
     "The first {} pictures are asked about; the others are variations of them.\n",
@@ -96,8 +96,11 @@ class Question:
         with_prompt(messages, lambda text: found.append(text) or text)  # type: ignore[func-returns-value]
         return found[0]
 
-    def beside(self, others: Sequence[Image]) -> Any:
-        """The request with ``others`` behind its images, and words that say what they are.
+    def beside(self, others: Sequence[Image], told: bool = True) -> Any:
+        """The request with ``others`` behind its images.
+
+        Args:
+            told: whether words of ours say what they are; else the prompt does.
 
         Raises:
             UserError: the prompt says itself where its images are.
@@ -107,16 +110,18 @@ class Question:
         visual: Any = arguments[self._place]
         if not self.simple:
             arguments[self._place] = lambda *args, **more: with_more(
-                visual(*args, **more), others, _VARIATIONS
+                visual(*args, **more), others, VARIATIONS if told else ""
             )
-        elif "<image" in self.guidance:
+        elif told and "<image" in self.guidance:
             raise UserError(
                 "combine=concat has no place for the views in a prompt that names its images "
                 "(<image>): use combine=vote"
             )
         else:
             arguments[self._place] = lambda *args, **more: [*visual(*args, **more), *others]
-            arguments[0] = _FIRST[len(self.shown) > 1].format(len(self.shown)) + self.guidance
+            if told:
+                first = _FIRST[len(self.shown) > 1].format(len(self.shown))
+                arguments[0] = first + self.guidance
         request.arguments = tuple(arguments)
         return request
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from lmms_eval.api.instance import GenerationResult
 
-from hb_tta.integrations.lmms_eval.rows import Evidence
 from hb_tta.integrations.lmms_eval.view_counts import ViewCounts
+from hb_tta.integrations.rows import Evidence
 from hb_tta.settings.augmented import CONCAT, AugmentSettings
 from hb_tta.tta.combine import Combiner
 from hb_tta.tta.room import by_rows

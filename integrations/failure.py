@@ -1,14 +1,18 @@
-"""How the plugin stops a run that it cannot do right."""
+"""How an integration stops a harness's run that it cannot do right."""
 
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hb_tta.errors import UserError
 
 
 class AugmentationFailed(SystemExit):
     """Ends the process with a sentence on stderr and status 1.
 
-    lmms-eval and some of its backends catch every ``Exception``: the run would end with status 0,
+    Harnesses and some of their models catch every ``Exception``: the run would end with status 0,
     or the question would count as answered wrongly. This is none.
     """
 
@@ -23,3 +27,14 @@ class AugmentationFailed(SystemExit):
         """For an error that is nobody's mistake: its traceback is shown."""
         traceback.print_exception(error)
         return cls(f"the augmented evaluation stopped: {type(error).__name__}: {error}")
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """Turns an error into the end of the run: it is never scored as a wrong answer."""
+    try:
+        yield
+    except UserError as error:
+        raise AugmentationFailed(str(error)) from error
+    except Exception as error:
+        raise AugmentationFailed.because(error) from error

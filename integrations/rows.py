@@ -11,15 +11,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from PIL.Image import Image
 
 from hb_tta.describe import reworded
 from hb_tta.images import pixel_digest
-from hb_tta.integrations.lmms_eval.requests import Question
 from hb_tta.settings.augmented import DESCRIBE, Combining
 from hb_tta.tta.answer import behind
+
+
+class Question(Protocol):
+    """What a harness asks.
+
+    Attributes:
+        shown: the images it shows, in the order of its prompt.
+    """
+
+    shown: list[Image]
+
+    @property
+    def words(self) -> str:
+        """The prompt as the model reads it; UserError where it is in several parts."""
+        ...
+
+    def copy(self, others: Sequence[Image] | None = None, words: str | None = None) -> Any:
+        """The request, with ``others`` in place of its images, and ``words`` of its prompt.
+
+        Args:
+            others: as many as ``shown``; none at all takes the images away; None: leaves them.
+            words: in place of ``self.words``.
+        """
+        ...
+
+    def beside(self, others: Sequence[Image]) -> Any:
+        """The request with ``others`` behind its images, and words that say what they are."""
+        ...
 
 
 @dataclass
@@ -27,12 +54,15 @@ class Evidence:
     """What was made for a question.
 
     Attributes:
-        question: it.
+        question: a ``Question``, of whatever harness.
         made: an ``Augmentation`` for each image that it shows; none where nothing was generated.
         descriptions: of each image, where they are shown to the model.
+        starts_with_real: whether the first row shows the real images alone.
     """
 
-    question: Question
+    starts_with_real: ClassVar[bool] = True
+
+    question: Any
     made: Sequence[Any] = ()
     descriptions: Sequence[str] = field(default_factory=list)
 
