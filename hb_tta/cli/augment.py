@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from bisect import insort
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
@@ -15,9 +15,11 @@ from typing import Generic
 from hb_tta import spelling
 from hb_tta.augment import Augmentation, Augmenter
 from hb_tta.cli.dry_run import forecast
+from hb_tta.cli.engine import LOCAL, add_engine, make_on_cluster
+from hb_tta.cli.engine import check as check_engine
 from hb_tta.cli.options import add_columns, add_shard
 from hb_tta.cli.output import Output
-from hb_tta.cli.requests import C_co, Failure, Line, read_asked
+from hb_tta.cli.requests import C_co, Failure, Line, Reread, read_asked
 from hb_tta.context import TASKS, DescribedContext, MultimodalContext
 from hb_tta.datasets.rows import Columns
 from hb_tta.errors import UserError, visible
@@ -52,7 +54,8 @@ examples:
   hb-tta augment questions.csv --question-column query --store /data/views
   hb-tta augment lmms-lab/VQAv2:validation --seed 100
   hb-tta augment photo.jpg --method randaugment --augment_args magnitude=20
-  hb-tta augment questions.jsonl --shard 2/8 --store /shared/views --out /shared/out"""
+  hb-tta augment questions.jsonl --shard 2/8 --store /shared/views --out /shared/out
+  hb-tta augment questions.jsonl --engine ray --store /shared/views"""
 
 SHEET = 200  # images on the page, where nobody says otherwise
 SHOWN = 20  # failures told on the terminal; the manifest has all
@@ -101,6 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         "they share --out, where each has a manifest-I-of-N.jsonl: `cat` makes one of them",
     )
+    add_engine(parser)
     parser.add_argument(
         "--dry-run",
         action="store_true",
@@ -122,13 +126,15 @@ def run(arguments: argparse.Namespace) -> int:
     columns = Columns(arguments.image_column, arguments.question_column)
     asked = read_asked(arguments.named, arguments.question, arguments.task, columns)
     many, shard = asked.many, arguments.shard
-    lines = asked.lines if shard is None else shard.part(asked.lines)
+    lines = asked.lines if shard is None else Reread(lambda: shard.part(asked.lines))
+    check_engine(arguments)
     if arguments.dry_run:
         return _dry_run(lines, arguments)
     if arguments.json:
         raise UserError("--json is for --dry-run: the manifest says it all, a line an image")
     with Output(Path(arguments.out), arguments.sheet, shard) as output:
-        work = Work(lines, output.fail, skip=many)
+        made = lines if arguments.engine == LOCAL else _made_on_ray(lines, arguments, many=many)
+        work = Work(made, output.fail, skip=many)
         try:
             _augment(work, output, arguments, many=many)
         finally:
@@ -162,7 +168,7 @@ class Work(Generic[C_co]):
 
     def __init__(
         self,
-        lines: Iterator[Line[C_co] | Failure],
+        lines: Iterable[Line[C_co] | Failure],
         tell: Callable[[Failure], object],
         *,
         skip: bool,
@@ -202,8 +208,25 @@ class Work(Generic[C_co]):
         self._tell(failure)
 
 
+def _made_on_ray(
+    lines: Iterable[Line[MultimodalContext | DescribedContext] | Failure],
+    arguments: argparse.Namespace,
+    *,
+    many: bool,
+) -> Iterator[Line[MultimodalContext | DescribedContext] | Failure]:
+    """The lines, when a cluster has made what the store lacked; those that failed there say so."""
+
+    def read() -> Work[MultimodalContext | DescribedContext]:
+        return Work(lines, lambda failure: None, skip=many)
+
+    failed = make_on_cluster(read, view_settings(arguments), arguments)
+    for line in lines:
+        reason = failed.get(line.index)
+        yield line if reason is None else Failure(line.index, reason, line.called)
+
+
 def _dry_run(
-    lines: Iterator[Line[MultimodalContext | DescribedContext] | Failure],
+    lines: Iterable[Line[MultimodalContext | DescribedContext] | Failure],
     arguments: argparse.Namespace,
 ) -> int:
     """Print what there is to do; nothing is written to ``--out``."""
