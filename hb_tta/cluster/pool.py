@@ -7,7 +7,7 @@ from typing import NamedTuple, Self
 
 from hb_tta.spelling import Unfit
 
-_WRITTEN = re.compile(r"(\d{1,6})(?::(\d{0,4}(?:\.\d{1,3})?))?", re.ASCII)
+_WRITTEN = re.compile(r"(\d{1,6})(?::(\d{1,4}|\d{0,4}\.\d{1,3}))?", re.ASCII)
 
 
 class Pool(NamedTuple):
