@@ -233,10 +233,17 @@ def _dry_run(
     work = Work(lines, lambda failure: None, skip=True)
     settings = view_settings(arguments)
     augmenter = settings.augmenter(task=arguments.task)
-    told = replace(forecast(augmenter, settings, iter(work)), failed=len(work.failures))
+    told = replace(forecast(augmenter, settings, _passing(work)), failed=len(work.failures))
     print(told.json() if arguments.json else told.text())
     tell(work.failures)
     return 1 if work.failures else 0
+
+
+def _passing(work: Work[C_co]) -> Iterator[C_co]:
+    """The contexts of the lines, none of which is kept."""
+    for context in work:
+        work.next_done()
+        yield context
 
 
 def _augment(

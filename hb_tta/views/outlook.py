@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -62,20 +61,3 @@ class Look(NamedTuple):
     def lacks(self) -> bool:
         """Whether a model is needed for it."""
         return self.plan is None or bool(self.views) or self.scores > 0
-
-
-class Distinct:
-    """Counts different keys, with 8 bytes a key in memory: two of a million are taken for one key
-    in one run of thirty million."""
-
-    def __init__(self) -> None:
-        self._beginnings = array("Q")
-
-    def update(self, keys: Iterable[str]) -> None:
-        """Take keys, of 64 hex digits."""
-        self._beginnings.extend(int(key[:16], 16) for key in keys)
-
-    def __len__(self) -> int:
-        import numpy as np
-
-        return len(np.unique(np.asarray(self._beginnings)))

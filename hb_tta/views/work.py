@@ -10,12 +10,13 @@ from hb_tta.context import DescribedContext
 from hb_tta.describe.drafts import SCORE, Drafting, settle
 from hb_tta.errors import UserError
 from hb_tta.images import PixelDigests
+from hb_tta.seen import Seen
 from hb_tta.store import AnyStore
 from hb_tta.views.choice import Chooser
 from hb_tta.views.fills import bar
 from hb_tta.views.make import ViewMaker
 from hb_tta.views.models import Models
-from hb_tta.views.outlook import SOME, Distinct, Look, Outlook
+from hb_tta.views.outlook import SOME, Look, Outlook
 from hb_tta.views.plan import FIRST_WINDOW, PlannedContext, PlannedViews, Planner, windows
 from hb_tta.views.select import Selection
 
@@ -126,7 +127,7 @@ class Work:
         self, contexts: Iterable[DescribedContext], lacking: list[DescribedContext]
     ) -> Outlook:
         """See ``Augmenter.outlook``."""
-        described, made = Distinct(), Distinct()
+        described, made = Seen(), Seen()
         count, judged, unknown = 0, 0, 0
         for look in self.looked(contexts):
             count += 1
