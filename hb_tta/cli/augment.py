@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from bisect import insort
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Generic
 
 from hb_tta import spelling
 from hb_tta.augment import Augmentation, Augmenter
@@ -20,10 +18,10 @@ from hb_tta.cli.engine import check as check_engine
 from hb_tta.cli.options import add_columns, add_shard
 from hb_tta.cli.output import Output
 from hb_tta.cli.requests import C_co, Failure, Line, Reread, read_asked
+from hb_tta.cli.work import Work
 from hb_tta.context import TASKS, DescribedContext, MultimodalContext
 from hb_tta.datasets.rows import Columns
 from hb_tta.errors import UserError, visible
-from hb_tta.images import PixelDigests
 from hb_tta.report.cells import spelled_out
 from hb_tta.settings import ViewSettings, by_arguments, refuse_gate, settings_table
 from hb_tta.settings import add_arguments as add_settings
@@ -150,62 +148,6 @@ def view_settings(arguments: argparse.Namespace) -> ViewSettings:
     asked = by_arguments(arguments)
     refuse_gate(asked)
     return ViewSettings.of(arguments.method, asked)
-
-
-class Work(Generic[C_co]):
-    """The contexts, or prompts, of the lines, read as the model asks for them.
-
-    Attributes:
-        requests: of the contexts that were read and are not done, by their numbers among those.
-        failures: the lines that cannot be used.
-        digests: of the images, each looked at once.
-
-    Args:
-        lines: in their order.
-        tell: is told of the failures.
-        skip: go on after a line that cannot be used.
-    """
-
-    def __init__(
-        self,
-        lines: Iterable[Line[C_co] | Failure],
-        tell: Callable[[Failure], object],
-        *,
-        skip: bool,
-    ) -> None:
-        self.requests: dict[int, Line[C_co]] = {}
-        self.failures: list[Failure] = []
-        self.digests = PixelDigests()
-        self._lines, self._tell, self._skip = lines, tell, skip
-
-    def __iter__(self) -> Iterator[C_co]:
-        number = 0
-        for line in self._lines:
-            try:
-                if isinstance(line, Failure):
-                    raise UserError(line.reason)
-                context = line.context(self.digests)
-            except UserError as error:
-                if not self._skip:
-                    raise
-                self._fail(line, error)
-            else:
-                self.requests[number] = line
-                number += 1
-                yield context
-
-    def refuse(self, number: int, error: UserError) -> None:
-        """A context that was read, and that a model will not take."""
-        self._fail(self.requests.pop(number), error)
-
-    def next_done(self) -> Line[C_co]:
-        """The first that is not done, now that it is."""
-        return self.requests.pop(next(iter(self.requests)))
-
-    def _fail(self, line: Line[C_co] | Failure, error: UserError) -> None:
-        failure = Failure(line.index, str(error), line.called)
-        insort(self.failures, failure, key=lambda it: it.index)
-        self._tell(failure)
 
 
 def _made_on_ray(

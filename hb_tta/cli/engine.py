@@ -19,7 +19,7 @@ from hb_tta.store import Store, TieredStore, content_key
 from hb_tta.views.fills import VANISHED
 
 if TYPE_CHECKING:
-    from hb_tta.cli.augment import Work
+    from hb_tta.cli.work import Work
 
 LOCAL, RAY = "local", "ray"
 TURNS = 2  # an interrupted run's checkpoint may name what was pruned since

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import metadata
 from typing import Any, Self
 
-import hb_tta
 from hb_tta.augment import Augmenter
 from hb_tta.cluster.rows import FAILURE, contexts_of, with_failures
 from hb_tta.context import DescribedContext
@@ -40,7 +40,7 @@ class Job:
     task: str
     spec: Mapping[str, Any]
     folder: str
-    version: str = hb_tta.__version__
+    version: str = field(default_factory=lambda: metadata.version("hb-tta"))
     device_said: bool = False
 
     @classmethod
@@ -73,9 +73,9 @@ class Job:
             UserError: it would make other views than those that were planned.
         """
         where = f"on node {os.uname().nodename}"
-        if hb_tta.__version__ != self.version:
+        if (here := metadata.version("hb-tta")) != self.version:
             raise UserError(
-                f"hb-tta {hb_tta.__version__} is installed {where}, and the work was planned by "
+                f"hb-tta {here} is installed {where}, and the work was planned by "
                 f"{self.version}: install one version everywhere"
             )
         with suppress(OSError):  # it is another machine, and the paths are absolute

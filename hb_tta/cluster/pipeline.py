@@ -95,13 +95,13 @@ def make_on_ray(
         )
     generators, describers = pools.on(resources, gpus=job.on_gpus, describes=describes)
     with _checkpoints(place):
-        rows = ray.data.read_datasource(source, num_cpus=0.1, override_num_blocks=len(source))
+        rows = ray.data.read_datasource(source, num_cpus=0.5, override_num_blocks=len(source))
         if describers is not None:
             rows = _stage(rows, Describer, job, describers, size)
         rows = _stage(rows, Generator, job, generators, size)
         with _sentences():
             rows.write_parquet(
-                place.done, filesystem=place.filesystem, ray_remote_args={"num_cpus": 0.1}
+                place.done, filesystem=place.filesystem, ray_remote_args={"num_cpus": 0.5}
             )
     return place.failures()
 
