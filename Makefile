@@ -8,7 +8,7 @@
 #   make docs         write docs/help.md again
 #   make pictures     make the README's pictures again (minutes; needs Chromium)
 #   make constraints  write constraints.txt again: today's newest versions that fit each other
-#   make test-scale   a store on an S3 server of this machine (minutes)
+#   make test-scale   a store on an S3 server, and a Ray cluster, of this machine (minutes)
 #   make harnesses    VLMEvalKit and inspect_ai, which no other environment has (minutes)
 #   make test-newest  the tests with the newest versions that pyproject.toml allows
 #   make test-lowest  the tests with the lowest ones
@@ -61,9 +61,9 @@ pictures: $(VENV)/.installed
 constraints:
 	$(PYTHON) .ci/constraints.py $(PIP_ARGS)
 
-# An S3 client, and a server of its own: for few.
+# An S3 client, a server of its own, and Ray: for few.
 test-scale:
-	$(MAKE) test VENV=.venv-scale EXTRAS=dev,scale JOBS=1 TESTS="$(or $(TESTS),tests/test_s3.py)"
+	$(MAKE) test VENV=.venv-scale EXTRAS=dev,scale JOBS=1 TESTS="$(or $(TESTS),tests/test_s3.py tests/test_ray.py)"
 
 # VLMEvalKit and lmms-eval want two versions of one package, inspect_ai an older one of another.
 harnesses:

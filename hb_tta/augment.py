@@ -30,7 +30,7 @@ from hb_tta.device import default_device, default_dtype
 from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.families import Family, get_family
 from hb_tta.generators import ALIASES, DEFAULT, Default, build_spec, get_method, used_settings
-from hb_tta.store import AnyStore, MemoryStore, Store, TieredStore, open_store
+from hb_tta.store import AnyStore, MemoryStore, Store, TieredStore, content_key, open_store
 from hb_tta.views.augmentation import Augmentation, augmentation_of
 from hb_tta.views.choice import Refused
 from hb_tta.views.encode import PNG, read_format
@@ -38,7 +38,7 @@ from hb_tta.views.familiar import FamiliarSpec
 from hb_tta.views.judges import NONE, JudgeSpec
 from hb_tta.views.make import numbered
 from hb_tta.views.models import Models
-from hb_tta.views.outlook import Outlook
+from hb_tta.views.outlook import Look, Outlook
 from hb_tta.views.roles import (
     Source,
     describer_spec,
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from hb_tta.generators import GeneratorSpec
+    from hb_tta.views.plan import PlannedContext
 
 __all__ = ["OFFERED", "Augmentation", "Augmenter"]
 
@@ -374,6 +375,21 @@ class Augmenter:
         work = self._work(self._store(), self._asked(n, seed), False)
         return work.outlook(_checked(contexts), [] if lacking is None else lacking)
 
+    def lacking(
+        self, contexts: Iterable[Any], n: int = 4, seed: int = 0
+    ) -> Iterator[tuple[Look, str | None]]:
+        """What the store lacks of each context, in order; no model is loaded.
+
+        For who has it made elsewhere. See ``iter_augment`` for the arguments.
+
+        Yields:
+            The look at a context, and where something lacks a key of 64 hex digits: contexts of
+            one key need the same.
+        """
+        asked = self._asked(n, seed)
+        for look in self._work(self._store(), asked, False).looked(_checked(contexts)):
+            yield look, self._key(look.planned, asked) if look.lacks else None
+
     def descriptions(
         self,
         contexts: Iterable[Any],
@@ -448,6 +464,21 @@ class Augmenter:
             warnings.warn(notes[0], HbTtaWarning, stacklevel=4)
             number = shown = most
         return Asked(shown, first_seeds(seed, number), notes)
+
+    def _key(self, planned: PlannedContext, asked: Asked) -> str:
+        """Of all that decides what a context needs."""
+        return content_key(
+            {
+                "entry": "context",
+                "pixels": planned.digest,
+                "guidance": planned.guidance,
+                "task": planned.task,
+                "description": planned.description,
+                "spec": self._spec(described=bool(planned.description_keys)),
+                "seeds": [asked.seeds.start, asked.seeds.stop],
+                "shown": asked.shown,
+            }
+        )
 
     def _spec(self, *, described: bool) -> dict[str, Any]:
         models, drafting = self._models, self.drafting

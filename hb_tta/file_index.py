@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from hb_tta.disk import cache_root, write_aside
+from hb_tta.packed_index import PackedIndex
 from hb_tta.reading import open_regular, read_json
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -65,13 +66,22 @@ class FileIndex:
         if state is None or (len(state) == 1 and self._digest_of is file_digest):
             return self._digest_of(path) if state is None else str(state[0])
         name = str(path.absolute())
+        known = self._look_up(name, state)
+        if known is not None:
+            return known
+        digest = self._digest_of(path)
+        if self._state(path) == state and not self._is_fresh(state):
+            self._keep(name, state, digest)
+        return digest
+
+    def _look_up(self, name: str, state: list[object]) -> str | None:
         known = self._known.get(name)
         if isinstance(known, list) and known[:-1] == state and _is_digest(known[-1]):
             return known[-1]
-        digest = self._digest_of(path)
-        if self._state(path) == state and not self._is_fresh(state):
-            self._added[name] = [*state, digest]
-        return digest
+        return None
+
+    def _keep(self, name: str, state: list[object], digest: str) -> None:
+        self._added[name] = [*state, digest]
 
     def save(self) -> None:
         """Add what was looked at to what other processes have added meanwhile."""
@@ -101,6 +111,32 @@ class FileIndex:
     def _is_fresh(self, state: list[object]) -> bool:
         times = [when for when in state[1:] if isinstance(when, int)]
         return bool(times) and time.time_ns() - max(times) <= self._FRESH_NS
+
+
+class ManyFilesIndex(FileIndex):
+    """The same for any number of files, which it does not keep in memory.
+
+    It forgets nothing that is gone, so it is for what is named by its content: a small file's
+    digest is known again under any name.
+    """
+
+    def __init__(self, name: str, digest_of: Callable[[Path], str]) -> None:
+        super().__init__(name, digest_of)
+        self._packed = PackedIndex(self._path)
+
+    def _look_up(self, name: str, state: list[object]) -> str | None:
+        return self._packed.get(_packed_name(name, state))
+
+    def _keep(self, name: str, state: list[object], digest: str) -> None:
+        self._packed.put(_packed_name(name, state), digest)
+
+    def save(self) -> None:
+        """See ``FileIndex``."""
+        self._packed.save()
+
+
+def _packed_name(name: str, state: list[object]) -> str:
+    return str(state[0]) if len(state) == 1 else json.dumps([name, *state])
 
 
 def _times_prove(path: Path, changed_ns: int) -> bool:

@@ -22,7 +22,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from hb_tta.device import is_out_of_memory
 from hb_tta.errors import UserError
-from hb_tta.file_index import FileIndex
+from hb_tta.file_index import ManyFilesIndex
 from hb_tta.reading import open_regular, user_path
 
 # The largest image that is read, in pixels; a small file may unpack to far more (a decompression
@@ -115,8 +115,8 @@ class PixelDigests:
     """
 
     def __init__(self) -> None:
-        name = f"pixels-{_FORMAT}-pillow-{PIL.__version__}.json"
-        self._index = FileIndex(name, _file_pixels)
+        name = f"pixels-{_FORMAT}-pillow-{PIL.__version__}.index"
+        self._index = ManyFilesIndex(name, _file_pixels)
 
     def of(self, source: ImageSource) -> str:
         """The digest.

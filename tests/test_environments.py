@@ -78,7 +78,7 @@ def test_the_lowest_are_the_lower_bounds_and_the_tools_are_those_of_the_constrai
 def test_what_is_heavy_or_quarrels_stays_out_of_the_development_environment():
     assert TAKEN == {"train", "reproduce", "lmms-eval", "clip-benchmark", "serve"}
     (scale,) = (Requirement(one) for one in EXTRAS["scale"] if one.startswith("hb-tta["))
-    assert scale.extras == {"s3"}
+    assert scale.extras == {"s3", "ray"}
 
 
 def test_harnesses_that_quarrel_have_an_environment_and_tests_of_their_own():
@@ -97,7 +97,7 @@ def test_harnesses_that_quarrel_have_an_environment_and_tests_of_their_own():
 def test_what_is_for_few_has_an_environment_and_tests_of_its_own():
     taken = steps("test-scale", "--always-make")
     assert '.venv-scale/bin/python -m pip install  -c constraints.txt -e ".[dev,scale]"' in taken
-    for module in ("test_s3",):
+    for module in ("test_s3", "test_ray"):
         assert f"tests/{module}.py" in taken
         text = (ROOT / "tests" / f"{module}.py").read_text(encoding="utf-8")
         assert re.search(r"pytest.importorskip\(\n?.*reason=", text), module  # in `make test`

@@ -13,8 +13,9 @@ ROOT = Path(__file__).parents[1]
 # From the ground up: a part imports parts of the lines above its own, and none beside it.
 LAYERS = (
     ("errors", "progress", "reading"),
-    ("disk", "network", "device"),
-    ("file_index", "locks"),
+    ("disk", "network", "device", "seen"),
+    ("locks", "packed_index"),
+    ("file_index",),
     ("context", "images", "metrics", "processors", "hub_files"),
     ("weights",),
     ("detect", "families", "lora", "plugins", "presets", "spelling"),
@@ -22,6 +23,7 @@ LAYERS = (
     ("datasets", "views"),
     ("augment", "sharing"),
     ("mumu", "settings"),
+    ("cluster",),
     ("report",),
     ("serve", "tpt"),
     ("training", "integrations"),

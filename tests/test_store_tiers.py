@@ -73,7 +73,7 @@ def test_damage_there_counts_as_missing(place, tmp_path):
 def test_a_request_is_tried_again_and_then_told(place, tmp_path, monkeypatch):
     store = TieredStore(place, tmp_path / "one")
     store.put_group("views", ENTRIES)
-    system, root = store._asked()._system
+    system, root = store._asked().system
     real, asked = system.cat_file, []
 
     def flaky(path, **more):

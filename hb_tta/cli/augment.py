@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import argparse
 import sys
-from bisect import insort
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Generic
 
 from hb_tta import spelling
 from hb_tta.augment import Augmentation, Augmenter
 from hb_tta.cli.dry_run import forecast
+from hb_tta.cli.engine import LOCAL, add_engine, make_on_cluster
+from hb_tta.cli.engine import check as check_engine
 from hb_tta.cli.options import add_columns, add_shard
 from hb_tta.cli.output import Output
-from hb_tta.cli.requests import C_co, Failure, Line, read_asked
+from hb_tta.cli.requests import C_co, Failure, Line, Reread, read_asked
+from hb_tta.cli.work import Work
 from hb_tta.context import TASKS, DescribedContext, MultimodalContext
 from hb_tta.datasets.rows import Columns
 from hb_tta.errors import UserError, visible
-from hb_tta.images import PixelDigests
 from hb_tta.report.cells import spelled_out
 from hb_tta.settings import ViewSettings, by_arguments, refuse_gate, settings_table
 from hb_tta.settings import add_arguments as add_settings
@@ -52,7 +52,8 @@ examples:
   hb-tta augment questions.csv --question-column query --store /data/views
   hb-tta augment lmms-lab/VQAv2:validation --seed 100
   hb-tta augment photo.jpg --method randaugment --augment_args magnitude=20
-  hb-tta augment questions.jsonl --shard 2/8 --store /shared/views --out /shared/out"""
+  hb-tta augment questions.jsonl --shard 2/8 --store /shared/views --out /shared/out
+  hb-tta augment questions.jsonl --engine ray --store /shared/views"""
 
 SHEET = 200  # images on the page, where nobody says otherwise
 SHOWN = 20  # failures told on the terminal; the manifest has all
@@ -101,6 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         "they share --out, where each has a manifest-I-of-N.jsonl: `cat` makes one of them",
     )
+    add_engine(parser)
     parser.add_argument(
         "--dry-run",
         action="store_true",
@@ -122,13 +124,15 @@ def run(arguments: argparse.Namespace) -> int:
     columns = Columns(arguments.image_column, arguments.question_column)
     asked = read_asked(arguments.named, arguments.question, arguments.task, columns)
     many, shard = asked.many, arguments.shard
-    lines = asked.lines if shard is None else shard.part(asked.lines)
+    lines = asked.lines if shard is None else Reread(lambda: shard.part(asked.lines))
+    check_engine(arguments)
     if arguments.dry_run:
         return _dry_run(lines, arguments)
     if arguments.json:
         raise UserError("--json is for --dry-run: the manifest says it all, a line an image")
     with Output(Path(arguments.out), arguments.sheet, shard) as output:
-        work = Work(lines, output.fail, skip=many)
+        made = lines if arguments.engine == LOCAL else _made_on_ray(lines, arguments, many=many)
+        work = Work(made, output.fail, skip=many)
         try:
             _augment(work, output, arguments, many=many)
         finally:
@@ -146,74 +150,42 @@ def view_settings(arguments: argparse.Namespace) -> ViewSettings:
     return ViewSettings.of(arguments.method, asked)
 
 
-class Work(Generic[C_co]):
-    """The contexts, or prompts, of the lines, read as the model asks for them.
+def _made_on_ray(
+    lines: Iterable[Line[MultimodalContext | DescribedContext] | Failure],
+    arguments: argparse.Namespace,
+    *,
+    many: bool,
+) -> Iterator[Line[MultimodalContext | DescribedContext] | Failure]:
+    """The lines, when a cluster has made what the store lacked; those that failed there say so."""
 
-    Attributes:
-        requests: of the contexts that were read and are not done, by their numbers among those.
-        failures: the lines that cannot be used.
-        digests: of the images, each looked at once.
+    def read() -> Work[MultimodalContext | DescribedContext]:
+        return Work(lines, lambda failure: None, skip=many)
 
-    Args:
-        lines: in their order.
-        tell: is told of the failures.
-        skip: go on after a line that cannot be used.
-    """
-
-    def __init__(
-        self,
-        lines: Iterator[Line[C_co] | Failure],
-        tell: Callable[[Failure], object],
-        *,
-        skip: bool,
-    ) -> None:
-        self.requests: dict[int, Line[C_co]] = {}
-        self.failures: list[Failure] = []
-        self.digests = PixelDigests()
-        self._lines, self._tell, self._skip = lines, tell, skip
-
-    def __iter__(self) -> Iterator[C_co]:
-        number = 0
-        for line in self._lines:
-            try:
-                if isinstance(line, Failure):
-                    raise UserError(line.reason)
-                context = line.context(self.digests)
-            except UserError as error:
-                if not self._skip:
-                    raise
-                self._fail(line, error)
-            else:
-                self.requests[number] = line
-                number += 1
-                yield context
-
-    def refuse(self, number: int, error: UserError) -> None:
-        """A context that was read, and that a model will not take."""
-        self._fail(self.requests.pop(number), error)
-
-    def next_done(self) -> Line[C_co]:
-        """The first that is not done, now that it is."""
-        return self.requests.pop(next(iter(self.requests)))
-
-    def _fail(self, line: Line[C_co] | Failure, error: UserError) -> None:
-        failure = Failure(line.index, str(error), line.called)
-        insort(self.failures, failure, key=lambda it: it.index)
-        self._tell(failure)
+    failed = make_on_cluster(read, view_settings(arguments), arguments)
+    for line in lines:
+        reason = failed.get(line.index)
+        yield line if reason is None else Failure(line.index, reason, line.called)
 
 
 def _dry_run(
-    lines: Iterator[Line[MultimodalContext | DescribedContext] | Failure],
+    lines: Iterable[Line[MultimodalContext | DescribedContext] | Failure],
     arguments: argparse.Namespace,
 ) -> int:
     """Print what there is to do; nothing is written to ``--out``."""
     work = Work(lines, lambda failure: None, skip=True)
     settings = view_settings(arguments)
     augmenter = settings.augmenter(task=arguments.task)
-    told = replace(forecast(augmenter, settings, iter(work)), failed=len(work.failures))
+    told = replace(forecast(augmenter, settings, _passing(work)), failed=len(work.failures))
     print(told.json() if arguments.json else told.text())
     tell(work.failures)
     return 1 if work.failures else 0
+
+
+def _passing(work: Work[C_co]) -> Iterator[C_co]:
+    """The contexts of the lines, none of which is kept."""
+    for context in work:
+        work.next_done()
+        yield context
 
 
 def _augment(

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hb_tta import spelling
-from hb_tta.cli.augment import SHEET, Work, tell
+from hb_tta.cli.augment import SHEET, tell
 from hb_tta.cli.output import Output
 from hb_tta.cli.prompts import read_prompts
+from hb_tta.cli.work import Work
 from hb_tta.errors import visible
 from hb_tta.generators.mumu.pictures import load_cut_out
 from hb_tta.images import load_image

@@ -19,6 +19,7 @@ from hb_tta.disk import holds, write_aside
 from hb_tta.errors import UserError
 from hb_tta.locks import held, owned
 from hb_tta.reading import open_regular, read_json
+from hb_tta.seen import Seen
 from hb_tta.shards import Shard
 from hb_tta.store import content_key
 
@@ -74,16 +75,16 @@ class Output:
         self.manifest = folder / manifest
         self.sheet = Sheet(folder / page, sheet, command)
         self.images = self.views = 0
-        self._indices: set[int] = set()
+        self._indices = Seen()
         self._held = ExitStack()
-        self._listed: set[str] = set()
+        self._listed = Seen()
         self._failures: list[Failure] = []  # by index
         self._specs: dict[str, dict[str, Any]] = {}
         self._lines: Lines
 
     def fail(self, failure: Failure) -> None:
         """Take a line that could not be used; it is written in its place among the others."""
-        self._indices.add(failure.index)
+        self._indices.update([str(failure.index)])
         insort(self._failures, failure, key=lambda it: it.index)
 
     def add(
@@ -101,7 +102,7 @@ class Output:
             UserError: the folder cannot be written, or the disk is full.
         """
         self._write_failures(before=request.index)
-        self._indices.add(request.index)
+        self._indices.update([str(request.index)])
         image = self._image(request)
         names = [
             f"{VIEWS}/{request.index:06d}-seed{seed}-{key[:8]}{_suffix(file)}"
@@ -159,12 +160,17 @@ class Output:
 
         A part of a run removes those of its own images alone.
         """
-        for path in list((self.folder / VIEWS).glob("*-seed*")):
-            ours = _VIEW_NAME.fullmatch(path.name)
-            mine = ours and (not self._part or int(ours[1]) in self._indices)
-            if mine and f"{VIEWS}/{path.name}" not in self._listed:
-                with suppress(OSError):  # it does no harm
-                    path.unlink()
+        stale: list[str] = []
+        with suppress(OSError), os.scandir(self.folder / VIEWS) as found:
+            stale = [it.path for it in found if self._is_stale(it.name)]
+        for path in stale:
+            with suppress(OSError):  # it does no harm
+                os.unlink(path)
+
+    def _is_stale(self, name: str) -> bool:
+        ours = _VIEW_NAME.fullmatch(name)
+        mine = ours and (not self._part or str(int(ours[1])) in self._indices)
+        return bool(mine) and f"{VIEWS}/{name}" not in self._listed
 
     def _image(self, request: Line[Any]) -> str:
         """The path of the reference as the manifest has it; one that is no file yet becomes one."""

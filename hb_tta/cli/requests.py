@@ -5,8 +5,9 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -21,6 +22,7 @@ from hb_tta.reading import user_path
 
 LONGEST = 4096  # characters of a pattern of files; what is longer asks something
 
+T = TypeVar("T")
 C_co = TypeVar("C_co", covariant=True)
 """What images are made of: a context, or a prompt."""
 L_co = TypeVar("L_co", bound="Line[Any]", covariant=True)
@@ -141,12 +143,26 @@ class Asked(Generic[L_co]):
     """What a command line asks for.
 
     Attributes:
-        lines: in their order.
+        lines: in their order; they are read each time that they are gone through.
         many: whether one that fails leaves the others to be done.
     """
 
-    lines: Iterator[L_co | Failure]
+    lines: Iterable[L_co | Failure]
     many: bool
+
+
+@dataclass(frozen=True)
+class Reread(Generic[T]):
+    """An iterable that is made anew each time that it is gone through.
+
+    Attributes:
+        make: gives what there is to go through.
+    """
+
+    make: Callable[[], Iterable[T]]
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.make())
 
 
 def read_asked(
@@ -175,16 +191,16 @@ def read_asked(
         raise UserError(f"a column is one of rows', and {places[0]} has none: leave it out")
     images = list(chain.from_iterable(map(_images, places)))
     many = len(images) > 1 or os.path.isdir(user_path(places[0]))
-    lines = (
+    lines = [
         Request(number, image, question or "", task, called=str(image))
         for number, image in enumerate(images, 1)
-    )
+    ]
     return Asked(lines, many)
 
 
 def read_requests(
     rows: OwnRows, task: str, columns: Columns | None = None
-) -> Iterator[Request | Failure]:
+) -> Iterable[Request | Failure]:
     """The requests of a person's own rows. The images are not looked at.
 
     Args:
@@ -197,7 +213,7 @@ def read_requests(
     columns.check(rows)
     if rows.columns is not None:
         print(f"hb-tta: {rows.name}: {columns.told(rows.columns)}", file=sys.stderr)
-    return _requests(rows, task, columns)
+    return Reread(partial(_requests, rows, task, columns))
 
 
 def _requests(rows: OwnRows, task: str, columns: Columns) -> Iterator[Request | Failure]:

@@ -126,11 +126,11 @@ class Layout:
     def entries(self, only: str | None = None) -> Iterator[Entry]:
         """Every entry, damaged or not, by namespace and key; of one namespace if it is said."""
         for namespace, path in self._files(only):  # of ours, by names that only we give
-            matched = _ENTRY_NAME.fullmatch(path.name)
-            if matched and path in self._paths(namespace, matched[1]):
+            key = entry_named(namespace, path.name)
+            if key is not None and key[:2] == path.parent.name:
                 with suppress(FileNotFoundError):  # pruned by another process meanwhile
                     status = path.stat()
-                    yield Entry(namespace, matched[1], path, status.st_size, status.st_mtime)
+                    yield Entry(namespace, key, path, status.st_size, status.st_mtime)
 
     def leftovers(self, older_than: float = 0.0) -> Iterator[Path]:
         """Temporary files of writers at work or killed, at least so old (seconds)."""
@@ -173,12 +173,13 @@ class Layout:
         """
         if folder.is_symlink() or folder.parent.is_symlink() and folder.parent != self.root:
             return []
-        wanted = stat.S_ISDIR if folders else stat.S_ISREG
-        return [path for name in self._names(folder) if _is(path := folder / name, wanted)]
+        return [folder / name for name in self._names(folder, "folder" if folders else "file")]
 
-    def _names(self, folder: Path) -> list[str]:
+    def _names(self, folder: Path, only: str = "") -> list[str]:
+        """What a folder holds, sorted; of a "file" or a "folder" no link is one."""
         try:
-            return sorted(os.listdir(folder))
+            with os.scandir(folder) as found:  # which tells them apart without a look at each
+                return sorted(it.name for it in found if not only or _kind(it) == only)
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
@@ -190,6 +191,15 @@ def entry_named(namespace: str, name: str) -> str | None:
     matched = _ENTRY_NAME.fullmatch(name)
     suffixes = EXTENSIONS.get(namespace, ("",))
     return matched[1] if matched and (matched[2] or "") in suffixes else None
+
+
+def _kind(found: os.DirEntry[str]) -> str | None:
+    with suppress(OSError):  # pruned by another process meanwhile
+        if found.is_file(follow_symlinks=False):
+            return "file"
+        if found.is_dir(follow_symlinks=False):
+            return "folder"
+    return None
 
 
 def _is(path: Path, wanted: Callable[[int], bool]) -> bool:

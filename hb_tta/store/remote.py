@@ -36,7 +36,7 @@ class Remote:
     def __init__(self, address: str) -> None:
         self.address = address.rstrip("/")
         self._of_process: dict[int, tuple[Any, str]] = {}
-        _ = self._system  # a kind that is not installed is told before any work
+        _ = self.system  # a kind that is not installed is told before any work
 
     def get(self, names: Iterable[str]) -> dict[str, bytes]:
         """The contents of those files that are there.
@@ -77,7 +77,7 @@ class Remote:
         return sorted(self._listed(folder, "directory"))
 
     def _listed(self, folder: str, kind: str) -> dict[str, int]:
-        system, root = self._system
+        system, root = self.system
         listed = self._tried(lambda: system.ls(f"{root}/{folder}", detail=True, refresh=True))
         found = [one for one in listed or () if one["type"] == kind]
         return {one["name"].rstrip("/").rsplit("/", 1)[-1]: one["size"] or 0 for one in found}
@@ -88,7 +88,7 @@ class Remote:
         Raises:
             Unreachable: it could not be.
         """
-        system, root = self._system
+        system, root = self.system
         self._tried(lambda: system.rm_file(f"{root}/{name}"))
 
     def _each(self, names: Iterable[str], do: Any) -> dict[str, Any]:
@@ -99,11 +99,11 @@ class Remote:
             return dict(zip(asked, pool.map(do, asked), strict=True))
 
     def _get(self, name: str) -> bytes | None:
-        system, root = self._system
+        system, root = self.system
         return self._tried(lambda: system.cat_file(f"{root}/{name}"))
 
     def _put(self, name: str, data: bytes) -> None:
-        system, root = self._system
+        system, root = self.system
         path = f"{root}/{name}"
 
         def write() -> bool:
@@ -131,7 +131,7 @@ class Remote:
         raise AssertionError
 
     @property
-    def _system(self) -> tuple[Any, str]:
+    def system(self) -> tuple[Any, str]:
         """The file system, and the address's place in it; a forked child has its own."""
         process = os.getpid()
         if process not in self._of_process:

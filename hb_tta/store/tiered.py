@@ -231,6 +231,10 @@ class TieredStore:
             )
         return self.local.prune(older_than, max_bytes, verify=verify)
 
+    def system(self) -> tuple[Any, str] | None:
+        """The fsspec file system of the address, and its place there; ``None``: it is not asked."""
+        return None if self._remote is None else self._remote.system
+
     def sync(self) -> Sent:
         """Send what waits."""
         before = self._waiting.count()

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from hb_tta.context import DescribedContext
+    from hb_tta.views.plan import PlannedContext, PlannedViews
 
 SOME = 64  # contexts that lack something, kept to try the speed on
 
@@ -31,3 +37,27 @@ class Outlook:
     def entries(self) -> int:
         """Files that the store will have more, at most."""
         return self.to_describe + self.to_make + self.to_judge
+
+
+class Look(NamedTuple):
+    """A context, and what the store lacks of it.
+
+    Attributes:
+        context: as it was given.
+        planned: the same, and where its description is kept.
+        plan: of its candidates; ``None``: its description is still to be written.
+        descriptions, views: keys that the store lacks.
+        scores: how many it lacks, at most.
+    """
+
+    context: DescribedContext
+    planned: PlannedContext
+    plan: PlannedViews | None
+    descriptions: Collection[str]
+    views: Collection[str]
+    scores: int
+
+    @property
+    def lacks(self) -> bool:
+        """Whether a model is needed for it."""
+        return self.plan is None or bool(self.views) or self.scores > 0

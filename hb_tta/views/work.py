@@ -10,12 +10,13 @@ from hb_tta.context import DescribedContext
 from hb_tta.describe.drafts import SCORE, Drafting, settle
 from hb_tta.errors import UserError
 from hb_tta.images import PixelDigests
+from hb_tta.seen import Seen
 from hb_tta.store import AnyStore
 from hb_tta.views.choice import Chooser
 from hb_tta.views.fills import bar
 from hb_tta.views.make import ViewMaker
 from hb_tta.views.models import Models
-from hb_tta.views.outlook import SOME, Outlook
+from hb_tta.views.outlook import SOME, Look, Outlook
 from hb_tta.views.plan import FIRST_WINDOW, PlannedContext, PlannedViews, Planner, windows
 from hb_tta.views.select import Selection
 
@@ -110,28 +111,32 @@ class Work:
         finally:
             self._digests.save()
 
+    def looked(self, contexts: Iterable[DescribedContext]) -> Iterator[Look]:
+        """What the store lacks of each context, in order; a window in memory at a time."""
+        for window in windows(enumerate(contexts)):
+            planned = [self._planner.context(context, number) for number, context in window]
+            plans = self._planned_so_far(planned)
+            for (_, context), one, plan in zip(window, planned, plans, strict=True):
+                descriptions = self._maker.missing("descriptions", one.description_keys)
+                views = {} if plan is None else self._maker.missing("views", plan.keys)
+                scores = self._scores_to_come(plan, bool(views))
+                yield Look(context, one, plan, descriptions, views, scores)
+        self._digests.save()
+
     def outlook(
         self, contexts: Iterable[DescribedContext], lacking: list[DescribedContext]
     ) -> Outlook:
         """See ``Augmenter.outlook``."""
-        described: set[bytes] = set()
-        made: set[bytes] = set()
+        described, made = Seen(), Seen()
         count, judged, unknown = 0, 0, 0
-        for window in windows(contexts):
-            planned = [self._planner.context(context, i) for i, context in enumerate(window)]
-            plans = self._planned_so_far(planned)
-            count += len(window)
-            for context, one, plan in zip(window, planned, plans, strict=True):
-                texts = self._maker.missing("descriptions", one.description_keys)
-                views = () if plan is None else self._maker.missing("views", plan.keys)
-                scores = self._scores_to_come(plan, bool(views))
-                described.update(map(bytes.fromhex, texts))
-                made.update(map(bytes.fromhex, views))
-                judged += scores
-                unknown += plan is None
-                if (plan is None or views or scores) and len(lacking) < SOME:
-                    lacking.append(context)
-        self._digests.save()
+        for look in self.looked(contexts):
+            count += 1
+            described.update(look.descriptions)
+            made.update(look.views)
+            judged += look.scores
+            unknown += look.plan is None
+            if look.lacks and len(lacking) < SOME:
+                lacking.append(look.context)
         candidates = len(self._asked.seeds)
         return Outlook(
             contexts=count,
