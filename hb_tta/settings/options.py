@@ -163,9 +163,7 @@ OPTIONS: dict[str, Option] = {
     "judge": Option(DEFAULT, read_judge, "--judge", "NAME", _JUDGE, in_spec=True, neutral=NONE),
     "min_score": Option(DEFAULT, read_min_score, "--min-score", "SCORE", _MIN_SCORE, in_spec=True),
     "seeds": Option(DEFAULT, _seeds, "--seeds", "HOW", _SEEDS, in_spec=True, neutral=FIXED),
-    "drafts": Option(
-        DEFAULT, _drafts, "--drafts", "N", _DRAFTS, in_spec=True, neutral=Drafting()
-    ),
+    "drafts": Option(DEFAULT, _drafts, "--drafts", "N", _DRAFTS, in_spec=True, neutral=Drafting()),
     "preset": Option(UNSAID, _preset, "--preset", "NAME", _PRESET, answering=True),
     "gate": Option(DEFAULT, spelling.probability, "--gate", "P", _GATE, answering=True),
     "gate_share": Option(None, spelling.probability, "--gate-share", "S", _SHARE, answering=True),
