@@ -32,15 +32,18 @@ class Seen:
 
     def __len__(self) -> int:
         """How many different ones were seen."""
+        import numpy as np
+
         self._settle()
-        return len(self._numbers)
+        numbers = np.asarray(self._numbers)
+        return int(np.count_nonzero(numbers[1:] != numbers[:-1])) + bool(len(numbers))
 
     def _settle(self) -> None:
-        """Sort them, and keep each once."""
+        """Sort them where they are."""
         if not self._settled:
             import numpy as np
 
-            self._numbers = array("Q", np.unique(np.asarray(self._numbers)).tobytes())
+            np.asarray(self._numbers).sort()
             self._settled = True
 
 

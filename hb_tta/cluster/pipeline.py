@@ -129,10 +129,14 @@ def connected(address: str | None) -> Iterator[None]:
             ray.init("local", num_cpus=processors, include_dashboard=False)
         else:
             ray.init(address)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray has no kind of its own for it
         reason = " ".join(str(error).split())[:200]
+        if address:
+            way_out = "check --address"
+        else:  # it gives its own processes half a minute, however busy the machine is
+            way_out = "try again when less runs beside it, or `ray start --head` and --address auto"
         where = f"at {address}" if address else "on this machine"
-        raise UserError(f"there is no Ray cluster {where} ({reason}): check --address") from error
+        raise UserError(f"there is no Ray cluster {where} ({reason}): {way_out}") from error
     try:
         yield
     finally:
