@@ -6,7 +6,9 @@ import importlib.util
 import io
 import json
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from augmenting import picture
@@ -39,7 +41,7 @@ def images(folder: Path, count: int) -> list[KnownImage]:
     return [PixelDigests().known(path) for path in paths]
 
 
-def asked_of(found: list[KnownImage]) -> list[Asked]:
+def asked_of(found: Sequence[Any]) -> list[Asked]:
     return [
         Asked(f"{number:064x}", DescribedContext(image, None, "Is it red?", "vqa"))
         for number, image in enumerate(found)

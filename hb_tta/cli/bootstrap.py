@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -194,7 +194,7 @@ class Finder:
 
 
 def _batches(
-    lines: Iterator[Request | Failure], arguments: argparse.Namespace, file: BoxesFile
+    lines: Iterable[Request | Failure], arguments: argparse.Namespace, file: BoxesFile
 ) -> Iterator[list[Captioned | Failure]]:
     """Rows in order, a batch at a time; an earlier run's lines are taken over between them."""
     rows: list[Captioned | Failure] = []

@@ -50,7 +50,7 @@ class Pools(NamedTuple):
         """
         room = resources.get("GPU", 0.0) if gpus else resources.get("CPU", 0.0) - SPARE
         generators = self.generators or Pool(max(1, int(room)))
-        describers = self.describers or Pool(int(room) if room >= 2 else 0)
+        describers: Pool | None = self.describers or Pool(int(room) if room >= 2 else 0)
         if not describes or not describers.most:
             describers = None
         needed = generators.needs + (describers.needs if describers else 0)

@@ -124,7 +124,7 @@ def _cell(its: Figures, name: str, base: str, judged: dict[str, Figures]) -> Cel
         return ""
     interval = bootstrap_interval(values[there])
     test = _test(its, judged.get(base), name)
-    return Cell.of(interval, test and Comparison.of(test, base))
+    return Cell.of(interval, None if test is None else Comparison.of(test, base))
 
 
 def _test(its: Figures, base: Figures | None, name: str) -> PairedTest | None:
