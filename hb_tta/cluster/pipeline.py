@@ -50,9 +50,8 @@ class Pools(NamedTuple):
         """
         room = resources.get("GPU", 0.0) if gpus else resources.get("CPU", 0.0) - SPARE
         generators = self.generators or Pool(max(1, int(room)))
-        describers: Pool | None = self.describers or Pool(int(room) if room >= 2 else 0)
-        if not describes or not describers.most:
-            describers = None
+        pool = self.describers or Pool(int(room) if room >= 2 else 0)
+        describers = pool if describes and pool.most else None
         needed = generators.needs + (describers.needs if describers else 0)
         if needed > room:
             kind = "GPUs" if gpus else f"processors beside the {SPARE} that Ray works on"
