@@ -151,6 +151,7 @@ def prompts(tmp_path):
     return file
 
 
+@pytest.mark.soak
 def test_every_method_and_table_of_family_sdxl_on_tiny_folders(
     whole_hub, mme, bongard, imagenet, prompts, mirror, tmp_path, monkeypatch
 ):
