@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -98,7 +99,8 @@ def _fill(root: Path, size: int) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _image(number).save(path)
                 rows.write(json.dumps({"image": str(path), "question": "Is it red?"}) + "\n")
-                contexts.append(MultimodalContext(digests.known(path), ""))
+                known: Any = digests.known(path)
+                contexts.append(MultimodalContext(known, ""))
             for keys in augmenter.view_keys(contexts, VIEWS):
                 for key in keys or ():
                     file = store.root / "views" / key[:2] / f"{key}.png"

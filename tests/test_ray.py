@@ -106,8 +106,8 @@ def test_two_actors_make_what_one_process_makes(tmp_path: Path) -> None:
     assert "Running Dataset" in said and "images that failed: 1" in said
     assert manifest(tmp_path / "out1") == manifest(tmp_path / "out2")
     assert set(views(tmp_path / "one")) == set(views(tmp_path / "two"))
-    for file in sorted((tmp_path / "out1" / "views").iterdir()):
-        assert file.read_bytes() == (tmp_path / "out2" / "views" / file.name).read_bytes()
+    for view in sorted((tmp_path / "out1" / "views").iterdir()):
+        assert view.read_bytes() == (tmp_path / "out2" / "views" / view.name).read_bytes()
     assert list((tmp_path / "two" / ".ray").iterdir()) == []  # no run is unfinished
     again = run(rows, tmp_path / "two", tmp_path / "out2", *JITTER, *TWO, status=1)
     assert "Running Dataset" not in again  # nothing lacks, so no cluster is started

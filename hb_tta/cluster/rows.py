@@ -76,5 +76,5 @@ def _row(asked: Asked) -> dict[str, Any]:
     }
 
 
-def _image(row: dict[str, Any]) -> KnownImage | bytes:
+def _image(row: dict[str, Any]) -> Any:
     return row["file"] if row["path"] is None else KnownImage(Path(row["path"]), row["pixels"])
