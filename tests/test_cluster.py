@@ -20,7 +20,7 @@ from hb_tta.cluster.actors import Describer, Generator
 from hb_tta.cluster.rows import FAILURE, KEY, contexts_of, table_of
 from hb_tta.context import DescribedContext
 from hb_tta.errors import UserError
-from hb_tta.images import KnownImage, PixelDigests
+from hb_tta.images import PixelDigests
 from hb_tta.settings import ViewSettings
 from hb_tta.spelling import Unfit
 from hb_tta.store import Store
@@ -33,7 +33,7 @@ def job_of(store: Path, **changed) -> Job:
     return Job.of("jitter", asked, "vqa", ViewSettings.of("jitter", asked).augmenter())
 
 
-def images(folder: Path, count: int) -> list[KnownImage]:
+def images(folder: Path, count: int) -> list[Any]:
     folder.mkdir(exist_ok=True)
     paths = [folder / f"{number}.png" for number in range(count)]
     for number, path in enumerate(paths):
@@ -211,3 +211,13 @@ def test_what_is_there_needs_no_cluster_and_what_lacks_says_that_ray_is_missing(
         assert "pip install 'hb-tta[ray]'" in capsys.readouterr().err
     assert main(command) == 0
     assert main([*command, "--engine=ray", "--address=192.0.2.1:1"]) == 0  # nobody is there
+
+
+def test_an_address_where_nobody_is_is_told_at_once():
+    from hb_tta.cluster import pipeline
+
+    for address in ("127.0.0.1:1", "ray://127.0.0.1:1", "[::1]:1"):
+        with pytest.raises(OSError):
+            pipeline._knock(address)
+    for address in (None, "auto", "local"):  # Ray finds those itself
+        pipeline._knock(address)

@@ -8,6 +8,8 @@ store: an interrupted run leaves out what had failed, too, which the store canno
 from __future__ import annotations
 
 import os
+import re
+import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -21,6 +23,7 @@ from hb_tta.errors import UserError
 
 VIEWS_AT_ONCE = 32  # candidates of a batch: two calls of the generator
 TASK_RETRIES = 3  # of a batch whose actor died: an image may be what kills it
+KNOCK_SECONDS = 10.0
 SPARE = 2  # processors that no actor takes: Ray reads and writes rows there
 
 
@@ -123,6 +126,7 @@ def connected(address: str | None) -> Iterator[None]:
         return
     address = address or os.environ.get("RAY_ADDRESS")
     try:
+        _knock(address)
         if address is None:
             processors = len(os.sched_getaffinity(0)) + SPARE
             ray.init("local", num_cpus=processors, include_dashboard=False)
@@ -140,6 +144,13 @@ def connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Raises OSError where nobody is at a host's port: Ray itself would wait there for ever."""
+    found = re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d{1,5})", address or "")
+    if found:
+        socket.create_connection((found[1], int(found[2])), timeout=KNOCK_SECONDS).close()
 
 
 def _stage(rows: Any, actor: type[Actor], job: Job, pool: Pool, size: int) -> Any:
