@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from transformers import CLIPTokenizer
 
+from hb_tta import Mumu
+from hb_tta.errors import UserError
 from hb_tta.families import get_family
 from hb_tta.pocket.captions import EDIT, FORMS, draw_caption
 from hb_tta.pocket.world import sample_scenes
@@ -100,3 +103,18 @@ def test_new_words_are_one_token_and_change_no_other() -> None:
         if form != "edit":
             assert torch.equal(tokenize(after, [text]), tokenize(before, [text]))
     assert len(after(EDIT.format("one red circle")).input_ids) == 3 + len(EDIT_WORDS) + 2
+
+
+def test_mumu_in_miniature_reads_by_the_mllm_beside_it(tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    for role in ("generator", "mllm_two"):
+        shutil.copytree(bundled() / role, weights / role)
+    main(["--stage", "mumu", "--out", str(tmp_path), "--scale", "0.0005"])
+    assert json.loads((weights / "mumu" / "mumu.json").read_text())["vlm"] == "../mllm_two"
+    assert not (weights / "mumu" / "vlm" / "model.safetensors").exists()
+    mumu = Mumu.from_pretrained(str(weights / "mumu"), generator=str(weights / "generator"))
+    crop = next(iter(mumu(["a red square"], n=1, seed=0))).resize((16, 16))
+    assert mumu(["a", crop, "square"], n=2, seed=0)[1].size == (64, 64)
+    shutil.rmtree(weights / "mllm_two")
+    with pytest.raises(UserError, match="mllm_two"):
+        Mumu.from_pretrained(str(weights / "mumu"))(["a square"], n=1, seed=0)

@@ -46,7 +46,7 @@ def tiny(idefics2: Path, **changes: Any) -> MumuSettings:
         "align_steps": 2, "max_steps": 4, "save_steps": 1, "evaluate_steps": 100, "tokens": 4,
         "registers": 2, "connector_width": 16, "connector_layers": 1, "connector_heads": 2,
         "num_inference_steps": 1, "sample_contexts": 1, "warmup_steps": 0, "trackers": None,
-        "dtype": "float32",
+        "dtype": "float32", "vlm_rank": 0, "unet_rank": 8, "decay_steps": None,
     }  # fmt: skip
     return replace(get_recipe("pocket-mumu"), **{**small, **changes})
 
@@ -322,7 +322,10 @@ def test_dry_run_counts_what_is_trained(idefics2, tmp_path, capsys):
     assert main(command) == 0
     found = json.loads(capsys.readouterr().out)
     models = load(
-        tiny(idefics2, vlm_rank=2, connector_width=192, connector_layers=2, connector_heads=6),
+        tiny(
+            idefics2, vlm_rank=2, unet_rank=16, connector_width=192, connector_layers=3,
+            connector_heads=6,
+        ),
         family_of(tiny(idefics2)), torch.device("cpu"),
     )  # fmt: skip
     trained = sum(p.numel() for its in models.groups().values() for p in its)

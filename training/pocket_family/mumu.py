@@ -1,7 +1,7 @@
 """Stage ``mumu``: prompts of words and pictures, on the family's own Idefics2 and generator.
 
 The training is ``hb-tta train --recipe pocket-mumu``; what ships of it is the connector in float16
-and the UNet's LoRA, for the VLM is frozen and lies beside them.
+and the two LoRAs, for the VLM itself lies beside them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from hb_tta.generators.mumu.folder import (
     CONNECTOR,
     PROCESSOR,
     UNET_LORA,
+    VLM,
     Index,
     part,
     read_index,
@@ -34,7 +35,8 @@ def train_mumu(run: RecipeRun) -> None:
     """Train by the recipe and write ``weights/mumu``."""
     settings = get_recipe("pocket-mumu")
     assert isinstance(settings, MumuSettings)
-    align, steps = run.steps(settings.align_steps), run.steps(settings.max_steps)
+    align = run.steps(settings.align_steps)
+    steps = align + run.steps(settings.max_steps - settings.align_steps)
     changed = replace(
         settings, generator=str(run.weights / "generator"), vlm=str(run.weights / "mllm_two"),
         samples=run.examples(settings.samples or 0), align_steps=align, max_steps=steps,
@@ -46,7 +48,8 @@ def train_mumu(run: RecipeRun) -> None:
 
 def ship(run: RecipeRun) -> None:
     """The trained folder in small form."""
-    trained, target = Weights(str(run.work / "mumu" / "best")), run.weights / "mumu"
+    last, target = run.work / "mumu", run.weights / "mumu"  # its rate has fallen to nothing
+    trained = Weights(str(last))
     told = read_index(trained)
     if target.exists():
         shutil.rmtree(target)
@@ -55,5 +58,6 @@ def ship(run: RecipeRun) -> None:
         Index("pocket", "../mllm_two", told.tokens, told.registers),
         connector=Connector.load(part(trained, CONNECTOR), torch.float16),
         processor=load_processor(part(trained, PROCESSOR)),
-        unet_lora=read_peft(run.work / "mumu" / "best" / UNET_LORA),
+        vlm_lora=read_peft(last / VLM),
+        unet_lora=read_peft(last / UNET_LORA),
     )

@@ -21,6 +21,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, U
 from diffusers.models.attention_processor import AttnProcessor
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor, nn
 from transformers import (
     CLIPImageProcessor,
     CLIPTextModel,
@@ -39,7 +40,7 @@ from hb_tta.training.pocket_family.vae import encode
 from hb_tta.training.pocket_family.widen import widened
 
 WIDTHS = (96, 192)
-STEPS = 14_000
+STEPS, PREVIEWS = 14_000, 7
 FIRST_SHARE = 0.45  # of the training, where it starts from nothing
 SCENES = 80_000
 CAPTIONS = 4  # of each scene, in drawn forms
@@ -100,36 +101,65 @@ def build_unet() -> UNet2DConditionModel:
 
 def train_unet(run: RecipeRun) -> None:
     """Train the denoiser and save the whole generator pipeline."""
-    data = _TrainingSet(run)
+    data, size = _TrainingSet(run), run.batches * BATCH
     torch.manual_seed(run.seed)
     unet = _start(run).to(run.device)
     # In bfloat16 the fused attention's gradient takes a third of a step on a CPU.
     unet.set_attn_processor(AttnProcessor())
-    noise_schedule = scheduler()
-    alphas = noise_schedule.alphas_cumprod.to(run.device)
-    time_ids = torch.tensor([[SIZE, SIZE, 0, 0, SIZE, SIZE]], device=run.device).float()
-
+    denoiser = graphed(_Denoiser(unet), size) if run.device == "cuda" else _Denoiser(unet)
+    alphas = scheduler().alphas_cumprod.to(run.device)
     steps_in_all = run.steps(STEPS)
 
     def loss(draws: Draws, step: int) -> torch.Tensor:
         first = run.start is None and step < FIRST_SHARE * steps_in_all
-        latents, text, pooled = data.batch(draws, run.batches * BATCH, FIRST if first else THEN)
+        latents, text, pooled = data.batch(draws, size, FIRST if first else THEN)
         noise = draws.normal(*latents.shape, device=run.device)
         timesteps = draw_timesteps(draws, len(latents)).to(run.device)
         alpha = alphas[timesteps].view(-1, 1, 1, 1)
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         target = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
-        added = {"text_embeds": pooled, "time_ids": time_ids.expand(len(latents), -1)}
-        with run.low_precision():
-            predicted = unet(noisy, timesteps, text, added_cond_kwargs=added).sample
-        return F.mse_loss(predicted.float(), target)
+        return F.mse_loss(denoiser(noisy, timesteps, text, pooled), target)
 
     optimize(
         run, "unet", {"unet": unet}, loss, steps=steps_in_all, lr=1e-3, ema=0.999,
-        evaluate=lambda: _preview(run, unet), evaluate_every=2000,
+        evaluate=lambda: _preview(run, unet), evaluate_every=max(1, steps_in_all // PREVIEWS),
     )  # fmt: skip
     folder = run.weights / "generator"
     build_pipeline(run, unet.eval(), folder / "vae").to(dtype=torch.float16).save_pretrained(folder)
+
+
+class _Denoiser(nn.Module):
+    """The network as a function of tensors alone, in bfloat16.
+
+    (B, 8, 8, 8) noisy latents, (B,) times, (B, 32, 256) text, (B, 128) pooled → (B, 8, 8, 8).
+    """
+
+    time_ids: Tensor
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        super().__init__()
+        self.unet = unet
+        time_ids = torch.tensor([[SIZE, SIZE, 0, 0, SIZE, SIZE]], device=unet.device).float()
+        self.register_buffer("time_ids", time_ids)
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, text: Tensor, pooled: Tensor) -> Tensor:
+        added = {"text_embeds": pooled, "time_ids": self.time_ids.expand(len(noisy), -1)}
+        # A graph must not hold what a cache of casts may drop.
+        with torch.autocast(noisy.device.type, torch.bfloat16, cache_enabled=False):
+            return self.unet(noisy, timesteps, text, added_cond_kwargs=added).sample.float()
+
+
+def graphed(denoiser: _Denoiser, size: int) -> Any:
+    """The denoiser as a CUDA graph for batches of ``size``, forwards and backwards.
+
+    A net this small is waited for by nobody but the processor that launches its thousand kernels.
+    """
+    like = dict(device=denoiser.time_ids.device)
+    sample = (
+        torch.randn(size, 8, 8, 8, **like), torch.zeros(size, dtype=torch.long, **like),
+        torch.randn(size, 32, 256, **like), torch.randn(size, 128, **like),
+    )  # fmt: skip
+    return torch.cuda.make_graphed_callables(denoiser, sample, allow_unused_input=True)
 
 
 def _start(run: RecipeRun) -> UNet2DConditionModel:
@@ -208,12 +238,14 @@ class _TrainingSet:
         self.worn_images = image_embeds(run, scenes, worn=True)
         self.captions, texts = numbered_captions(run, scenes)
         self.hidden, self.pooled = encoded_captions(run, texts)
+        for name in ("latents", "images", "worn_images", "hidden", "pooled"):
+            setattr(self, name, getattr(self, name).to(run.device))
 
     def batch(
         self, draws: Draws, size: int, mixture: Mixture
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Latents (B, 8, 8, 8), text (B, 32, 256), pooled (B, 128), with conditions dropped."""
-        rows = draws.rows(len(self.latents), size)
+        drawn = draws.rows(len(self.latents), size)
         full = draws.numpy.random(size) < mixture.full
         column = np.where(
             full,
@@ -223,15 +255,21 @@ class _TrainingSet:
         how = draws.numpy.choice(3, size, p=mixture.text)
         which = draws.numpy.choice(3, size, p=mixture.pooled)
         neither = draws.numpy.random(size) < mixture.neither
-        worn = torch.from_numpy(draws.numpy.random(size) < WORN).unsqueeze(1)
-        captions = np.where(how == 0, self.captions[rows, column], 0)
-        text = self.hidden[captions].float()
-        text[torch.from_numpy((how == 2) | neither)] = 0
+        worn = self._column(draws.numpy.random(size) < WORN)
+        captions = self._moved(np.where(how == 0, self.captions[drawn, column], 0))
+        said = self._column((how != 2) & ~neither)
+        text = self.hidden[captions].float() * said[:, :, None]
+        rows = self._moved(drawn)
         images = torch.where(worn, self.worn_images[rows], self.images[rows])
-        kind = torch.from_numpy(which).unsqueeze(1)
-        pooled = torch.where(kind == 0, images, self.pooled[captions])
-        pooled[torch.from_numpy((which == 2) | neither)] = 0
-        return self.latents[rows].to(self.device), text.to(self.device), pooled.to(self.device)
+        pooled = torch.where(self._column(which == 0), images, self.pooled[captions])
+        pooled = pooled * self._column((which != 2) & ~neither)
+        return self.latents[rows], text, pooled
+
+    def _moved(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(self.device)
+
+    def _column(self, truths: np.ndarray) -> Tensor:
+        return self._moved(truths).unsqueeze(1)
 
 
 def numbered_captions(run: RecipeRun, scenes: Scenes) -> tuple[np.ndarray, list[str]]:
