@@ -5,6 +5,7 @@
 docs/pictures/strip.webp: what goes in and what comes out, of the demo's first questions.
 docs/pictures/report.webp: the report page of a small evaluation by lmms-eval, which is run for it
 (minutes) unless FOLDER has it, in Chromium.
+docs/pictures/circle.png, square.png: single things of the bundled world, for prompts of MUMU.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from PIL import Image, ImageDraw, ImageFont
 from hb_tta.cli.demo import METHODS, augment_all, pick_questions
 from hb_tta.cli.story import tell
 from hb_tta.families import get_family
+from hb_tta.pocket.boxes import corners
+from hb_tta.pocket.edition import BUNDLED
+from hb_tta.pocket.tasks import SPLITS
+from hb_tta.pocket.world import Scene, render, sample_scenes
 from hb_tta.report.story import Attempt, Said, Story
 from hb_tta.settings import ViewSettings
 
@@ -105,6 +110,29 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
+# ── Things to put into prompts ───────────────────────────────────────────────────────────────────
+
+
+def things() -> dict[str, Image.Image]:
+    """The first striped yellow circle and the first hollow blue square of the dev seed."""
+    wanted = {"circle": ("yellow", "striped"), "square": ("blue", "hollow")}
+    found: dict[str, Image.Image] = {}
+    for scene in sample_scenes(SPLITS["dev"], edition=BUNDLED):
+        for shape, look in wanted.items():
+            group = scene.group_of(shape)
+            if shape not in found and group and (group.colour, group.filling) == look:
+                found[shape] = _cut(scene, shape)
+        if len(found) == len(wanted):
+            break
+    return found
+
+
+def _cut(scene: Scene, shape: str) -> Image.Image:
+    number = next(n for n, group in enumerate(scene.groups) if group.shape == shape)
+    thing = next(thing for thing in scene.things if thing.group == number)
+    return render(scene).crop(tuple(round(side) for side in corners(thing)))
+
+
 # ── The report page ──────────────────────────────────────────────────────────────────────────────
 
 
@@ -154,15 +182,19 @@ def _hb_tta(*arguments: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Writes both."""
+    """Writes all."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--results", type=Path, help="where the evaluation is kept")
     results = parser.parse_args(argv).results
     PICTURES.mkdir(exist_ok=True)
     strip().save(STRIP, lossless=True, method=6)
+    made = [STRIP, REPORT]
+    for name, picture in things().items():
+        made.append(PICTURES / f"{name}.png")
+        picture.save(made[-1])
     with tempfile.TemporaryDirectory() as folder:
         report(results or Path(folder)).save(REPORT, quality=82, method=6)
-    for path in (STRIP, REPORT):
+    for path in made:
         print(path, f"{path.stat().st_size / 1024:.0f} kB")
 
 
