@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_grounding import build_model, make_processor
 from transformers import Owlv2Config, Owlv2ForObjectDetection
 
 from hb_tta.cli import main
@@ -19,11 +20,8 @@ from hb_tta.detect.detector import Found, as_text, tokens_of
 from hb_tta.detect.phrases import is_person
 from hb_tta.detect.whole import available, canny
 from hb_tta.errors import HbTtaWarning, UserError
-from hb_tta.pocket.boxes import word_boxes
-from hb_tta.pocket.captions import caption
 from hb_tta.pocket.world import sample_scenes
 from hb_tta.training.mumu import synthetic
-from hb_tta.training.pocket_family.detector import build_model, draw_phrases, make_processor
 
 # ── Phrases ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -160,18 +158,6 @@ def test_boxes_are_filtered_as_in_the_paper():
     assert [box.word for box in one] == ["man"]
     again = Box.from_json(json.loads(json.dumps(its[0].to_json())), text, image.size)
     assert again == its[0]
-
-
-def test_the_pockets_phrases_have_boxes_of_their_things():
-    rng = np.random.default_rng(0)
-    stream = sample_scenes(5)
-    for _ in range(30):
-        scene = next(stream)
-        phrases, boxes, of = draw_phrases(scene, rng)
-        assert len(boxes) == len(of) >= len(scene.things) - 1
-        assert len(set(phrases)) == len(phrases)
-        text = caption(scene)
-        assert {box.word.split()[-1] for box in word_boxes(scene, text, rng)} <= set(text.split())
 
 
 def test_edges_of_the_whole_image_and_a_kind_whose_library_is_missing(monkeypatch):

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
+from PIL import Image
 from transformers import CLIPTokenizer
 
 from hb_tta import Mumu
+from hb_tta.detect import Detector
 from hb_tta.errors import UserError
 from hb_tta.families import get_family
 from hb_tta.pocket.captions import EDIT, FORMS, draw_caption
@@ -83,6 +85,16 @@ def test_a_run_elsewhere_has_the_stages(run: RecipeRun, tmp_path: Path, capsys) 
     generator = tmp_path / "there" / "weights" / "generator"
     assert json.loads((generator / "model_index.json").read_text())["_class_name"]
     assert set(LEFT) < {*STAGES}
+
+
+def test_the_detector_in_miniature_finds_as_it_did_in_training(tmp_path: Path) -> None:
+    main(["--stage", "detector", "--out", str(tmp_path), "--scale", "0.0005"])
+    log = (tmp_path / "work" / "detector.jsonl").read_text().splitlines()
+    assert {"found", "of_nothing", "held_out_found", "worn_found"} < json.loads(log[-1]).keys()
+    detector = Detector.from_pretrained(tmp_path / "weights" / "detector", device="cpu")
+    picture = Image.new("RGB", (64, 64), "green")
+    (found,) = detector.find([picture], [["red square"]], threshold=0.0, text_threshold=0.0)
+    assert len(found) == 64
 
 
 def test_most_times_are_where_the_layout_is_decided() -> None:

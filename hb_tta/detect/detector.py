@@ -155,7 +155,9 @@ class Detector:
 
     def _by_query(self, image: Image, phrases: list[str]) -> tuple[Tensor, Tensor]:
         """OWL-ViT and OWLv2, which have a logit a phrase."""
-        inputs = self.processor(text=[phrases], images=image, return_tensors="pt").to(self.device)
+        # They read 16 tokens of a phrase; a longer one, not cut, is refused.
+        inputs = self.processor(text=[phrases], images=image, return_tensors="pt", truncation=True)
+        inputs = inputs.to(self.device)
         inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
         out = self.model(**inputs)
         chances_QP = out.logits[0].float().sigmoid().cpu()

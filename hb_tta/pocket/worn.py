@@ -77,12 +77,19 @@ def _noise(picture: Picture, strength: int, rng: np.random.Generator) -> Picture
     return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
 
 
+def crop_box(
+    width: int, height: int, strength: int, rng: np.random.Generator
+) -> tuple[float, float, float, float]:
+    """What the wear "crop" keeps of a picture: x0, y0, x1, y1; two borders at a corner are off."""
+    dx, dy = CROP[strength] * width * rng.uniform(0.6, 1, 2)
+    left, top = rng.integers(2, size=2)
+    return left * dx, top * dy, width - (1 - left) * dx, height - (1 - top) * dy
+
+
 def _crop(picture: Picture, strength: int, rng: np.random.Generator) -> Picture:
     """A corner's two borders are cut off; the rest is drawn as large as the picture was."""
     height, width = picture.shape[:2]
-    dx, dy = CROP[strength] * width * rng.uniform(0.6, 1, 2)
-    left, top = rng.integers(2, size=2)
-    box = (left * dx, top * dy, width - (1 - left) * dx, height - (1 - top) * dy)
+    box = crop_box(width, height, strength, rng)
     whole = Image.fromarray(picture)
     return np.array(whole.resize((width, height), Image.Resampling.BICUBIC, box=box))
 

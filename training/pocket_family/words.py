@@ -6,6 +6,7 @@ Whatever else is written to them is spelled in pieces, so that no text is unread
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertTokenizer, PreTrainedTokenizerFast
@@ -30,14 +31,14 @@ def bert_tokenizer() -> BertTokenizer:
     return BertTokenizer(vocab={token: index for index, token in enumerate(tokens)})
 
 
-def clip_tokenizer(window: int) -> PreTrainedTokenizerFast:
-    """The same words for a CLIP of ``window`` positions.
+def clip_tokenizer(window: int, more: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """The same words, and ``more``, for a CLIP of ``window`` positions.
 
     open_clip pools a text at its highest id (``text_global_pool``, "argmax"), so the end of the
     text is the last entry.
     """
     start, end = "<start_of_text>", "<end_of_text>"
-    tokens = ["<pad>", "<unk>", *WORDS, *_PIECES, start, end]
+    tokens = ["<pad>", "<unk>", *WORDS, *more, *_PIECES, start, end]
     vocab = {token: index for index, token in enumerate(tokens)}
     backend = Tokenizer(models.WordPiece(vocab, unk_token="<unk>"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=True)
