@@ -93,7 +93,7 @@ def test_changes_have_the_types_of_their_settings():
         ("gradient_steps=26", "more than the 12 steps"),
         ("gradient_at=start", "gradient_at='start' is not known: choose from end, anywhere"),
         ("drift_weight=-1", "use 0 or more"),
-        ("decay_steps=7", "leaves nothing to learn until max_steps=250"),
+        ("decay_steps=7", "leaves nothing to learn until max_steps=90"),
         (
             "max_sample_gradient=0",
             "max_sample_gradient=0.0 is out of range: use more than 0, or none",

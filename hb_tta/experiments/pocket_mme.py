@@ -3,12 +3,12 @@
     python -m hb_tta.experiments.pocket_mme --split dev --limit 20 --out results
 
 *plain* and the methods are answered by lmms-eval with our plugin, as a person would run it:
-*hummingbird*, *i2t2i* and *randaugment* by the paper's preset, *safe* by that preset, *verified*
-without its gate, *describe* and *paraphrases* without views, *contrast* with noisy copies; the
-controls (pocket_controls.py) in this process, by ``hb_tta.answer`` from the same questions, and
-once more *plain*, which must agree. Writes report.json, report.md and report.html into the folder
-of ``--out``; the same command again goes on where it was stopped. On several cores run its parts
-side by side first, each with ``--only``.
+*hummingbird*, *i2t2i*, *mumu* and *randaugment* by the paper's preset, *safe* by that preset,
+*verified* without its gate, *describe* and *paraphrases* without views, *contrast* with noisy
+copies; the controls (pocket_controls.py) in this process, by ``hb_tta.answer`` from the same
+questions, and once more *plain*, which must agree. Writes report.json, report.md and report.html
+into the folder of ``--out``; the same command again goes on where it was stopped. On several cores
+run its parts side by side first, each with ``--only``.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ ARMS = {
     "verified": ("hummingbird", "preset=safe,gate=none"),
     "safe": ("hummingbird", "preset=safe"),
     "i2t2i": ("i2t2i", "preset=paper"),
+    "mumu": ("mumu", "preset=paper"),
     "randaugment": ("randaugment", "preset=paper"),
     "describe": ("hummingbird", "preset=paper,n=0,combine=describe"),
     "paraphrases": ("hummingbird", "preset=paper,n=0,paraphrases=3"),
@@ -64,6 +65,7 @@ TASKS = {"dev": "pocket_mme_dev", "sealed": "pocket_mme"}
 # (a, b): is a better than b, beside each against plain
 COMPARISONS = (
     (UNDER_TEST, "i2t2i"),
+    (UNDER_TEST, "mumu"),
     (UNDER_TEST, "randaugment"),
     (UNDER_TEST, "text"),
     (UNDER_TEST, "words"),
