@@ -100,6 +100,24 @@ def test_models_of_ones_own_and_methods_without_models_say_nothing(tmp_path: Pat
         ).augment([DescribedContext(photograph, "a woman")], n=1)
 
 
+@pytest.mark.filterwarnings("ignore:an image is unlike")
+def test_with_a_least_score_no_view_of_an_unlike_image_is_trusted(tmp_path: Path) -> None:
+    scene, photograph = Image.fromarray(scenes(1)[0]), photographs()[-1]
+    contexts = [DescribedContext(image, "a woman") for image in (scene, photograph)]
+
+    def shown(**selection) -> list[int]:
+        augmenter = Augmenter.from_pretrained(
+            "hummingbird", family="pocket", describer=None, num_inference_steps=1, store=tmp_path,
+            judge="fine_grained", **selection,
+        )  # fmt: skip
+        made = augmenter.augment(contexts, n=2)
+        assert [len(its.views) + len(its.dropped) for its in made] == [2, 2]
+        return [len(its.views) for its in made]
+
+    assert shown(min_score=-1000) == [2, 0]
+    assert shown() == [2, 2]
+
+
 def test_statistics_are_made_of_any_images(tmp_path: Path) -> None:
     encoder = get_family("pocket").weights("image_encoder")
     pictures = [Image.fromarray(picture) for picture in scenes(900)]

@@ -23,7 +23,7 @@ from hb_tta.views.make import Stored, ViewMaker
 from hb_tta.views.models import Models
 from hb_tta.views.plan import PlannedContext, PlannedViews, score_key
 from hb_tta.views.refusals import apart, tried
-from hb_tta.views.select import Selection, choose, threshold
+from hb_tta.views.select import Selection, choose
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -150,8 +150,9 @@ class Chooser:
 
     def _choice(self, plan: PlannedViews, scores: Sequence[float]) -> Chosen:
         real, *candidates = scores
-        kept = choose(candidates, self._n, threshold(self._selection.min_score, real))
         meta = self._meta(plan)
+        least = self._selection.least(real, unlike="unlike" in meta)
+        kept = choose(candidates, self._n, least)
         stored = self._maker.read(plan, [plan.keys[place] for place in kept])
         return Chosen(plan, kept, stored, meta, candidates, real)
 

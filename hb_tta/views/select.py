@@ -29,8 +29,9 @@ class Selection:
         judge: who scores them; ``None``: nobody, and all candidates are shown.
         candidates: how many there are of a context; ``None``: as many as are shown.
         min_score: a view below it is never shown: a number on the judge's scale, or "real", the
-            real image's own score, with a number added or taken off ("real-0.1"); ``None``: none
-            is too low.
+            real image's own score, with a number added or taken off ("real-0.1"); then no view
+            of an image that is unlike those that the family knows is trusted either, whatever its
+            score (``familiar.py``). ``None``: none is too low.
 
     Raises:
         UserError: candidates or min_score say something and there is no judge; or they are none.
@@ -59,6 +60,18 @@ class Selection:
         """
         check_candidates(self.candidates, n, judged=self.judge is not None)
         return self.candidates or n
+
+    def least(self, real_score: float, *, unlike: bool) -> float:
+        """The least score of a view that is shown.
+
+        Args:
+            real_score: of the real image.
+            unlike: whether the family knows no such images: neither its generator's views nor its
+                judge's scores mean anything then.
+        """
+        if unlike and self.min_score is not None:
+            return math.inf
+        return threshold(self.min_score, real_score)
 
     def to_json(self, judge: dict[str, Any]) -> dict[str, Any]:
         """Plain JSON of all that decides which candidates are shown, n aside.
