@@ -145,7 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def view_settings(arguments: argparse.Namespace) -> ViewSettings:
     """Which views the command line asks for."""
-    asked = by_arguments(arguments)
+    asked = by_arguments(arguments, elsewhere=arguments.engine != LOCAL)
     refuse_gate(asked)
     return ViewSettings.of(arguments.method, asked)
 

@@ -134,6 +134,11 @@ def connected(address: str | None) -> Iterator[None]:
             ray.init(address)
     except Exception as error:  # Ray has no kind of its own for it
         reason = " ".join(str(error).split())[:200]
+        if "InvalidAuthToken" in str(error.__cause__):
+            raise UserError(
+                f"the Ray cluster at {address} wants its token: have the ~/.ray/auth_token of its "
+                "head here, and set RAY_AUTH_MODE=token"
+            ) from error
         if address:
             way_out = "check --address"
         else:  # it gives its own processes half a minute, however busy the machine is
