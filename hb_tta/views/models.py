@@ -112,8 +112,10 @@ class Models:
     @cached_property
     def familiar(self) -> Familiar | None:
         """Tells which images the models are not for; ``None``: nobody knows."""
+        if self._familiar_spec is None or self._absent.get("generator"):
+            return None  # its encoder is one of the generator's weights
         check_device(self.device)
-        return None if self._familiar_spec is None else self._familiar_spec.load(self.device)
+        return self._familiar_spec.load(self.device)
 
     @cached_property
     def fit(self) -> Fitter:
