@@ -41,17 +41,19 @@ def main() -> None:
     parser.add_argument("sizes", type=int, nargs="+", help="views")
     before: dict[str, float] = {}
     for size in parser.parse_args().sizes:
-        found = dict(measured(size))
         print(f"{size} views", flush=True)
-        for name, (seconds, clock, memory) in found.items():
-            slope = math.log(seconds / before[name]) if name in before else math.nan
-            grown = math.log(size / before["size"]) if before else math.nan
+        found: dict[str, float] = {"size": size}
+        for name, (seconds, clock, memory) in measured(size):
+            found[name] = seconds
+            slope = math.nan
+            if name in before:
+                slope = math.log(seconds / before[name]) / math.log(size / before["size"])
             print(
                 f"  {name}: {seconds:.2f} s, {1000 * seconds / size:.3f} ms a view, slope "
-                f"{slope / grown:.2f}, {clock:.1f} s by the clock, {memory:.0f} MB",
+                f"{slope:.2f}, {clock:.1f} s by the clock, {memory:.0f} MB",
                 flush=True,
             )
-        before = {name: seconds for name, (seconds, _, _) in found.items()} | {"size": size}
+        before = found
 
 
 def measured(size: int) -> Iterator[tuple[str, tuple[float, float, float]]]:

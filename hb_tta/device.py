@@ -24,6 +24,12 @@ def default_device() -> str:
     return "cuda" if _visible_gpu() and not _torch_is_cpu_build() else "cpu"
 
 
+def check_device(device: str | None) -> None:
+    """Raises UserError where a device is not this machine's."""
+    if device is not None and device.startswith("cuda") and default_device() == "cpu":
+        raise UserError(f"device {device!r} is not to be had: torch finds no NVIDIA GPU")
+
+
 def default_dtype(device: str | None = None) -> str:
     """The number format for a device: float32 on a CPU, bfloat16 on a GPU.
 

@@ -82,6 +82,17 @@ class Sidecar:
             text = "".join(json.dumps(line) + "\n" for line in lines.values())
             write_aside(self._path(task), text.encode("ascii"))
 
+    def tried(self) -> str | None:
+        """Write; of a disk that is full now, which must not cost the answers, a sentence."""
+        try:
+            self.write()
+        except OSError as error:
+            return (
+                f"what each view said could not be written ({error.strerror or error}); the "
+                "answers are complete"
+            )
+        return None
+
     def _path(self, task: str) -> Path:
         suffix = f".rank{self._rank}" if self._rank else ""
         try:

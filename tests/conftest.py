@@ -14,6 +14,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 import torch
 
+from hb_tta import device
+
 torch.set_num_threads(1)
 
 
@@ -33,6 +35,15 @@ def _own_store(tmp_path_factory: pytest.TempPathFactory):
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("HB_TTA_STORE", str(tmp_path_factory.mktemp("store")))
         yield
+
+
+@pytest.fixture
+def no_gpu(monkeypatch) -> Iterator[None]:
+    """A machine without one, wherever the tests run."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    device._visible_gpu.cache_clear()
+    yield
+    device._visible_gpu.cache_clear()
 
 
 @pytest.fixture

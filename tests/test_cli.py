@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from hb_tta import device as hb_device
 from hb_tta.cli import describe_os_error, main
 from hb_tta.cli.output import Lines
 from hb_tta.cli.requests import Failure, read_requests
@@ -365,15 +364,18 @@ def test_no_number_of_views_but_a_positive_one(work, number, capsys):
     assert not Path("hb-tta-out").exists()
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:0"])
-def test_a_device_that_is_not_there(work, device, monkeypatch, capsys):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    hb_device._visible_gpu.cache_clear()
+@pytest.mark.parametrize("device", ["gpu", "cuda:x"])
+def test_no_device(work, device, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["augment", "scene.png", "Is it?", *QUICK, "--device", device])
-    hb_device._visible_gpu.cache_clear()
     assert stopped.value.code == 2
-    assert f"argument --device: '{device}' is no" in capsys.readouterr().err
+    assert f"argument --device: '{device}' is no device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [["--device", "cuda:0"], ["--augment_args", "device=cuda:0"]])
+def test_a_device_that_is_not_there(work, option, no_gpu, capsys):
+    assert main(["augment", "scene.png", "Is it?", *QUICK, *option]) == 1
+    assert "device 'cuda:0' is not to be had: torch finds no NVIDIA" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,20 @@ def test_what_is_there_needs_no_cluster_and_what_lacks_says_that_ray_is_missing(
     assert main([*command, "--engine=ray", "--address=192.0.2.1:1"]) == 0  # nobody is there
 
 
+def test_a_cluster_may_have_a_device_that_is_not_here(tmp_path, no_gpu, capsys):
+    picture(0).save(tmp_path / "a.png")
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"image": "a.png", "question": "Red?"}))
+    command = ["augment", str(tmp_path / "rows.jsonl"), "--method=jitter", "--family=pocket"]
+    command += [f"--store={tmp_path}/store", f"--out={tmp_path}/out", "-n2"]
+    assert main([*command, "--device=cuda"]) == 1
+    assert "device 'cuda' is not to be had" in capsys.readouterr().err
+    assert main(command) == 0  # what the cluster would make
+    assert main([*command, "--engine=ray", "--address=192.0.2.1:1", "--device=cuda"]) == 0
+    with pytest.raises(UserError, match="device 'cuda' is not to be had"):
+        augmenter = ViewSettings.of("jitter", {"family": "pocket", "device": "cuda"}).augmenter()
+        augmenter.augment([MultimodalContext(picture(1), "Red?")])
+
+
 def test_an_address_where_nobody_is_is_told_at_once():
     from hb_tta.cluster import pipeline
 

@@ -1,7 +1,9 @@
 """The documentation tells what is so."""
 
+import io
 import re
 import runpy
+import tokenize
 from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -177,6 +179,19 @@ def test_a_page_is_photographed_after_its_script(pictures, tmp_path):
 def test_the_help_page_is_what_the_commands_print():
     script = runpy.run_path(str(ROOT / "docs" / "make_help.py"))
     assert script["PAGE"].read_text(encoding="utf-8") == script["help_page"](), "run `make docs`"
+
+
+def test_no_help_swallows_the_end_of_a_line():
+    """One ``\\`` at a line's end joins it to the next in Python; what is to be shown needs two."""
+    modules = sorted((ROOT / "hb_tta" / "cli").glob("*.py"))
+    swallowed = [
+        f"{path.name}, line {token.start[0]}"
+        for path in modules
+        for token in tokenize.generate_tokens(io.StringIO(path.read_text("utf-8")).readline)
+        if token.type == tokenize.STRING
+        and re.search(r"(?<!\\)(?:\\\\)*\\\n", token.string.removeprefix('"""\\\n'))
+    ]
+    assert modules and swallowed == []
 
 
 def tree() -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import pytest
 import tiny_models
 from augmenting import GOLDEN, picture
 
+from hb_tta.families import get_family
 from hb_tta.images import load_image
 from hb_tta.store import Store
 
@@ -175,6 +178,11 @@ def test_what_an_actor_has_to_say_is_a_sentence(tmp_path: Path) -> None:
         rows, tmp_path / "s", tmp_path / "o", *JITTER, "--engine=ray", "--generators=99", status=1
     )
     assert "the actors need 99 and the cluster has" in said and "Traceback" not in said
+    base = shutil.copytree(get_family("pocket").weights("generator").location, tmp_path / "base")
+    weights = base / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    said = run(rows, tmp_path / "s", tmp_path / "o", *POCKET, *TWO, f"--base={base}", status=1)
+    assert re.search(r"^hb-tta: .*base", said, re.M) and "in <module>" not in said
     nobody = ["--engine=ray", "--address=127.0.0.1:1"]
     said = run(rows, tmp_path / "s", tmp_path / "o", *JITTER, *nobody, status=1)
     assert "there is no Ray cluster at 127.0.0.1:1" in said and "Traceback" not in said

@@ -280,6 +280,8 @@ def test_lmms_eval_answers_from_a_set_without_a_generator(tmp_path, monkeypatch)
     assert answers(second) == answers(first) and second["results"] == first["results"]
     with pytest.raises(SystemExit, match="generator would have to make.*not on this machine"):
         run(tmp_path / "two", ",seed=7")
+    with pytest.raises(SystemExit, match="generator would have to make.*not on this machine"):
+        run(tmp_path / "two", ",dtype=bfloat16")  # its descriptions lack, too
 
 
 def test_a_key_needs_no_more_than_what_is_told(store):

@@ -17,7 +17,7 @@ from hb_tta.cli.engine import LOCAL, add_engine, make_on_cluster
 from hb_tta.cli.engine import check as check_engine
 from hb_tta.cli.options import add_columns, add_shard
 from hb_tta.cli.output import Output
-from hb_tta.cli.requests import C_co, Failure, Line, Reread, read_asked
+from hb_tta.cli.requests import C_co, Failure, Line, read_asked
 from hb_tta.cli.work import Work
 from hb_tta.context import TASKS, DescribedContext, MultimodalContext
 from hb_tta.datasets.rows import Columns
@@ -124,7 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
     columns = Columns(arguments.image_column, arguments.question_column)
     asked = read_asked(arguments.named, arguments.question, arguments.task, columns)
     many, shard = asked.many, arguments.shard
-    lines = asked.lines if shard is None else Reread(lambda: shard.part(asked.lines))
+    lines = asked.part(shard)
     check_engine(arguments)
     if arguments.dry_run:
         return _dry_run(lines, arguments)
@@ -145,7 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def view_settings(arguments: argparse.Namespace) -> ViewSettings:
     """Which views the command line asks for."""
-    asked = by_arguments(arguments)
+    asked = by_arguments(arguments, elsewhere=arguments.engine != LOCAL)
     refuse_gate(asked)
     return ViewSettings.of(arguments.method, asked)
 

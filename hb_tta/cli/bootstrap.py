@@ -114,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
     asked = read_asked([arguments.images], None, "generic", columns)
     finder = Finder(arguments)
     folder, shard = Path(arguments.out), arguments.shard
-    lines = iter(asked.lines) if shard is None else shard.part(asked.lines)
+    lines = iter(asked.part(shard))
     failures: list[Failure] = []
     with owned(folder, "" if shard is None else f"-{shard.name}"):
         file = BoxesFile(folder, finder.to_json(), shard)

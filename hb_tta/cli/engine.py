@@ -81,7 +81,9 @@ def make_on_cluster(
     augmenter = settings.augmenter(task=arguments.task)
     if not isinstance(augmenter.store, Store | TieredStore):
         raise UserError("--engine ray hands views over in a store: name one with --store")
-    job = Job.of(arguments.method, by_arguments(arguments), arguments.task, augmenter)
+    job = Job.of(
+        arguments.method, by_arguments(arguments, elsewhere=True), arguments.task, augmenter
+    )
     place = Place(augmenter.store, _run(augmenter, settings, arguments))
     pools = Pools(arguments.generators, arguments.describers)
     failures: dict[str, str] = {}

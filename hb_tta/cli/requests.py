@@ -19,6 +19,7 @@ from hb_tta.datasets.rows import Columns, OwnRows, needs_question
 from hb_tta.errors import UserError
 from hb_tta.images import PixelDigests
 from hb_tta.reading import user_path
+from hb_tta.shards import Shard
 
 LONGEST = 4096  # characters of a pattern of files; what is longer asks something
 
@@ -149,6 +150,10 @@ class Asked(Generic[L_co]):
 
     lines: Iterable[L_co | Failure]
     many: bool
+
+    def part(self, shard: Shard | None) -> Iterable[L_co | Failure]:
+        """The lines of a part of the job; ``None``: all of them."""
+        return self.lines if shard is None else Reread(partial(shard.part, self.lines))
 
 
 @dataclass(frozen=True)

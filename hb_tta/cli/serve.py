@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hb_tta import spelling
+from hb_tta.device import check_device
 from hb_tta.errors import UserError, visible
 from hb_tta.reading import read_text, user_path
 from hb_tta.settings import by_name, settings_table
@@ -135,6 +136,7 @@ def _backend(arguments: argparse.Namespace, limits: Limits) -> Backend:
     from hb_tta.serve.local import Local
 
     device, dtype = arguments.device, arguments.dtype
+    check_device(device)
     return Local(arguments.model, arguments.name, device=device, dtype=dtype)
 
 

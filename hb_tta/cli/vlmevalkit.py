@@ -15,7 +15,7 @@ VLMEvalKit's own files. --model also takes a family's name (pocket)."""
 
 EXAMPLES = """\
 examples:
-  hb-tta vlmevalkit --data HallusionBench --model granite_vision_3.3_2b \
+  hb-tta vlmevalkit --data HallusionBench --model granite_vision_3.3_2b \\
       --augment hummingbird
   hb-tta vlmevalkit --data HallusionBench --model GPT4o --augment jitter \\
       --augment_args combine=vote"""

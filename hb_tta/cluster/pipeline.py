@@ -134,6 +134,11 @@ def connected(address: str | None) -> Iterator[None]:
             ray.init(address)
     except Exception as error:  # Ray has no kind of its own for it
         reason = " ".join(str(error).split())[:200]
+        if "InvalidAuthToken" in str(error.__cause__):
+            raise UserError(
+                f"the Ray cluster at {address} wants its token: have the ~/.ray/auth_token of its "
+                "head here, and set RAY_AUTH_MODE=token"
+            ) from error
         if address:
             way_out = "check --address"
         else:  # it gives its own processes half a minute, however busy the machine is
@@ -186,6 +191,9 @@ def _checkpoints(place: Place) -> Iterator[None]:
         context.checkpoint_config = before
 
 
+_TOLD = rf"^{UserError.__module__}\.{UserError.__qualname__}: (.+)$"
+
+
 @contextmanager
 def _sentences() -> Iterator[None]:
     """An actor's sentence is told as its own; its death as one, too."""
@@ -194,11 +202,10 @@ def _sentences() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        causes = list(_causes(error))
-        for cause in causes:
-            if isinstance(cause, UserError) and not isinstance(cause, ray.exceptions.RayError):
-                raise cause from None
-        if any(isinstance(cause, ray.exceptions.RayActorError) for cause in causes):
+        # What Ray carries over of an exception is its text, not what it was raised from.
+        if told := re.search(_TOLD, str(error), re.MULTILINE):
+            raise UserError(told[1]) from None
+        if any(isinstance(cause, ray.exceptions.RayActorError) for cause in _causes(error)):
             raise UserError(
                 f"actors died {TASK_RETRIES + 1} times over one batch, and Ray gave up: look at "
                 "Ray's logs for why (memory?); the same command goes on where this one stopped"

@@ -12,7 +12,7 @@ run is in mumu_study.py. Everything is kept in DIR; the same command again does 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -97,9 +97,9 @@ def others_table(others: dict[str, Figures]) -> Table:
     return Table(["measure", "figure", "value"], told, title="Beside it", heads=2)
 
 
-def compared(ours: Figures, base: Figures, name: str) -> PairedTest | None:
-    """The paired difference of two arms on the scenes that both can ask; None: there is none."""
-    mine, theirs = np.array(ours[name]), np.array(base[name])
+def compared(ours: Sequence[float], base: Sequence[float]) -> PairedTest | None:
+    """The paired difference on the scenes that both could be asked of; None: there is none."""
+    mine, theirs = np.array(ours), np.array(base)
     both = (mine >= 0) & (theirs >= 0)
     return paired_test(mine[both], theirs[both]) if both.sum() > 1 else None
 
@@ -130,7 +130,7 @@ def _cell(its: Figures, name: str, base: str, judged: dict[str, Figures]) -> Cel
 def _test(its: Figures, base: Figures | None, name: str) -> PairedTest | None:
     if base is None or its is base or len(base[name]) != len(its[name]):
         return None
-    return compared(its, base, name)
+    return compared(its[name], base[name])
 
 
 def _shown(its: Figures, base: Figures | None) -> Cell | str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hb_tta import spelling
 from hb_tta.describe.rewording import check_rewordings
+from hb_tta.device import check_device
 from hb_tta.errors import UserError, choose_from
 from hb_tta.generators import get_method, list_methods
 from hb_tta.presets import at_harness
@@ -114,7 +115,8 @@ class AugmentSettings:
             device: where the views are made, if the arguments do not say it.
 
         Raises:
-            UserError: a key is unknown or given twice, or a value is not of its kind.
+            UserError: a key is unknown or given twice, a value is not of its kind, or this machine
+                has no such device.
         """
         if method not in list_methods():
             raise UserError(
@@ -131,6 +133,7 @@ class AugmentSettings:
         views = ViewSettings.of(method, at_harness(method, asked), beside=(*COMBINING, AT_ONCE))
         if views.device is None:
             views = replace(views, device=device)
+        check_device(views.device)
         return cls(views, combining, no_views, at_once)
 
     @property

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from hb_tta import spelling
+from hb_tta.device import check_device
 from hb_tta.errors import UserError
 from hb_tta.families import get_family, list_families
 from hb_tta.generators import DEFAULT, get_method, list_methods
@@ -73,11 +74,15 @@ def _add_option(parser: argparse._ActionsContainer, name: str, flag: str) -> Non
         parser.add_argument(f"--{option.also}", help=argparse.SUPPRESS, **reads)
 
 
-def by_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
+def by_arguments(arguments: argparse.Namespace, *, elsewhere: bool = False) -> dict[str, Any]:
     """What the options of ``add_arguments`` were given.
 
+    Args:
+        elsewhere: whether models run on other machines alone, whose devices nobody knows here.
+
     Raises:
-        UserError: a setting stands twice, or ``--augment_args`` cannot be read.
+        UserError: a setting stands twice, ``--augment_args`` cannot be read, or this machine has
+            no such device.
     """
     flags = {
         place.removeprefix(_DEST): value
@@ -88,7 +93,10 @@ def by_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
     for name in named:
         if name in flags:
             raise UserError(f"{name} stands in {ARGS} and as an option of its own: leave one out")
-    return {**named, **flags}
+    found = {**named, **flags}
+    if not elsewhere:
+        check_device(str(found.get("device", "")))
+    return found
 
 
 def settings_table(width: int = 90) -> str:

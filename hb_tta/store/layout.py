@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,7 +159,7 @@ class Layout:
     def _check(self) -> None:
         """Raises UserError for a folder that holds something and is no store of ours."""
         seen = [name for name in self._names(self.root) if not name.startswith(".")]
-        if not seen or _is(self.mark, stat.S_ISREG):
+        if not seen or _is_file(self.mark):
             return
         raise UserError(
             f"{str(self.root)!r} is no store of hb-tta, it has no file {MARK}: name the store's "
@@ -202,9 +202,9 @@ def _kind(found: os.DirEntry[str]) -> str | None:
     return None
 
 
-def _is(path: Path, wanted: Callable[[int], bool]) -> bool:
+def _is_file(path: Path) -> bool:
     try:
-        return wanted(path.lstat().st_mode)
+        return stat.S_ISREG(path.lstat().st_mode)
     except OSError:  # pruned by another process meanwhile
         return False
 

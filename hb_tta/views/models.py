@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hb_tta.describe import DescriberSpec
-from hb_tta.device import default_device
+from hb_tta.device import check_device, default_device
 from hb_tta.errors import UserError
 from hb_tta.views.encode import PNG
 from hb_tta.views.familiar import Familiar, FamiliarSpec
@@ -112,7 +112,10 @@ class Models:
     @cached_property
     def familiar(self) -> Familiar | None:
         """Tells which images the models are not for; ``None``: nobody knows."""
-        return None if self._familiar_spec is None else self._familiar_spec.load(self.device)
+        if self._familiar_spec is None or self._absent.get("generator"):
+            return None  # its encoder is one of the generator's weights
+        check_device(self.device)
+        return self._familiar_spec.load(self.device)
 
     @cached_property
     def fit(self) -> Fitter:
@@ -204,6 +207,7 @@ class Models:
     def _turn(self, role: str, spec: Any, json: dict[str, Any] | None, **options: Any) -> Any:
         """The model of a role, on the device: alone there, where there is no room for all."""
         if role not in self._on_device:
+            check_device(self.device)
             self._check_here(role)
             if not self.together:
                 self.unload()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -10,21 +9,13 @@ from typing import Any
 from lmms_eval.api.instance import unwrap_generation_output
 
 from hb_tta.errors import UserError
+from hb_tta.integrations.asking import Asking, Jointly, T, few
 from hb_tta.integrations.lmms_eval.scoring import is_hosted, scorer_of
-from hb_tta.integrations.lmms_eval.way import Asking, Own, Rows, Said, T, few, with_record
-from hb_tta.integrations.scores import Scores
-from hb_tta.settings.augmented import AugmentSettings
-from hb_tta.tta.room import Room, by_rows
+from hb_tta.integrations.lmms_eval.way import Own, Rows, Said, with_record
 
 
-class Joint(Asking):
-    """All rows are decoded together from their combined logits, many questions in a batch."""
-
-    def __init__(self, backend: Any, settings: AugmentSettings) -> None:
-        super().__init__(settings)
-        self._scores = Scores(backend)
-        # Where the person says how many, it is they who say what fits.
-        self._room = Room() if settings.at_once is None else Room(sys.maxsize)
+class Joint(Jointly):
+    """See ``Jointly``."""
 
     def check(self, backend: Any) -> None:
         if is_hosted(backend):
@@ -34,24 +25,14 @@ class Joint(Asking):
                 f"{type(backend).__mro__[2].__name__} gives none: use {other}"
             )
 
-    def batches(self, items: Iterable[T], rows: Callable[[T], int]) -> Iterator[list[T]]:
-        at_once = self._settings.at_once
-        return by_rows(items, rows, self._room.rows) if at_once is None else few(items, at_once)
-
     def say(self, questions: Sequence[Rows], own: Own) -> list[Said | Exception]:
-        from hb_tta.tta.together import Asked, decode_together
-
-        asked = [
-            Asked([partial(_answer, own, row) for row in rows], self.combiner(rows))
-            for rows in questions
-        ]
-        found = decode_together(asked, self._room)
+        found = self.decoded([partial(_answer, own, row) for row in rows] for rows in questions)
         return [its if isinstance(its, Exception) else self._said(its) for its in found]
 
     def _said(self, decoded: Any) -> Said:
         text, counts = unwrap_generation_output(decoded.value)
-        record = self.record(text, decoded.mode, **self._scores.record(decoded))
-        p = self._scores.sure(decoded, str(text))
+        record = self.record(text, decoded.mode, **self.scores.record(decoded))
+        p = self.scores.sure(decoded, str(text))
         return Said(lambda record: with_record(text, counts, record), record, p)
 
 
@@ -61,6 +42,9 @@ def _answer(own: Own, row: Any) -> Any:
 
 class Likelihoods(Asking):
     """The mean of the rows' values for a choice."""
+
+    def check(self, backend: Any) -> None:
+        """Every backend that is asked for likelihoods gives them."""
 
     def batches(self, items: Iterable[T], rows: Callable[[T], int]) -> Iterator[list[T]]:
         return few(items, self._settings.at_once or 1)

@@ -12,11 +12,11 @@ from typing import Any
 from lmms_eval.api.instance import unwrap_generation_output
 
 from hb_tta.errors import UserError
+from hb_tta.integrations.asking import Asking, T, elected, few, heard, views_of_texts
 from hb_tta.integrations.lmms_eval.scoring import batches_itself, is_hosted, scorer_of
-from hb_tta.integrations.lmms_eval.way import Asking, Own, Rows, Said, T, few, with_record
+from hb_tta.integrations.lmms_eval.way import Own, Rows, Said, with_record
 from hb_tta.settings.augmented import RESCORE, VOTE, AugmentSettings
 from hb_tta.tta.rescore import Dispute, Rescored, proposals, rescore
-from hb_tta.tta.vote import vote
 
 TEXTS_AT_ONCE = 128
 """Questions whose requests are in flight together: hundreds of rows keep any engine busy."""
@@ -60,11 +60,8 @@ class Texts(Asking):
     def _chosen(
         self, place: int, texts: list[str], counts: list[Any], mode: str, **more: Any
     ) -> Said:
-        views = [{} if is_failure(text) else {"answer": text} for text in texts]
-        record = self.record(texts[place], mode, views=views, **more)
-        missing = [number for number, text in enumerate(texts) if is_failure(text)]
-        if missing:
-            record["failed"] = missing
+        views = views_of_texts(texts, is_failure)
+        record = self.record(texts[place], mode, **views, **more)
         return Said(lambda record: with_record(texts[place], counts[place], record), record)
 
 
@@ -72,9 +69,8 @@ class Votes(Texts):
     """Each row answers, and the answers vote; rows whose request failed have no vote."""
 
     def _one(self, texts: list[str], counts: list[Any]) -> Said:
-        heard = _heard(texts)
-        weight = self._settings.combining.real_weight if heard[0] == 0 else 1.0
-        place = heard[vote([texts[place] for place in heard], weight)]
+        places = heard(texts, is_failure)
+        place = elected(texts, places, self._settings.combining.real_weight)
         return self._chosen(place, texts, counts, VOTE)
 
 
@@ -97,11 +93,11 @@ class Rescores(Texts):
         said = list(self._texts(questions, own))
         disputes: dict[int, Dispute] = {}
         for place, (rows, (texts, _)) in enumerate(zip(questions, said, strict=True)):
-            heard = _heard(texts)
-            proposed = proposals([texts[row] for row in heard])
+            places = heard(texts, is_failure)
+            proposed = proposals([texts[row] for row in places])
             if len(proposed) > 1:
-                weights = [1.0 if row else self._settings.combining.real_weight for row in heard]
-                disputes[place] = Dispute([rows[row] for row in heard], weights, proposed)
+                weights = [1.0 if row else self._settings.combining.real_weight for row in places]
+                disputes[place] = Dispute([rows[row] for row in places], weights, proposed)
         rescored = dict(zip(disputes, rescore(list(disputes.values()), score), strict=True))
         return [
             self._scored(texts, counts, disputes.get(place), rescored.get(place))
@@ -115,16 +111,16 @@ class Rescores(Texts):
         dispute: Dispute | None,
         found: Rescored | Exception | None,
     ) -> Said | Exception:
-        heard = _heard(texts)
+        places = heard(texts, is_failure)
         if isinstance(found, Exception):
             return found
         if dispute is None or found is None:
-            return self._chosen(heard[0], texts, counts, RESCORE)
+            return self._chosen(places[0], texts, counts, RESCORE)
         answer = dispute.proposals[found.best].strip()
-        place = next(place for place in heard if texts[place].strip() == answer)
+        place = next(place for place in places if texts[place].strip() == answer)
         more = {"proposals": dispute.proposals, "scores": found.combined}
         said = self._chosen(place, texts, counts, RESCORE, **more)
-        for place, its in zip(heard, found.of_views, strict=True):
+        for place, its in zip(places, found.of_views, strict=True):
             said.record["views"][place]["scores"] = its
         return said
 
@@ -132,11 +128,6 @@ class Rescores(Texts):
 def is_failure(text: Any) -> bool:
     """Whether a text is no answer: lmms-eval's own mark for a request that it gave up on."""
     return isinstance(text, str) and text.startswith(_FAILED)
-
-
-def _heard(texts: Sequence[str]) -> list[int]:
-    """The rows that have a say: of requests that all failed the first, for its text."""
-    return [place for place, text in enumerate(texts) if not is_failure(text)] or [0]
 
 
 @contextmanager

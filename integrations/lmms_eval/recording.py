@@ -44,14 +44,8 @@ class Records:
 
     def write(self) -> None:
         """Write the files; a disk that is full now must not cost the answers."""
-        try:
-            if self._sidecar is not None:
-                self._sidecar.write()
-        except OSError as error:
-            logger.warning(
-                f"hb-tta: what each view said could not be written ({error.strerror or error}); "
-                "the answers are complete"
-            )
+        if self._sidecar is not None and (failed := self._sidecar.tried()):
+            logger.warning(f"hb-tta: {failed}")
 
     def _sidecar_of(self, request: Any) -> Sidecar | None:
         """Nowhere, where a request only fills up a batch."""

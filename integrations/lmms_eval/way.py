@@ -9,9 +9,6 @@ from lmms_eval.api.instance import GenerationResult
 
 from hb_tta.integrations.lmms_eval.view_counts import ViewCounts
 from hb_tta.integrations.rows import Evidence
-from hb_tta.settings.augmented import CONCAT, AugmentSettings
-from hb_tta.tta.combine import Combiner
-from hb_tta.tta.room import by_rows
 
 Own = Callable[[list[Any]], list[Any]]
 Rows = list[Any]
@@ -56,35 +53,6 @@ class Way(Protocol):
     def say(self, questions: Sequence[Rows], own: Own) -> list[Said | Exception]:
         """Ask them; one that fails, fails alone."""
         ...
-
-
-class Asking:
-    """What the ways have in common."""
-
-    def __init__(self, settings: AugmentSettings) -> None:
-        self.failed = 0
-        self._settings = settings
-
-    def check(self, backend: Any) -> None:
-        pass
-
-    def rows(self, evidence: Evidence) -> Rows:
-        combining = self._settings.combining
-        if combining.combine == CONCAT:
-            return evidence.together()
-        return evidence.requests(combining)
-
-    def combiner(self, rows: Rows) -> Combiner:
-        """Of the real image alone nothing is to be combined, whatever the rule."""
-        return self._settings.combining.combiner if len(rows) > 1 else Combiner()
-
-    def record(self, text: Any, mode: str, **more: Any) -> dict[str, Any]:
-        combine = self._settings.combining.combine
-        return {"answer": text, "mode": mode, "combine": combine, **more}
-
-
-def few(items: Iterable[T], most: int) -> Iterator[list[T]]:
-    return by_rows(items, lambda _: 1, most)
 
 
 def with_record(text: Any, counts: Any, record: dict[str, Any]) -> GenerationResult:

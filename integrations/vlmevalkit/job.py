@@ -95,13 +95,8 @@ class Job:
 
     def close(self) -> None:
         """Write the records; a disk that is full now must not cost the answers."""
-        try:
-            self._sidecar.write()
-        except OSError as error:
-            _warn(
-                f"what each view said could not be written ({error.strerror or error}); the "
-                "answers are complete"
-            )
+        if failed := self._sidecar.tried():
+            _warn(failed)
         if self._way.failed:
             _warn(
                 f"{self._way.failed} requests failed at the model; they had no say, and questions "

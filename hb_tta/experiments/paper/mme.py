@@ -30,7 +30,7 @@ from hb_tta.experiments.reproduction import (
     Results,
     Shown,
 )
-from hb_tta.metrics import PairedTest
+from hb_tta.metrics import PairedTest, paired_test
 from hb_tta.report import scores
 from hb_tta.report.cells import Cell, Column, Table, could_have_shown
 from hb_tta.report.parts import SHOWN, SHOWN_NOTE
@@ -198,7 +198,6 @@ def test_of(one: Scored, category: str = ALL) -> PairedTest | None:
 
 def test_between(one: Scored, other: Scored, category: str = ALL) -> PairedTest:
     """ACC of one arm against another's, on the same questions."""
-    from hb_tta.metrics import paired_test
 
     def rights(scored: Scored) -> tuple[list[float], list[str]]:
         its = [r for r in scored.run.records if category in (r.category, ALL)]

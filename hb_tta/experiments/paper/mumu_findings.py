@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from hb_tta.experiments.mumu import compared
 from hb_tta.experiments.mumu_study import Figures
 from hb_tta.experiments.paper.mumu_rows import (
@@ -19,11 +17,10 @@ from hb_tta.experiments.paper.mumu_rows import (
     WORDS,
 )
 from hb_tta.experiments.reproduction import Finding
-from hb_tta.metrics import paired_test
-
-_NOT_COMPARED = "no scene could be asked both ways"
 
 Measured = Mapping[str, Figures]
+
+_NOT_COMPARED = "no scene could be asked both ways"
 
 
 def _difference(measured: Measured, better: str, worse: str, name: str) -> list[tuple[str, Any]]:
@@ -31,7 +28,7 @@ def _difference(measured: Measured, better: str, worse: str, name: str) -> list[
         return []
     if len(measured[better][name]) != len(measured[worse][name]):
         return []
-    test = compared(measured[better], measured[worse], name)
+    test = compared(measured[better][name], measured[worse][name])
     return [(f"{name}: {better} − {worse}", test)] if test else []
 
 
@@ -55,9 +52,8 @@ def more_than_words(measured: Measured) -> list[Finding]:
 
 
 def _within(its: Figures, better: str, worse: str) -> list[tuple[str, Any]]:
-    a, b = np.array(its[better]), np.array(its[worse])
-    both = (a >= 0) & (b >= 0)
-    return [(f"{better} − {worse}", paired_test(a[both], b[both]))] if both.sum() > 1 else []
+    test = compared(its[better], its[worse])
+    return [(f"{better} − {worse}", test)] if test else []
 
 
 def tokens_help(measured: Measured) -> list[Finding]:
@@ -115,6 +111,3 @@ def misleads(measured: Measured) -> list[Finding]:
             claim, copies, f"no MUMU was trained {UNAUGMENTED}: give --train", about="mumu clip"
         ),
     ]
-
-
-_NOT_COMPARED = "no scene could be asked both ways"
