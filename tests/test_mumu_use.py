@@ -255,7 +255,8 @@ def test_a_sentence_for_each_mistake_on_the_command_line(here, trained, capsys, 
 
 
 def test_the_pages_commands_and_its_python_run(here, trained, capsys, monkeypatch):
-    """On a folder that a person has, here a tiny one, with one step in place of fifty."""
+    """With the bundled models; then on a folder that a person has, a tiny one, with one step."""
+    shutil.copytree(Path(__file__).parents[1] / "docs" / "pictures", here / "docs" / "pictures")
     page = (Path(__file__).parents[1] / "docs" / "mumu.md").read_text(encoding="utf-8")
     sdxl = replace(get_family("sdxl"), method_defaults={"mumu": {"num_inference_steps": 1}})
     monkeypatch.setitem(families._FAMILIES, "sdxl", lambda: sdxl)
@@ -263,9 +264,10 @@ def test_the_pages_commands_and_its_python_run(here, trained, capsys, monkeypatc
     index = json.loads((folder / "mumu.json").read_text())
     (folder / "mumu.json").write_text(json.dumps({**index, "generator": str(PIPELINE)}))
     blocks = re.findall(r"^```\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    first = shlex.split(blocks[0].splitlines()[0])
-    assert first[:2] == ["hb-tta", "mumu"] and main(first[1:]) == 0
-    assert len(capsys.readouterr().out.split()) == 4
+    for line, made in zip(blocks[0].splitlines(), (6, 4), strict=False):
+        command = shlex.split(line)
+        assert command[:2] == ["hb-tta", "mumu"] and main(command[1:]) == 0
+        assert len(capsys.readouterr().out.split()) == made
     (snippet,) = (block for block in blocks if block.startswith("from hb_tta import Mumu"))
     space: dict[str, Any] = {"man": MAN, "dog": DOG}
     exec(snippet, space)

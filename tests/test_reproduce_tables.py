@@ -132,7 +132,7 @@ def test_a_training_has_a_folder_of_its_own_settings(options, monkeypatch):
     assert one.folder(options) != other.folder(options)
     quick = replace(options, quick=True)
     assert one.folder(quick) != one.folder(options)
-    assert one.settings(quick).max_steps == 20 and one.settings(options).max_steps == 250
+    assert one.settings(quick).max_steps == 20 and one.settings(options).max_steps == 90
     more = replace(options, training=("max_steps=7",))
     assert one.settings(more).max_steps == 7
     assert one.lora(options) is None

@@ -476,7 +476,7 @@ def test_steps_that_are_not_finite_are_skipped_and_counted(settings, tmp_path, m
 
 def test_another_runs_folder_is_refused(settings, tmp_path):
     train(replace(settings, max_steps=1), tmp_path / "run", quiet=True)
-    with pytest.raises(UserError, match="learning_rate=0.0002, now it is 0.1"):
+    with pytest.raises(UserError, match="learning_rate=0.0001, now it is 0.1"):
         train(replace(settings, learning_rate=0.1), tmp_path / "run", quiet=True)
     written = tmp_path / "run" / "run.json"
     old = json.loads(written.read_text())
@@ -505,9 +505,9 @@ def test_a_run_that_never_began_claims_no_folder(settings, tmp_path, monkeypatch
         train(settings, tmp_path, quiet=True)  # it began, and kept nothing
     monkeypatch.undo()
     assert (tmp_path / "run.json").exists()
-    other = replace(settings, learning_rate=1e-4)
+    other = replace(settings, learning_rate=2e-4)
     assert train(other, tmp_path, quiet=True)["step"] == 2
-    with pytest.raises(UserError, match="holds a run with learning_rate=0.0001"):
+    with pytest.raises(UserError, match="holds a run with learning_rate=0.0002"):
         train(settings, tmp_path, quiet=True)
 
 

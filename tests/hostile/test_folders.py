@@ -203,8 +203,12 @@ def test_a_tasks_name_leads_to_no_other_folder(tmp_path, task):
 
 def test_a_disk_that_is_full_at_the_end_costs_no_answer():
     from hb_tta.integrations.lmms_eval.recording import Records
+    from hb_tta.integrations.sidecar import Sidecar
 
-    class Full:
+    class Full(Sidecar):
+        def __init__(self) -> None:
+            pass
+
         def write(self) -> None:
             raise OSError(28, "No space left on device")
 
