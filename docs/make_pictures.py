@@ -130,7 +130,8 @@ def things() -> dict[str, Image.Image]:
 def _cut(scene: Scene, shape: str) -> Image.Image:
     number = next(n for n, group in enumerate(scene.groups) if group.shape == shape)
     thing = next(thing for thing in scene.things if thing.group == number)
-    return render(scene).crop(tuple(round(side) for side in corners(thing)))
+    left, top, right, bottom = (round(side) for side in corners(thing))
+    return render(scene).crop((left, top, right, bottom))
 
 
 # ── The report page ──────────────────────────────────────────────────────────────────────────────
@@ -166,7 +167,9 @@ def photograph(page: Path, script: str = "") -> Image.Image:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     import chromium
 
-    with tempfile.TemporaryDirectory() as folder, chromium.open_tab(Path(folder)) as tab:
+    # Chromium may still write while its folder is taken away.
+    aside = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    with aside as folder, chromium.open_tab(Path(folder)) as tab:
         tab.open(page.resolve().as_uri())
         if script:
             tab.run(script)

@@ -34,7 +34,7 @@ from hb_tta.pocket.tasks import SUFFIX
 from hb_tta.pocket.world import COLOURS, SHAPES
 from hb_tta.report.cells import Cell, Comparison, Table, could_have_shown
 from hb_tta.settings.augmented import AugmentSettings
-from hb_tta.tta.answer import Question, answer_many
+from hb_tta.tta.answer import Answer, Question, answer_many
 
 PLAIN = "plain"
 # Row → the method, and what stands behind --augment_args.
@@ -94,7 +94,7 @@ def chosen(images: int) -> list[Asked]:
         UserError: the package is not installed.
     """
     try:
-        import easy_vqa
+        import easy_vqa  # type: ignore[import-not-found]
     except ImportError as error:
         raise UserError("easy-VQA is not installed: `pip install easy-vqa`") from error
     found: list[Asked] = []
@@ -138,7 +138,8 @@ def _told_of(pairs: Sequence[tuple[str, str]]) -> dict[str, tuple[str, str]]:
 
 
 def _measured(name: str, questions: Sequence[Asked], options: argparse.Namespace) -> Any:
-    settings = None if ROWS[name] is None else _settings(*ROWS[name], options)  # type: ignore[misc]
+    row = ROWS[name]
+    settings = None if row is None else _settings(*row, options)
     decided_by = {
         "questions": [[one.image, one.text, one.answer] for one in questions],
         "mllm": get_family("pocket").weights("mllm").fingerprint(),
@@ -174,17 +175,21 @@ def measure(questions: Sequence[Asked], settings: AugmentSettings | None) -> dic
         gate=None if settings is None else settings.views.gate,
         max_new_tokens=4, do_sample=False,
     )  # fmt: skip
-    for one in answers:
-        if isinstance(one, Exception):
-            raise one
-    said = [one.text.strip().rstrip(".").capitalize() for one in answers]
+    given = [_raised(one) for one in answers]
+    said = [one.text.strip().rstrip(".").capitalize() for one in given]
     right = [float(a == one.answer) for a, one in zip(said, questions, strict=True)]
     return {
         "right": right,
-        "shown": [len(one.seen) - 1 for one in answers],
+        "shown": [len(one.seen) - 1 for one in given],
         "image": [one.image for one in questions],
         "about": [one.about for one in questions],
     }
+
+
+def _raised(answer: Answer | Exception) -> Answer:
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 # ── Tables ──────────────────────────────────────────────────────────────────────────────────────
@@ -204,7 +209,7 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
             cells.append(
                 Cell.of(
                     bootstrap_interval(mine, groups=groups),
-                    test and Comparison.of(test, PLAIN),
+                    None if test is None else Comparison.of(test, PLAIN),
                     kind="percent",
                 )  # fmt: skip
             )

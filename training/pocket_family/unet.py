@@ -154,11 +154,9 @@ def graphed(denoiser: _Denoiser, size: int) -> Any:
 
     A net this small is waited for by nobody but the processor that launches its thousand kernels.
     """
-    like = dict(device=denoiser.time_ids.device)
-    sample = (
-        torch.randn(size, 8, 8, 8, **like), torch.zeros(size, dtype=torch.long, **like),
-        torch.randn(size, 32, 256, **like), torch.randn(size, 128, **like),
-    )  # fmt: skip
+    shapes = ((size, 8, 8, 8), (size,), (size, 32, 256), (size, 128))
+    sample = tuple(torch.zeros(shape, device=denoiser.time_ids.device) for shape in shapes)
+    sample = (sample[0], sample[1].long(), *sample[2:])
     return torch.cuda.make_graphed_callables(denoiser, sample, allow_unused_input=True)
 
 
