@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 import unicodedata
 from collections.abc import Callable
@@ -355,3 +357,16 @@ def test_a_model_is_loaded_ready_to_be_asked_and_without_the_librarys_bar(capfd)
 def test_a_model_in_no_number_format_is_not_loaded():
     with pytest.raises(UserError, match="float8"):
         load_mllm(get_family("pocket").weights("mllm"), dtype="float8")
+
+
+def test_both_bundled_mllms_load_in_a_process_that_has_loaded_nothing() -> None:
+    code = (
+        "from hb_tta.describe import load_mllm\n"
+        "from hb_tta.families import get_family\n"
+        "for role in ('mllm', 'mllm_two'):\n"
+        "    model, _ = load_mllm(get_family('pocket').weights(role), device='cpu')\n"
+        "    print(type(model).__name__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    names = ["LlavaForConditionalGeneration", "Idefics2PatchesForConditionalGeneration"]
+    assert done.stdout.split() == names

@@ -16,7 +16,7 @@ LAYERS = (
     ("disk", "network", "device", "seen"),
     ("locks", "packed_index"),
     ("file_index",),
-    ("context", "images", "metrics", "processors", "hub_files"),
+    ("context", "images", "metrics", "processors", "hub_files", "idefics2"),
     ("weights",),
     ("detect", "families", "lora", "plugins", "presets", "spelling"),
     ("describe", "generators", "pocket", "rewards", "shards", "store", "tta"),

@@ -280,6 +280,8 @@ def _load_processor(mllm: Weights) -> Any:
 def _load_model(mllm: Weights, dtype: str) -> Any:
     from transformers import AutoModelForImageTextToText
 
+    import hb_tta.idefics2  # noqa: F401 - transformers then knows that model type, too
+
     with _reading(mllm), without_bars_of_libraries():
         return AutoModelForImageTextToText.from_pretrained(
             mllm.local_folder(), dtype=dtype, use_safetensors=True

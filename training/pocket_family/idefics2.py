@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from hb_tta.pocket.idefics2 import (
+from hb_tta.idefics2 import (
     Idefics2PatchesConfig,
     Idefics2PatchesForConditionalGeneration,
 )

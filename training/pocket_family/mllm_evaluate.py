@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+import hb_tta.idefics2  # noqa: F401 - the second MLLM's class is known from here on
 from hb_tta.context import DescribedContext
 from hb_tta.describe import DescriberSpec
 from hb_tta.pocket.captions import caption
