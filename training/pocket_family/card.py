@@ -65,6 +65,8 @@ def card_text(run: RecipeRun) -> str:
     found = list(rows(run))
     aims = _table(["what", "aim", "figure", "n", "met"], [row.cells() for row in found])
     sections = [top, aims]
+    if run.scale < 1:
+        sections.append(f"Of every measure {run.scale:.0%} of its samples were taken.")
     if why := reasons(row.what for row in found if not row.met):
         sections.append(f"What is known of the misses:\n\n{why}")
     if lacking := missing(run, *MEASURES):
@@ -351,7 +353,8 @@ def _stages(run: RecipeRun) -> str:
     return "\n\n".join(
         [
             "## Training",
-            f"On {hardware(run)}.{seed} Figures on the dev seed against time:",
+            f"Measured on {hardware(run)}.{seed} Stages whose logs are here, wherever they were "
+            "trained (docs/LOG.md says where), on the dev seed against time:",
             "![accuracy against time](curves.png)",
             _table(header, lines),
         ]
