@@ -24,6 +24,8 @@ from hb_tta.pocket.edition import THIRD
 from hb_tta.pocket.world import Group, Scene, Thing, render, sample_scenes
 from hb_tta.pocket.worn import CROP, TRAINED, crop_box, wear
 from hb_tta.training.pocket_family import detector as stage
+from hb_tta.training.pocket_family import detector_figures as figures
+from hb_tta.training.pocket_family import detector_pictures as pictures
 from hb_tta.training.pocket_family.phrases import (
     draw_asked,
     draw_for_scene,
@@ -52,7 +54,7 @@ def bundled() -> Detector:
 @pytest.mark.parametrize("part", ["ordinary", "held out", "worn"])
 def test_it_finds_what_is_there_and_nothing_else(bundled: Detector, part: str) -> None:
     scenes = Scenes(DEV_SEED, 80, held_out=part == "held out")
-    rates = stage.found_rate(bundled, scenes, worn=part == "worn")
+    rates = figures.found_rate(bundled, scenes, worn=part == "worn")
     assert rates["found"] >= 0.93 and rates["of_nothing"] <= 0.05
     assert rates["all"] >= 0.85
 
@@ -143,8 +145,8 @@ def test_it_is_small_and_names_no_place() -> None:
 def test_of_every_scene_each_thing_has_a_patch_of_its_own() -> None:
     inside = 0
     for scene in islice(sample_scenes(5, held_out=None, edition=THIRD), 300):
-        boxes = stage.boxes_within(scene, WHOLE)
-        patches = stage.patches_of(boxes)
+        boxes = pictures.boxes_within(scene, WHOLE)
+        patches = pictures.patches_of(boxes)
         assert len(set(patches.tolist())) == len(scene.things)
         inside += scene.relation == "inside"
         for thing, patch in zip(scene.things, patches, strict=True):
@@ -162,10 +164,10 @@ def test_boxes_go_where_a_crop_moves_the_things() -> None:
     scale = 64 / (whole[2] - whole[0]), 64 / (whole[3] - whole[1])
     assert min(scale) > 1 / (1 - 0.5 * CROP[TRAINED[-1]])
     middle = replace(SQUARES, things=(Thing(1, 30, 34, 9),))  # which no edge cuts
-    ((x, y, *_),) = stage.boxes_within(middle, whole)
+    ((x, y, *_),) = pictures.boxes_within(middle, whole)
     assert 64 * x == pytest.approx((30 - whole[0]) * scale[0], abs=1e-3)
     assert 64 * y == pytest.approx((34 - whole[1]) * scale[1], abs=1e-3)
-    gone = stage.boxes_within(SQUARES, (20.0, 0.0, 64.0, 64.0))
+    gone = pictures.boxes_within(SQUARES, (20.0, 0.0, 64.0, 64.0))
     assert (gone[:2] == 0).all() and (gone[2] > 0).all()
 
 
@@ -204,7 +206,7 @@ def test_what_the_loss_is_of() -> None:
     sure, unsure = torch.tensor([4.0]), torch.tensor([0.0])
     there = torch.ones(1)
     assert stage.focal_loss(sure, there) < 1e-3 * stage.focal_loss(unsure, there)
-    looks = stage.looks_of(stage.boxes_within(SQUARES, WHOLE)[None], [SQUARES])
+    looks = pictures.looks_of(pictures.boxes_within(SQUARES, WHOLE)[None], [SQUARES])
     assert looks["shape"].shape == (1, 64)
     assert looks["shape"][0, 4 * 8 + 6] == 1 and looks["filling"][0, 4 * 8 + 6] == 3
     assert (looks["colour"] > 0).float().mean() < 0.5
@@ -233,10 +235,10 @@ def test_a_batch_has_worn_pictures_and_a_gradient_for_every_weight_that_is_used(
     torch.manual_seed(0)
     tokenizer = stage.make_tokenizer()
     model = stage.build_model(tokenizer).train()
-    heads = stage.Heads(stage.WIDTH, stage.LOOKS)
+    heads = stage.Heads(stage.WIDTH, pictures.LOOKS)
     scenes = Scenes(5, 40, edition=THIRD)
     rows = np.arange(32)
-    batch = stage.make_batch(scenes, rows, np.random.default_rng(0))
+    batch = pictures.make_batch(scenes, rows, np.random.default_rng(0))
     changed = (batch.pixels_BCHW - scenes.pixels(rows)).abs().amax((1, 2, 3)) > 0.1
     assert 2 <= changed.sum() <= 16
     stage.batch_loss(model, heads, tokenizer, batch).backward()

@@ -12,12 +12,9 @@ D the width of the texts' embeddings.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 from transformers import (
     OwlViTConfig,
@@ -27,38 +24,20 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from hb_tta.detect.boxes import overlap
-from hb_tta.detect.detector import Corners, Detector
-from hb_tta.pocket.boxes import corners
+from hb_tta.detect.detector import Detector
 from hb_tta.pocket.edition import FILLINGS
-from hb_tta.pocket.world import COLOURS, MAX_THINGS, SHAPES, SIZE, Scene
-from hb_tta.pocket.worn import TRAINED, crop_box, some_kind, wear
+from hb_tta.pocket.world import SIZE
+from hb_tta.training.pocket_family.detector_figures import dev_parts, figures_by_part
+from hb_tta.training.pocket_family.detector_pictures import LOOKS, PATCH, Batch, make_batch
 from hb_tta.training.pocket_family.labels import Heads, head_loss
 from hb_tta.training.pocket_family.optimize import Draws, optimize
-from hb_tta.training.pocket_family.phrases import (
-    draw_asked,
-    draw_for_scene,
-    look_of,
-    named_by,
-)
-from hb_tta.training.pocket_family.run import (
-    RecipeRun,
-    Scenes,
-    dev_scenes,
-    to_pixels,
-    training_scenes,
-)
+from hb_tta.training.pocket_family.run import RecipeRun, training_scenes
 from hb_tta.training.pocket_family.words import clip_tokenizer
 
-PATCH = 8
 WINDOW = 16  # tokens of a phrase, as OWL-ViT has
 WIDTH, TEXT_WIDTH = 96, 64
 STEPS, BATCH, RATE = 8000, 32, 1e-3
-PHRASES = 128  # of a batch: every picture is asked for all of them
-WORN = 0.25  # the share of worn pictures
 FOCUS, POSITIVE = 2.0, 0.5  # the focal loss: how little the easy weighs; how much what is there
-WHOLE: Corners = (0.0, 0.0, float(SIZE), float(SIZE))
-LOOKS = {"shape": len(SHAPES) + 1, "colour": len(COLOURS) + 1, "filling": len(FILLINGS) + 1}
 
 
 def train_detector(run: RecipeRun) -> None:
@@ -73,9 +52,14 @@ def train_detector(run: RecipeRun) -> None:
         rows = draws.rows(len(scenes), BATCH)
         return batch_loss(model, heads, tokenizer, make_batch(scenes, rows, draws.numpy))
 
+    def evaluate() -> dict[str, float]:
+        figures = figures_by_part(Detector(model, make_processor()), parts)
+        model.train()
+        return figures
+
     optimize(
         run, "detector", {"detector": model, "heads": heads}, loss, steps=run.steps(STEPS), lr=RATE,
-        evaluate_every=500, evaluate=lambda: figures_by_part(model, parts),
+        evaluate_every=500, evaluate=evaluate,
     )  # fmt: skip
     folder = run.weights / "detector"
     model.eval().half().save_pretrained(folder)
@@ -167,30 +151,6 @@ def start_heads(model: OwlViTForObjectDetection) -> None:
 # ── The loss ────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Pictures, and phrases that all of them are asked for.
-
-    Attributes:
-        pixels_BCHW: in [-1, 1].
-        texts: Q phrases.
-        boxes_BT4: centre and size of the things, from 0 to 1.
-        patch_BT: the patch of each.
-        there_BT: whether there is one: pictures have different numbers of things.
-        named_BTQ: whether a phrase names the thing.
-        looks: of each patch the shape, colour and filling of what covers it, 0: nothing does;
-            int64 (B, P).
-    """
-
-    pixels_BCHW: Tensor
-    texts: list[str]
-    boxes_BT4: Tensor
-    patch_BT: Tensor
-    there_BT: Tensor
-    named_BTQ: Tensor
-    looks: dict[str, Tensor]
-
-
 def batch_loss(
     model: OwlViTForObjectDetection,
     heads: Heads,
@@ -256,174 +216,3 @@ def generalised_overlap(a_N4: Tensor, b_N4: Tensor) -> Tensor:
 def _ends(boxes_N4: Tensor) -> tuple[Tensor, Tensor]:
     centre, size = boxes_N4[:, :2], boxes_N4[:, 2:]
     return centre - size / 2, centre + size / 2
-
-
-# ── Pictures and where their things are ─────────────────────────────────────────────────────────
-
-
-def make_batch(scenes: Scenes, rows: np.ndarray, rng: np.random.Generator) -> Batch:
-    """Pictures of these rows, of which ``WORN`` are worn, and phrases for them."""
-    records = [scenes.records[row] for row in rows]
-    pictures, boxes_BT4 = [], np.zeros((len(rows), MAX_THINGS, 4), np.float32)
-    for number, (row, scene) in enumerate(zip(rows, records, strict=True)):
-        picture, whole = scenes.pictures[row], WHOLE
-        if rng.random() < WORN:
-            picture, whole = worn_picture(picture, rng)
-        pictures.append(picture)
-        boxes_BT4[number, : len(scene.things)] = boxes_within(scene, whole)
-    asked = draw_asked(records, PHRASES, rng)
-    there_BT = boxes_BT4[:, :, 2] > 0
-    return Batch(
-        to_pixels(np.stack(pictures)),
-        [one.text for one in asked],
-        torch.from_numpy(boxes_BT4),
-        torch.from_numpy(np.stack([patches_of(boxes) for boxes in boxes_BT4])),
-        torch.from_numpy(there_BT),
-        torch.from_numpy(named_by(asked, records)),
-        looks_of(boxes_BT4, records),
-    )
-
-
-def worn_picture(picture: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, Corners]:
-    """The picture worn as little as answering models see it in training, and what is left of it."""
-    kind, strength = some_kind(rng), int(rng.choice(TRAINED))
-    seed = int(rng.integers(2**62))
-    worn = wear(picture, kind, strength, np.random.default_rng(seed))
-    # The same draws again: a crop moves the things, and ``wear`` does not say where to.
-    left = crop_box(SIZE, SIZE, strength, np.random.default_rng(seed))
-    return worn, left if kind == "crop" else WHOLE
-
-
-def boxes_within(scene: Scene, whole: Corners) -> np.ndarray:
-    """Centre and size (T, 4) of the things, from 0 to 1 of what is left of the picture.
-
-    A thing whose centre is cut off has zeros: it is not there.
-    """
-    x0, y0, x1, y1 = whole
-    found = np.zeros((len(scene.things), 4), np.float32)
-    for number, thing in enumerate(scene.things):
-        if x0 < thing.x < x1 and y0 < thing.y < y1:
-            a, b, c, d = corners(thing)
-            left, right = (min(1.0, max(0.0, (x - x0) / (x1 - x0))) for x in (a, c))
-            top, low = (min(1.0, max(0.0, (y - y0) / (y1 - y0))) for y in (b, d))
-            found[number] = (left + right) / 2, (top + low) / 2, right - left, low - top
-    return found
-
-
-def looks_of(boxes_BT4: np.ndarray, scenes: Sequence[Scene]) -> dict[str, Tensor]:
-    """Of each patch the shape, colour and filling, from 1, of the smallest thing over it."""
-    xs, ys = patch_middles()
-    looks = np.zeros((3, len(scenes), len(xs)), np.int64)
-    for row, (boxes_T4, scene) in enumerate(zip(boxes_BT4, scenes, strict=True)):
-        for place in np.argsort(-boxes_T4[: len(scene.things), 2], kind="stable"):
-            x, y, width, height = boxes_T4[place]
-            inside = (abs(xs - x) < width / 2) & (abs(ys - y) < height / 2)
-            group = scene.groups[scene.things[place].group]
-            looks[:, row, inside] = 1 + np.array(look_of(group))[:, None]
-    return dict(zip(LOOKS, map(torch.from_numpy, looks), strict=True))
-
-
-def patch_middles() -> tuple[np.ndarray, np.ndarray]:
-    """x and y of the patches' middles (P,), row by row, from 0 to 1."""
-    side = SIZE // PATCH
-    middles = (np.arange(side) + 0.5) / side
-    ys, xs = np.meshgrid(middles, middles, indexing="ij")
-    return xs.ravel(), ys.ravel()
-
-
-def patches_of(boxes_T4: np.ndarray) -> np.ndarray:
-    """The patch of each thing's centre, int64 (T,); of two in one place the smaller's.
-
-    A thing around another has about the same centre: it has the patch above the inner one's.
-    """
-    side = SIZE // PATCH
-    patches = np.zeros(len(boxes_T4), np.int64)
-    taken: list[tuple[float, float, int]] = []
-    for thing in np.argsort(boxes_T4[:, 2], kind="stable"):
-        x, y, width, _ = boxes_T4[thing]
-        if width > 0:
-            inner = [p for a, b, p in taken if max(abs(x - a), abs(y - b)) < 1 / side]
-            own = min(int(y * side), side - 1) * side + min(int(x * side), side - 1)
-            patches[thing] = max(inner[0] - side, 0) if inner else own
-            taken.append((x, y, int(patches[thing])))
-    return patches
-
-
-# ── Figures ─────────────────────────────────────────────────────────────────────────────────────
-
-
-def dev_parts(run: RecipeRun) -> dict[str, tuple[Scenes, bool]]:
-    """Dev scenes by part, and whether they are worn: clean, with what answers never sees, worn."""
-    clean, held_out = dev_scenes(run, 128), dev_scenes(run, 128, held_out=True)
-    return {"": (clean, False), "held_out_": (held_out, False), "worn_": (clean, True)}
-
-
-def figures_by_part(
-    model: OwlViTForObjectDetection, parts: dict[str, tuple[Scenes, bool]]
-) -> dict[str, float]:
-    """``found_rate`` of every part."""
-    detector = Detector(model, make_processor())
-    figures = {
-        f"{part}{name}": value
-        for part, (scenes, worn) in parts.items()
-        for name, value in found_rate(detector, scenes, worn=worn).items()
-    }
-    model.train()
-    return figures
-
-
-def found_rate(detector: Detector, scenes: Scenes, *, worn: bool = False) -> dict[str, float]:
-    """How well a detector finds what phrases name, at its usual thresholds.
-
-    Args:
-        worn: whether the pictures are worn, as strongly as in training.
-
-    Returns:
-        "found": of the phrases that name something, those whose best box is that of such a thing;
-        "all": those of which every thing has its box, and no box is of anything else;
-        "of_nothing": of the phrases that name nothing, those with a box.
-    """
-    rng = np.random.default_rng(0)
-    judged: list[tuple[list[Corners], list[Corners]]] = []
-    for picture, scene in zip(scenes.pictures, scenes.records, strict=True):
-        seen, whole = worn_picture(picture, rng) if worn else (picture, WHOLE)
-        judged += _found_and_real(detector, seen, scene, whole, rng)
-    named = [(found, real) for found, real in judged if real]
-    return {
-        "found": _mean([bool(found) and _all_near(found[:1], real) for found, real in named]),
-        "all": _mean([_all_near(real, found) and _all_near(found, real) for found, real in named]),
-        "of_nothing": _mean([bool(found) for found, real in judged if not real]),
-    }
-
-
-def _found_and_real(
-    detector: Detector, picture: np.ndarray, scene: Scene, whole: Corners, rng: np.random.Generator
-) -> list[tuple[list[Corners], list[Corners]]]:
-    """Of each phrase for a scene the boxes that are found, best first, and those of its things."""
-    asked = draw_for_scene(scene, rng)
-    (found,) = detector.find([Image.fromarray(picture)], [[one.text for one in asked]])
-    boxes_T4 = boxes_within(scene, whole)
-    groups = [scene.groups[thing.group] for thing in scene.things]
-    return [
-        (
-            [box.box for box in found if box.phrase == place],
-            pixel_boxes(boxes_T4[[one.names(group) for group in groups] & (boxes_T4[:, 2] > 0)]),
-        )
-        for place, one in enumerate(asked)
-    ]
-
-
-def _all_near(boxes: Sequence[Corners], others: Sequence[Corners]) -> bool:
-    return all(any(overlap(box, other) > 0.5 for other in others) for box in boxes)
-
-
-def _mean(values: Sequence[bool]) -> float:
-    return float(np.mean(values)) if values else 0.0
-
-
-def pixel_boxes(boxes_T4: np.ndarray) -> list[Corners]:
-    """Centres and sizes from 0 to 1 as corners in pixels."""
-    return [
-        (SIZE * (x - w / 2), SIZE * (y - h / 2), SIZE * (x + w / 2), SIZE * (y + h / 2))
-        for x, y, w, h in boxes_T4.tolist()
-    ]
