@@ -158,6 +158,12 @@ def test_the_strip_is_what_the_bundled_models_draw(pictures, tmp_path, monkeypat
     assert (np.abs(drawn - kept) > 8).mean() < 0.005, "run `make pictures`"
 
 
+def test_the_things_to_put_into_prompts_are_the_worlds(pictures):
+    for name, drawn in pictures["things"]().items():
+        with Image.open(pictures["PICTURES"] / f"{name}.png") as kept:
+            assert np.array_equal(np.asarray(kept), np.asarray(drawn)), "run `make pictures`"
+
+
 def test_pictures_are_small_and_told_to_who_cannot_see_them(pictures):
     for path in (pictures["STRIP"], pictures["REPORT"]):
         assert path.stat().st_size < 150_000

@@ -15,7 +15,6 @@ another of the image's questions names. The rows go through the same doors as a 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ import torch
 from PIL import Image
 
 from hb_tta.context import MultimodalContext
+from hb_tta.describe import load_mllm
 from hb_tta.errors import UserError
 from hb_tta.experiments.plan import PlannedRun, carry_out, kept, write_tables
 from hb_tta.families import get_family
@@ -146,7 +146,7 @@ def _measured(name: str, questions: Sequence[Asked], options: argparse.Namespace
         "views": None if settings is None else settings.digest,
     }
     path = options.out / f"easy_vqa.{name.replace(' ', '_')}.json"
-    return kept(path, json.loads(json.dumps(decided_by)), lambda: measure(questions, settings))
+    return kept(path, decided_by, lambda: measure(questions, settings))
 
 
 def _settings(method: str, said: str, options: argparse.Namespace) -> AugmentSettings:
@@ -157,8 +157,6 @@ def _settings(method: str, said: str, options: argparse.Namespace) -> AugmentSet
 
 def measure(questions: Sequence[Asked], settings: AugmentSettings | None) -> dict[str, Any]:
     """Right or wrong a question, 0/1, and the views that were shown."""
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
     prompts = [f"{one.text}{SUFFIX}" for one in questions]
     views: list[Sequence[Any]] = [()] * len(questions)
     if settings is not None:
@@ -167,10 +165,8 @@ def measure(questions: Sequence[Asked], settings: AugmentSettings | None) -> dic
             for one, prompt in zip(questions, prompts, strict=True)
         ]
         views = [its.views for its in settings.augmenter.augment(contexts, n=settings.n)]
-    folder = get_family("pocket").weights("mllm").local_folder()
     answers = answer_many(
-        AutoModelForImageTextToText.from_pretrained(folder),
-        AutoProcessor.from_pretrained(folder),
+        *load_mllm(get_family("pocket").weights("mllm")),
         [Question(one.picture, p, v) for one, p, v in zip(questions, prompts, views, strict=True)],
         gate=None if settings is None else settings.views.gate,
         max_new_tokens=4, do_sample=False,

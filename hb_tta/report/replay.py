@@ -9,7 +9,6 @@ N questions, V views of each, the real image first, K = 3 beginnings.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from hb_tta.errors import UserError
 from hb_tta.report.records import Record, Run, Seen
 from hb_tta.tta.combine import Combiner
+from hb_tta.views.select import threshold
 
 YES, NO, OTHER = 0, 1, 2
 _LEAST = 1e-9  # of a probability whose logarithm is taken
@@ -159,11 +159,8 @@ def kept(said: Said, min_score: float | str | None) -> NDArray[np.bool_]:
     if min_score is None or said.scores_NV is None:
         return np.ones((len(said.yes_N), said.views), bool)
     real_N1, views_NV = said.scores_NV[:, :1], said.scores_NV[:, 1:]
-    if isinstance(min_score, str):
-        found = re.fullmatch(r"real([+-][\d.e-]+)?", min_score)
-        assert found, min_score
-        return views_NV >= real_N1 + float(found[1] or 0)
-    return views_NV >= min_score
+    bar_N1 = real_N1 if isinstance(min_score, str) else np.zeros_like(real_N1)
+    return views_NV >= bar_N1 + threshold(min_score, 0.0)
 
 
 def _combined(said: Said, kept_NV: NDArray[np.bool_], combiner: Combiner) -> Shares:

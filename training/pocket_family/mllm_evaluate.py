@@ -9,11 +9,9 @@ from itertools import islice
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
 
-import hb_tta.idefics2  # noqa: F401 - the second MLLM's class is known from here on
 from hb_tta.context import DescribedContext
-from hb_tta.describe import DescriberSpec
+from hb_tta.describe import DescriberSpec, load_mllm
 from hb_tta.pocket.captions import caption
 from hb_tta.pocket.reading import Told, read_description
 from hb_tta.pocket.tasks import PARTS, Sample, pocket_mme, question_pairs
@@ -117,10 +115,7 @@ class Answerer:
 
     def __init__(self, folder: str, device: str = "cpu"):
         self.device = device
-        self.processor = AutoProcessor.from_pretrained(folder)
-        self.processor.tokenizer.padding_side = "left"
-        model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
-        self.model = model.to(device).eval()
+        self.model, self.processor = load_mllm(folder, device=device, dtype="float32")
 
     def answer(
         self,

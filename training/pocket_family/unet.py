@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,9 +155,10 @@ def graphed(denoiser: _Denoiser, size: int) -> Any:
 
     A net this small is waited for by nobody but the processor that launches its thousand kernels.
     """
-    shapes = ((size, 8, 8, 8), (size,), (size, 32, 256), (size, 128))
-    sample = tuple(torch.zeros(shape, device=denoiser.time_ids.device) for shape in shapes)
-    sample = (sample[0], sample[1].long(), *sample[2:])
+    like = partial(torch.zeros, device=denoiser.time_ids.device)
+    sample = (
+        like(size, 8, 8, 8), like(size, dtype=torch.long), like(size, 32, 256), like(size, 128),
+    )  # fmt: skip
     return torch.cuda.make_graphed_callables(denoiser, sample, allow_unused_input=True)
 
 
@@ -229,15 +231,11 @@ class _TrainingSet:
             run.device
         )
         parts = [slice(i, i + 64) for i in range(0, len(scenes), 64)]
-        self.latents = torch.cat(
-            [encode(vae, scenes.pixels(part, run.device)).cpu() for part in parts]
-        )
-        self.images = image_embeds(run, scenes)
-        self.worn_images = image_embeds(run, scenes, worn=True)
+        self.latents = torch.cat([encode(vae, scenes.pixels(part, run.device)) for part in parts])
+        self.images = image_embeds(run, scenes).to(run.device)
+        self.worn_images = image_embeds(run, scenes, worn=True).to(run.device)
         self.captions, texts = numbered_captions(run, scenes)
-        self.hidden, self.pooled = encoded_captions(run, texts)
-        for name in ("latents", "images", "worn_images", "hidden", "pooled"):
-            setattr(self, name, getattr(self, name).to(run.device))
+        self.hidden, self.pooled = (of.to(run.device) for of in encoded_captions(run, texts))
 
     def batch(
         self, draws: Draws, size: int, mixture: Mixture
