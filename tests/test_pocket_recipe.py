@@ -11,6 +11,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
 from hb_tta import Mumu
@@ -122,6 +123,12 @@ def test_mumu_in_miniature_reads_by_the_mllm_beside_it(tmp_path: Path) -> None:
     for role in ("generator", "mllm_two"):
         shutil.copytree(bundled() / role, weights / role)
     main(["--stage", "mumu", "--out", str(tmp_path), "--scale", "0.0005"])
+    lora = weights / "mumu" / "unet_lora" / "adapter_model.safetensors"
+    before = load_file(lora)
+    main(["--stage", "mumu_unet", "--out", str(tmp_path), "--scale", "0.0005"])
+    after = load_file(lora)
+    assert after.keys() == before.keys()
+    assert any(not torch.equal(after[key], value) for key, value in before.items())
     assert json.loads((weights / "mumu" / "mumu.json").read_text())["vlm"] == "../mllm_two"
     assert not (weights / "mumu" / "vlm" / "model.safetensors").exists()
     mumu = Mumu.from_pretrained(str(weights / "mumu"), generator=str(weights / "generator"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -105,13 +107,13 @@ def test_a_stopped_run_goes_on_behind_its_last_whole_line(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         kept_lines(tmp_path, "run", {"a": 1}, 5, lambda first: make(first, 3), quiet=True)
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.jsonl")
     path.write_text(path.read_text() + '{"n": 3')  # as a kill leaves it
     found = kept_lines(tmp_path, "run", {"a": 1}, 5, make, quiet=True)
     assert found == [{"n": n} for n in range(5)] and asked == [0, 1, 2, 3, 4]
     assert kept_lines(tmp_path, "run", {"a": 1}, 5, make, quiet=True) == found
     assert kept_lines(tmp_path, "run", {"a": 2}, 5, make, quiet=True) == found
-    assert len(asked) == 10 and len(list(tmp_path.iterdir())) == 2
+    assert len(asked) == 10 and len(list(tmp_path.glob("*.jsonl"))) == 2
 
 
 def test_a_line_that_is_damaged_is_made_again_with_all_behind_it(tmp_path):
@@ -123,12 +125,33 @@ def test_a_line_that_is_damaged_is_made_again_with_all_behind_it(tmp_path):
             yield number
 
     kept_lines(tmp_path, "run", {}, 4, make, quiet=True)
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.jsonl")
     lines = path.read_text().splitlines()
     lines[2] = "\x00" * 7
     path.write_text("\n".join(lines) + "\n")
     assert kept_lines(tmp_path, "run", {}, 4, make, quiet=True) == [0, 1, 2, 3]
     assert made == [0, 1, 2, 3, 1, 2, 3]
+
+
+def _slowly(folder: Path) -> None:
+    def make(first: int):
+        for number in range(first, 5):
+            time.sleep(0.05)
+            with open(folder / "made", "a") as file:
+                file.write(f"{number}\n")
+            yield number
+
+    assert kept_lines(folder, "run", {}, 5, make, quiet=True) == [0, 1, 2, 3, 4]
+
+
+def test_two_processes_make_the_same_results_once(tmp_path):
+    runs = [get_context("fork").Process(target=_slowly, args=(tmp_path,)) for _ in range(2)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join(30)
+        assert run.exitcode == 0
+    assert (tmp_path / "made").read_text().split() == list("01234")
 
 
 # ── Findings ─────────────────────────────────────────────────────────────────────────────────────

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hb_tta.disk import write_aside
+from hb_tta.locks import held
 from hb_tta.progress import progress
 from hb_tta.store import content_key
 
@@ -24,6 +25,8 @@ def kept_lines(
 ) -> list[Any]:
     """``count`` results, those that are missing made now and kept one by one.
 
+    Another process that is asked for the same results waits, and then reads them.
+
     Args:
         folder: of the files; the same results in another experiment are found again.
         name: what is told while they are made.
@@ -31,10 +34,25 @@ def kept_lines(
         make: from the number of the first missing result to those from there on.
     """
     path = folder / f"{content_key(decided_by)[:24]}.jsonl"
-    found = _read(path, decided_by)[:count]
-    if len(found) == count:
-        return found
     path.parent.mkdir(parents=True, exist_ok=True)
+    with held(path.with_suffix(".lock"), timeout=-1):
+        found = _read(path, decided_by)[:count]
+        if len(found) < count:
+            _make_rest(path, name, found, count, make, unit=unit, quiet=quiet)
+    assert len(found) == count, f"{name}: {len(found)} results of {count}"
+    return found
+
+
+def _make_rest(
+    path: Path,
+    name: str,
+    found: list[Any],
+    count: int,
+    make: Callable[[int], Iterator[Any]],
+    *,
+    unit: str,
+    quiet: bool,
+) -> None:
     with (
         open(path, "a", encoding="utf-8") as file,
         progress(name, unit, count, done=len(found), shown=not quiet) as bar,
@@ -44,8 +62,6 @@ def kept_lines(
             file.flush()
             found.append(result)
             bar.update()
-    assert len(found) == count, f"{name}: {len(found)} results of {count}"
-    return found
 
 
 def _read(path: Path, decided_by: dict[str, Any]) -> list[Any]:

@@ -28,6 +28,7 @@ STAGES = {
     "clip": "clip:train_clip",
     "detector": "detector:train_detector",
     "mumu": "mumu:train_mumu",
+    "mumu_unet": "mumu_unet:train_mumu_unet",
     "statistics": "statistics:write_image_statistics",
     "card": "card:write_card",
 }
@@ -69,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the steps (default 1)")
     parser.add_argument(
-        "--batches", type=int, default=1, help="multiplies the denoiser's batch (on a GPU: 4)"
+        "--batches", type=int, default=1, help="multiplies the denoisers' batches (on a GPU: 4)"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

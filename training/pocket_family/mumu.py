@@ -33,22 +33,25 @@ from hb_tta.weights import Weights
 
 def train_mumu(run: RecipeRun) -> None:
     """Train by the recipe and write ``weights/mumu``."""
+    train(recipe_settings(run), run.work / "mumu", quiet=True)
+    ship(run, "mumu")
+
+
+def recipe_settings(run: RecipeRun) -> MumuSettings:
+    """The recipe on the run's own models, at its scale."""
     settings = get_recipe("pocket-mumu")
     assert isinstance(settings, MumuSettings)
     align = run.steps(settings.align_steps)
-    steps = align + run.steps(settings.max_steps - settings.align_steps)
-    changed = replace(
+    return replace(
         settings, generator=str(run.weights / "generator"), vlm=str(run.weights / "mllm_two"),
-        samples=run.examples(settings.samples or 0), align_steps=align, max_steps=steps,
-        dtype="float32",
+        samples=run.examples(settings.samples or 0), align_steps=align,
+        max_steps=align + run.steps(settings.max_steps - settings.align_steps), dtype="float32",
     )  # fmt: skip
-    train(changed, run.work / "mumu", quiet=True)
-    ship(run)
 
 
-def ship(run: RecipeRun) -> None:
-    """The trained folder in small form."""
-    last, target = run.work / "mumu", run.weights / "mumu"  # its rate has fallen to nothing
+def ship(run: RecipeRun, folder: str) -> None:
+    """A trained folder of ``run.work`` in small form."""
+    last, target = run.work / folder, run.weights / "mumu"  # its rate has fallen to nothing
     trained = Weights(str(last))
     told = read_index(trained)
     if target.exists():

@@ -30,7 +30,7 @@ class RecipeRun:
         weights: where the finished models go, a folder a role, laid out as on the hub.
         scale: multiplies every stage's number of steps (1 is the shipped family).
         seed: every draw of every stage follows from it.
-        batches: multiplies the denoiser's batch: a GPU takes four in the time of one.
+        batches: multiplies the denoisers' batches: a GPU takes four in the time of one.
         start: the weights of an earlier family, laid out as ``weights``; stages that can go on
             from them do. None: all from nothing.
     """

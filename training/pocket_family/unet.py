@@ -107,7 +107,8 @@ def train_unet(run: RecipeRun) -> None:
     unet = _start(run).to(run.device)
     # In bfloat16 the fused attention's gradient takes a third of a step on a CPU.
     unet.set_attn_processor(AttnProcessor())
-    denoiser = graphed(_Denoiser(unet), size) if run.device == "cuda" else _Denoiser(unet)
+    denoiser = _Denoiser(unet)
+    network: Any = graphed(denoiser, _like(size, run.device)) if run.device == "cuda" else denoiser
     alphas = scheduler().alphas_cumprod.to(run.device)
     steps_in_all = run.steps(STEPS)
 
@@ -119,7 +120,7 @@ def train_unet(run: RecipeRun) -> None:
         alpha = alphas[timesteps].view(-1, 1, 1, 1)
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         target = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
-        return F.mse_loss(denoiser(noisy, timesteps, text, pooled), target)
+        return F.mse_loss(network(noisy, timesteps, text, pooled), target)
 
     optimize(
         run, "unet", {"unet": unet}, loss, steps=steps_in_all, lr=1e-3, ema=0.999,
@@ -150,16 +151,19 @@ class _Denoiser(nn.Module):
             return self.unet(noisy, timesteps, text, added_cond_kwargs=added).sample.float()
 
 
-def graphed(denoiser: _Denoiser, size: int) -> Any:
-    """The denoiser as a CUDA graph for batches of ``size``, forwards and backwards.
+def graphed(network: nn.Module, sample: tuple[Tensor, ...]) -> Any:
+    """A network as a CUDA graph, forwards and backwards, for tensors of a sample's shapes.
 
     A net this small is waited for by nobody but the processor that launches its thousand kernels.
     """
-    like = partial(torch.zeros, device=denoiser.time_ids.device)
-    sample = (
-        like(size, 8, 8, 8), like(size, dtype=torch.long), like(size, 32, 256), like(size, 128),
-    )  # fmt: skip
-    return torch.cuda.make_graphed_callables(denoiser, sample, allow_unused_input=True)
+    return torch.cuda.make_graphed_callables(network, sample, allow_unused_input=True)
+
+
+def _like(size: int, device: str) -> tuple[Tensor, ...]:
+    """What the denoiser is given, as far as a graph asks."""
+    like = partial(torch.zeros, device=device)
+    times = like(size, dtype=torch.long)
+    return like(size, 8, 8, 8), times, like(size, 32, 256), like(size, 128)
 
 
 def _start(run: RecipeRun) -> UNet2DConditionModel:
