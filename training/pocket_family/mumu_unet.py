@@ -75,9 +75,13 @@ def train_mumu_unet(run: RecipeRun) -> None:
         return F.mse_loss(drawn, target)
 
     def held_out() -> dict[str, float]:
-        rows = data.held_out(size)
-        return {"held_out": float(np.mean([loss(Draws(0, "held out", i), its, denoiser).item()
-                                           for i, its in enumerate(rows)]))}  # fmt: skip
+        denoiser.eval()  # the graph is of training alone, and of whole batches
+        losses = [
+            loss(Draws(0, "held out", number), rows, denoiser).item()
+            for number, rows in enumerate(data.held_out(size))
+        ]
+        denoiser.train()
+        return {"held_out": float(np.mean(losses))}
 
     optimize(
         run, FOLDER, {"connector": models.connector, "unet": models.unet},
