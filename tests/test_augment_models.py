@@ -73,7 +73,8 @@ def test_the_bundled_family_works_as_it_comes(tmp_path: Path) -> None:
     assert [view.size for view in augmentation.views] == [(64, 64)] * 2
     assert augmentation.description and augmentation.warnings == []
     generator = augmentation.spec["generator"]
-    assert (generator["num_inference_steps"], generator["guidance_scale"]) == (25, 2.0)
+    assert (generator["num_inference_steps"], generator["guidance_scale"]) == (10, 2.0)
+    assert generator["scheduler"] == "dpmsolver++"
 
 
 def test_the_hubs_layouts_of_sdxl(tmp_path: Path) -> None:

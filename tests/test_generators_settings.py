@@ -153,16 +153,16 @@ def test_one_setting_under_two_names_is_refused():
 
 
 def test_a_persons_settings_come_before_the_familys_and_those_before_the_methods():
-    for family, guidance in (("pocket", 2.0), ("sdxl", 15.0)):
+    for family, steps, guidance in (("pocket", 10, 2.0), ("sdxl", 25, 15.0)):
         spec: Any = build_spec("i2t2i", family)
-        assert (spec.num_inference_steps, spec.guidance_scale) == (25, guidance)
+        assert (spec.num_inference_steps, spec.guidance_scale) == (steps, guidance)
         assert build_spec("i2t2i", family, {"guidance": None, "steps": DEFAULT}) == spec
     own = dataclasses.replace(
         POCKET, method_defaults=MappingProxyType({"i2t2i": {"guidance_scale": 4.0}})
     )
     for method, guidance in (("i2t2i", 4.0), ("hummingbird", 2.0)):
         filled: Any = build_spec(method, own)
-        assert (filled.guidance_scale, filled.num_inference_steps) == (guidance, 25)
+        assert (filled.guidance_scale, filled.num_inference_steps) == (guidance, 10)
     given: Any = build_spec("i2t2i", own, {"guidance": 5.0})
     assert given.guidance_scale == 5.0
 

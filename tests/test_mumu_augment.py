@@ -180,7 +180,7 @@ def test_a_family_without_the_roles_says_so(folders):
 def test_the_families_defaults_are_the_papers_and_the_pocket_worlds():
     sdxl, pocket = (family_defaults(MumuSpec, get_family(name)) for name in ("sdxl", "pocket"))
     assert (sdxl["num_inference_steps"], sdxl["guidance_scale"]) == (50, 6.0)
-    assert (pocket["num_inference_steps"], pocket["guidance_scale"]) == (25, 2.0)
+    assert (pocket["num_inference_steps"], pocket["guidance_scale"]) == (10, 2.0)
     assert pocket["least_area"] < 64 and "least_area" not in sdxl
 
 

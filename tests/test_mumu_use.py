@@ -141,7 +141,7 @@ def test_a_folder_that_names_a_family_takes_its_generator_and_settings(trained, 
     (folder / "mumu.json").write_text(json.dumps({**index, "generator": "pocket"}))
     spec = Mumu.from_pretrained(folder, device="cpu").spec
     assert spec.base == get_family("pocket").weights("generator")
-    assert (spec.num_inference_steps, spec.guidance_scale) == (25, 2.0)
+    assert (spec.num_inference_steps, spec.guidance_scale) == (10, 2.0)
     elsewhere = Mumu.from_pretrained(trained, generator=str(PIPELINE), device="cpu").spec
     assert (elsewhere.num_inference_steps, elsewhere.guidance_scale) == (50, 6.0)
 
