@@ -115,7 +115,7 @@ def asked_by(
     arms: Iterable[Arm],
     *,
     mllms: int = 1,
-    full: int = 100,
+    full: int = 60,
     quick: int = 8,
     categories: Mapping[str, str] | None = None,
 ) -> Asked:

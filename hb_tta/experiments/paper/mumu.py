@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from hb_tta.report.cells import Table
     from hb_tta.report.contact_sheet import Panel
 
-SCENES, QUICK_SCENES = 600, 24
+SCENES, QUICK_SCENES = 300, 24
 PICTURES = "pictures"
 
 

@@ -76,7 +76,7 @@ class Ablation:
     def asked(self, describer: str, options: Options) -> Asked:
         """Those arms whose LoRAs are there."""
         arms = [row.arm(options) for row in self.of(options)[describer]]
-        return asked_by(options, [arm for arm in arms if arm is not None], full=100, quick=8)
+        return asked_by(options, [arm for arm in arms if arm is not None], full=60, quick=8)
 
     def needs(self, options: Options) -> Needs:
         """The trainings, and the answers to their views."""

@@ -283,9 +283,9 @@ def _clip(weights: Weights, device: str | None) -> Clip:
 
 
 TABLE_2 = Tuning(
-    "table2", "Human-object relations by prompt tuning", "relations", 1, 60, 4, NUMBERS_2,
+    "table2", "Human-object relations by prompt tuning", "relations", 1, 16, 4, NUMBERS_2,
     "RandAugment",
 ).experiment()  # fmt: skip
 TABLE_3 = Tuning(
-    "table3", "Objects and their variants by prompt tuning", "objects", 4, 200, 8, NUMBERS_3, REAL
+    "table3", "Objects and their variants by prompt tuning", "objects", 4, 60, 8, NUMBERS_3, REAL
 ).experiment()
