@@ -46,6 +46,8 @@ def test_the_templates_say_what_they_say() -> None:
     assert told["generic"].task == "generic" and told["generic"].guidance == ""
     assert told["focused"].description == pair.description
     assert told["full"].description != pair.description
+    colours = {group.colour for group in pair.told.groups}
+    assert not colours & set(told["colourless"].description.split())
     assert TEMPLATES["drafts"].drafts > 1
 
 
@@ -84,7 +86,6 @@ def test_tables_have_a_row_a_judge_and_category() -> None:
     options = argparse.Namespace(images=2, views=2)
     found = questions_table({"itm": {"color": ROWS, "count": ROWS}}, options)
     assert [row[:2] for row in found.rows] == [("itm", "color"), ("itm", "count"), ("itm", "all")]
-    told = table(
-        {"question": {"color": [[1.0, 0.0], [1.0, 1.0]]}}, argparse.Namespace(images=1, views=2)
-    )
+    asked = argparse.Namespace(method="hummingbird", images=1, views=2)
+    told = table({"question": {"color": [[1.0, 0.0], [1.0, 1.0]]}}, asked)
     assert told.rows[0][0] == "question" and share([[1.0, 0.0], [1.0, 1.0]]).estimate == 0.75

@@ -1,12 +1,12 @@
 """How often views keep what was asked, by the form of what the generator was told.
 
-    python -m hb_tta.experiments.fidelity --out DIR [--split dev|sealed] [--images 16]
+    python -m hb_tta.experiments.fidelity --out DIR [--split dev|sealed] [--method hummingbird]
 
 *question* and *generic* are what the describer writes by those templates, *drafts* the medoid of
-five drafts by the first; *focused* and *full* are captions made from the scene's record, which no
-method may see: they tell what a right description is worth. A view is faithful where the reader
-answers the question about it as about its reference. Everything is kept in DIR; the same command
-again does what is missing.
+five drafts by the first; *focused*, *full* and *colourless* are captions made from the scene's
+record, which no method may see: they tell what a right description is worth, and who draws what it
+leaves out. A view is faithful where the reader answers the question about it as about its
+reference. Everything is kept in DIR; the same command again does what is missing.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from hb_tta.augment import Augmenter
 from hb_tta.context import DescribedContext
 from hb_tta.experiments.plan import PlannedRun, carry_out, kept, write_tables
 from hb_tta.families import get_family
+from hb_tta.generators import list_methods
 from hb_tta.metrics import bootstrap_interval
-from hb_tta.pocket.captions import caption
+from hb_tta.pocket.captions import Mention, caption
 from hb_tta.pocket.edition import BUNDLED
 from hb_tta.pocket.reader import Reader
 from hb_tta.pocket.reading import answer
@@ -66,6 +67,7 @@ TEMPLATES = {
     "generic": Template(_generic),
     "focused": Template(_told(lambda pair: pair.description)),
     "full": Template(_told(lambda pair: caption(pair.told))),
+    "colourless": Template(_told(lambda pair: caption(pair.told, Mention(colour=False)))),
 }
 
 
@@ -75,7 +77,8 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     text = ""
     for results in carry_out(plan(options)):
-        text = write_tables(options.out / f"fidelity.{options.split}.md", [table(results, options)])
+        path = options.out / f"fidelity.{options.method}.{options.split}.md"
+        text = write_tables(path, [table(results, options)])
     print(text)
 
 
@@ -88,7 +91,7 @@ def plan(options: argparse.Namespace) -> Iterator[PlannedRun]:
 def _measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
     template = TEMPLATES[name]
     augmenter = Augmenter.from_pretrained(
-        "hummingbird", family=FAMILY, store=options.out / "store", drafts=template.drafts
+        options.method, family=FAMILY, store=options.out / "store", drafts=template.drafts
     )
     decided_by = {
         "images": options.images,
@@ -96,7 +99,7 @@ def _measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "spec": augmenter.spec,
         "reader": get_family(FAMILY).weights("reader").fingerprint(),
     }
-    path = options.out / f"fidelity.{name}.{options.split}.json"
+    path = options.out / f"fidelity.{options.method}.{name}.{options.split}.json"
     return kept(path, decided_by, lambda: measure(augmenter, template, options))
 
 
@@ -154,8 +157,8 @@ def reader() -> Reader:
 def table(results: dict[str, dict[str, list[list[float]]]], options: argparse.Namespace) -> Table:
     """A row a template, a column a category."""
     title = (
-        f"Faithful views by what the generator is told, %: {options.images} images a category, two "
-        f"questions each, {options.views} views a question; intervals over images."
+        f"Faithful views by what {options.method} is told, %: {options.images} images a category, "
+        f"two questions each, {options.views} views a question; intervals over images."
     )
     rows: list[list[Cell | str]] = []
     for name, found in results.items():
@@ -173,6 +176,7 @@ def share(rows: Sequence[Sequence[float]]) -> Cell:
 def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, required=True, help="a folder; the same again goes on")
+    parser.add_argument("--method", choices=list_methods(), default="hummingbird")
     parser.add_argument("--split", choices=SPLITS, default="dev")
     parser.add_argument("--images", type=int, default=16, help="a category")
     parser.add_argument("--views", type=int, default=2, help="a question")
