@@ -264,7 +264,7 @@ def test_check_says_what_is_missing_and_what_it_takes(capsys, monkeypatch, tmp_p
     line = ["reproduce", "table4", "--family", "pocket", "--check", "--methods", "randaugment"]
     assert main([*line, "--out", str(tmp_path / "out")]) == 0
     told = capsys.readouterr().out
-    assert "table4 has all that it needs; it takes 2,000 views, about 6 minutes" in told
+    assert "table4 has all that it needs; it takes 1,200 views, about" in told
     assert main(["reproduce", "table1", "--family", "sdxl", "--check"]) == 1
     told = capsys.readouterr().out
     assert "llava-hf/llava-v1.6-mistral-7b-hf: `hb-tta download llava-hf" in told

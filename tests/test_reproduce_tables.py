@@ -17,7 +17,7 @@ from hb_tta.experiments.paper import lora, mme, pictures, table11, trained, tuni
 from hb_tta.experiments.reproduction import HOLDS, UNDECIDED, Options
 from hb_tta.families import get_family
 from hb_tta.report.cells import Cell, columns_of, written
-from hb_tta.report.drawing import Point, boxes, curves, scatter
+from hb_tta.report.drawing import Point, boxes, curves, differences, scatter
 from hb_tta.weights import Weights
 
 QUESTIONS = [
@@ -298,6 +298,9 @@ def test_drawings_are_whole_and_say_what_they_show():
         scatter(points[:1], "one", "point"),
         boxes({"10": [1.0, 1.2, 5.0], "20": [1.0]}, "seeds", "L2"),
         curves({"both": [(0, 0.1), (20, 0.3)]}, "step", "reward"),
+        differences(
+            {"m": [("up", (3, 1, 5)), ("open", (1, -2, 4))], "": [("down", (-9, -9, -1))]}, "points"
+        ),
     ]
     for svg in every:
         root = xml.fromstring(svg)
@@ -306,6 +309,8 @@ def test_drawings_are_whole_and_say_what_they_show():
         assert numbers_ and min(numbers_) >= 0 and max(numbers_) <= 640
         assert root.attrib["aria-label"]
     assert "a &lt;b&gt;" in every[0]
+    colours = [one.attrib["fill"] for one in xml.fromstring(every[-1]).iter("circle")]
+    assert len(set(colours)) == 3  # above, open, below
 
 
 def test_an_arm_asks_for_the_papers_plain_mean_of_its_own_weights(options):

@@ -1,4 +1,4 @@
-"""A page an experiment: its tables, galleries and drawings, readable on a phone."""
+"""A page an experiment: its drawings, tables and galleries, readable on a phone."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def page(experiment: Experiment, shown: Shown, options: Options, links: str = ""
 
 def body(shown: Shown) -> str:
     """Everything that there is to show, in order."""
-    parts = [renderers.html(table) for table in tables_of(shown)]
-    parts += map(drawing, shown.drawings)
+    parts = [*map(drawing, shown.drawings)]  # what is seen at a glance first
+    parts += [renderers.html(table) for table in tables_of(shown)]
     parts += map(gallery, shown.galleries)
     parts += [f'<p class="warning">{visible(one)}</p>' for one in shown.missing]
     return "\n".join(parts)

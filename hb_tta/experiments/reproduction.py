@@ -215,7 +215,7 @@ class Shown:
     """What an experiment shows.
 
     Attributes:
-        tables, galleries, drawings: in this order.
+        tables, galleries, drawings: on a page the drawings stand first, then the tables.
         findings: of the paper's claims.
         files: name → content, beside the page.
         missing: what could not be shown, a sentence each.

@@ -1,4 +1,4 @@
-"""Scatters, box plots and curves as SVG in a page: its colours are the page's, in the dark too.
+"""Scatters, box plots, curves and differences as SVG; their colours are the page's, by night too.
 
 Numbers in, a string out. A drawing is 640 wide and scales to its window; texts are escaped.
 """
@@ -16,6 +16,8 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 24, 16, 52
 _COLOURS = ("#2f6fb5", "#c0362c", "#1a7f37", "#b07a1a", "#7a4fb0", "#0d8a8a", "#b0457f", "#6d6a64")
 
 _HEIGHTS = (-8, 18, -24, 34)  # of labels beside their points
+_LETTER, _ROW = 7.4, 26  # of differences: width of a label's letter, height of a row
+_ABOVE, _BELOW, _NEITHER = _COLOURS[2], _COLOURS[1], _COLOURS[7]
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,44 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]], x_name: str, y_na
     return _svg(parts, f"{y_name} over {x_name}")
 
 
-def _svg(parts: Sequence[str], told: str) -> str:
+def differences(
+    groups: Mapping[str, Sequence[tuple[str, tuple[float, float, float]]]], x_name: str
+) -> str:
+    """Differences with their intervals, a row each, about a line at 0.
+
+    Args:
+        groups: heading, or "" for none → (label, (estimate, low, high)) of its rows. What lies
+            above 0 with its whole interval is green, below it red.
+    """
+    rows = [row for its in groups.values() for row in its]
+    low, high = _range([0.0, *(value for _, its in rows for value in its)])
+    bottom = _TOP + _ROW * (len(rows) + sum(map(bool, groups)))
+    names = _LETTER * max(len(label) for label, _ in rows) + 12
+
+    def across(value: float) -> float:
+        return names + (WIDTH - _RIGHT - names) * _share(value, (low, high))
+
+    parts, y = [_line([(across(0), _TOP), (across(0), bottom)], "currentColor", 1)], _TOP
+    for heading, its in groups.items():
+        if heading:
+            parts.append(f'<g font-weight="600">{_text(0, y + 18, heading)}</g>')
+            y += _ROW
+        for label, (middle, left, right) in its:
+            colour = _ABOVE if left > 0 else _BELOW if right < 0 else _NEITHER
+            height = y + _ROW / 2
+            parts.append(_text(0, height + 4, label))
+            parts.append(_line([(across(left), height), (across(right), height)], colour, 2))
+            parts.append(f'<circle cx="{across(middle):.1f}" cy="{height}" r="4" fill="{colour}"/>')
+            y += _ROW
+    for value in _ticks((low, high)):
+        parts.append(_text(across(value), bottom + 18, f"{value:g}", "middle"))
+    parts.append(_text((across(low) + across(high)) / 2, bottom + 40, x_name, "middle"))
+    return _svg(parts, x_name, bottom + 48)
+
+
+def _svg(parts: Sequence[str], told: str, height: float = HEIGHT) -> str:
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{visible(told)}" '
+        f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{visible(told)}" '
         f'font-size="13" fill="currentColor">{"".join(parts)}</svg>'
     )
 

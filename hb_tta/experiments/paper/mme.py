@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from hb_tta.datasets.questions import CATEGORIES, MORE, YesNoQuestion
 from hb_tta.experiments.asking import answerers, answers, run_of
+from hb_tta.experiments.gains import gains_of
 from hb_tta.experiments.methods import (
     REAL,
     TUNED,
@@ -23,6 +24,7 @@ from hb_tta.experiments.numbers import Numbers, paper_note
 from hb_tta.experiments.plan import PlannedRun
 from hb_tta.experiments.reproduction import (
     Cost,
+    Drawing,
     Experiment,
     Finding,
     Needs,
@@ -207,6 +209,14 @@ def test_between(one: Scored, other: Scored, category: str = ALL) -> PairedTest:
     return paired_test(values, rights(other)[0], groups=groups)
 
 
+def accuracy_gains(title: str, scored: Mapping[str, Sequence[Scored]]) -> list[Drawing]:
+    """ACC over all categories: each MLLM's arms against the real image alone."""
+    return gains_of(
+        f"{title}, ACC over all",
+        {mllm: [(one.run.name, test_of(one)) for one in its] for mllm, its in scored.items()},
+    )
+
+
 # ── Tables 1 and 8 ───────────────────────────────────────────────────────────────────────────────
 
 
@@ -241,7 +251,7 @@ def answered(
             return Shown()
         table = mme_table(scored, papers, its, options, f"Table {number}. {title}")
         found = [one for pair in scored.items() for one in findings(*pair, its, number)]
-        return Shown([table], findings=found)
+        return Shown([table], drawings=accuracy_gains(f"Table {number}", scored), findings=found)
 
     return Experiment(
         f"table{number}",

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hb_tta.datasets.samples import HoiImage, HoiTask
+from hb_tta.experiments.gains import gains_of
 from hb_tta.experiments.methods import LABELS, REAL, TUNED, Arm, cost_of_views, methods_of
 from hb_tta.experiments.numbers import TABLE_11 as NUMBERS
 from hb_tta.experiments.numbers import paper_note
@@ -297,7 +298,10 @@ def show(results: Results, options: Options) -> Shown:
     ]
     table = Table(["", *splits, "average", SHOWN], rows, f"Table 11. {TITLE}", notes)
     missing = untrained([_training()], options) if TUNED in rows_of else []
-    return Shown([table], findings=_findings(rows_of), missing=missing)
+    base = rows_of[REAL]
+    gains = [(label, _test(its, base)) for label, its in rows_of.items() if its is not base]
+    drawings = gains_of("Table 11, average", {"": gains})
+    return Shown([table], (), drawings, _findings(rows_of), missing=missing)
 
 
 def _cells(

@@ -14,7 +14,7 @@ from hb_tta.experiments.numbers import TABLE_6 as NUMBERS_6
 from hb_tta.experiments.numbers import TABLE_7 as NUMBERS_7
 from hb_tta.experiments.numbers import Numbers
 from hb_tta.experiments.paper.lora import Training, cost_of, trainings_of, untrained
-from hb_tta.experiments.paper.mme import Asked, asked_by, mme_table, test_between
+from hb_tta.experiments.paper.mme import Asked, accuracy_gains, asked_by, mme_table, test_between
 from hb_tta.experiments.plan import PlannedRun
 from hb_tta.experiments.reproduction import Experiment, Finding, Needs, Options, Results, Shown
 from hb_tta.report.scores import Scored
@@ -113,7 +113,8 @@ class Ablation:
         its = self.asked(next(iter(scored)), options)
         title = f"Table {self.name.removeprefix('table')}. {self.title}"
         table = mme_table(scored, self.numbers, its, options, title)
-        return Shown([table], findings=findings, missing=missing)
+        drawings = accuracy_gains(title.split(".")[0], scored)
+        return Shown([table], drawings=drawings, findings=findings, missing=missing)
 
     def _findings(self, describer: str, scored: list[Scored]) -> list[Finding]:
         by_label = {one.run.name: one for one in scored}

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hb_tta.experiments.gains import gains_of
 from hb_tta.experiments.methods import LABELS, REAL, TUNED, Arm, cost_of_views, methods_of
 from hb_tta.experiments.numbers import TABLE_2 as NUMBERS_2
 from hb_tta.experiments.numbers import TABLE_3 as NUMBERS_3
@@ -177,13 +178,15 @@ class Tuning:
         found = {a.label: results[a.label] for a in self.arms(options) if a.label in results}
         if REAL not in found:
             return Shown()
-        table, tests = self._table(found, results["selection"], options)
+        table, tested, gains = self._table(found, results["selection"], options)
         missing = untrained([self.training()], options) if TUNED in found else []
-        return Shown([table], findings=self._findings(tests), missing=missing)
+        drawings = gains_of(f"Table {self.name.removeprefix('table')}, average", gains)
+        return Shown([table], (), drawings, self._findings(tested), missing=missing)
 
     def _table(
         self, found: Mapping[str, list[dict[str, Any]]], selection: float | None, options: Options
-    ) -> tuple[Table, dict[str, dict[str, Any]]]:
+    ) -> tuple[Table, dict[str, dict[str, Any]], dict[str, list[tuple[str, PairedTest | None]]]]:
+        """The table; by rule and row its entries, and its gain over the real image alone."""
         tasks = [result["task"] for result in found[REAL]]
         by_rule: dict[str, dict[str, figures.Entries]] = {}
         for label, results in found.items():
@@ -195,6 +198,7 @@ class Tuning:
         order = ["tpt", *(rule for rule in by_rule if rule not in ("tpt", "zero-shot"))]
         rows: list[list[Cell | str]] = []
         tested: dict[str, dict[str, Any]] = {}
+        gains: dict[str, list[tuple[str, PairedTest | None]]] = {}
         for rule in order:
             for label, entries in by_rule[rule].items():
                 its = base if label == REAL and rule == "tpt" else entries
@@ -202,13 +206,15 @@ class Tuning:
                 numbers = self.numbers if rule == "tpt" else {}
                 rows.append([rule, label, *_row(its, test, tasks, numbers, label)])
                 tested.setdefault(rule, {})[label] = its
-        return Table(
+                gains.setdefault(rule, []).append((label, test))
+        table = Table(
             ["", "", *tasks, "average", f"gain over {REAL}", SHOWN],
             rows,
             f"Table {self.name.removeprefix('table')}. {self.title}",
             self._notes(found, selection, options),
             heads=2,
-        ), tested
+        )
+        return table, tested, gains
 
     def _notes(self, found: Any, selection: float | None, options: Options) -> list[str]:
         one = found[REAL][0]
