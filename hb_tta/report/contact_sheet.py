@@ -145,10 +145,11 @@ def _panel(panel: Panel, addresses: Mapping[int, str]) -> str:
     listed = "".join(f"<dt>{visible(k)}</dt><dd>{_text(v)}</dd>" for k, v in facts.items())
     question = f"<h2>{_text(panel.question)}</h2>" if panel.question else ""
     rows = "\n".join(_row(row, addresses, show_description=shared is None) for row in panel.rows)
+    beside = len(panel.rows) > 1 and all(len(row.images) == 1 for row in panel.rows)
     return (
         f'<section><div class="reference">{_figure(panel.reference, "reference", addresses)}'
         f"{question}<dl>{listed}</dl></div>\n"
-        f'<div class="rows">{rows}</div></section>'
+        f'<div class="rows{" beside" * beside}">{rows}</div></section>'
     )
 
 

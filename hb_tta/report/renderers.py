@@ -137,7 +137,8 @@ def _length(value: str) -> int:
 def html(table: Table) -> str:
     """A part of a page (document.py has its style): the title, the table, the notes."""
     title = f"<h2>{visible(table.title)}</h2>\n" if table.title else ""
-    rows = "\n".join(_html_row(row, table) for row in table.rows)
+    words = _of_words(table)
+    rows = "\n".join(_html_row(row, table, words) for row in table.rows)
     notes = "".join(f"<p>{visible(note)}</p>" for note in table.notes)
     return (
         f'{title}<div class="{_fit(table)}"><table><thead>{_html_head(table)}</thead>\n'
@@ -168,23 +169,37 @@ def _breadth(value: Cell | Column | str) -> float:
 
 
 def _html_head(table: Table) -> str:
-    columns = columns_of(table)
+    columns, words = columns_of(table), _of_words(table)
+    kinds = [" class=words" if one else "" for one in words]
     if not any(column.group for column in columns):
-        return "<tr>" + "".join(f"<th>{visible(c.name)}</th>" for c in columns) + "</tr>"
-    above, below = "", ""
+        names = zip(columns, kinds, strict=True)
+        return "<tr>" + "".join(f"<th{k}>{visible(c.name)}</th>" for c, k in names) + "</tr>"
+    above, below, place = "", "", 0
     for (group, note), its in groupby(columns, key=lambda column: (column.group, column.note)):
-        names = [visible(column.name) for column in its]
+        their = [visible(column.name) for column in its]
+        its_kinds = kinds[place : place + len(their)]
+        place += len(their)
         if not group:
-            above += "".join(f'<th rowspan="2">{name}</th>' for name in names)
+            both = zip(their, its_kinds, strict=True)
+            above += "".join(f'<th{kind} rowspan="2">{name}</th>' for name, kind in both)
             continue
         small = f"<small>{visible(note)}</small>" if note else ""
-        above += f'<th colspan="{len(names)}" scope="colgroup">{visible(group)}{small}</th>'
-        below += f"<th class=first>{names[0]}</th>"
-        below += "".join(f"<th>{name}</th>" for name in names[1:])
+        above += f'<th colspan="{len(their)}" scope="colgroup">{visible(group)}{small}</th>'
+        below += f"<th class=first>{their[0]}</th>"
+        below += "".join(f"<th>{name}</th>" for name in their[1:])
     return f"<tr>{above}</tr><tr>{below}</tr>"
 
 
-def _html_row(row: Sequence[Cell | str], table: Table) -> str:
+def _of_words(table: Table) -> list[bool]:
+    """Of each column whether it has no number: it begins at the left, as its heading does."""
+    columns = zip(*table.rows, strict=True) if table.rows else [()] * len(columns_of(table))
+    return [
+        place < table.heads or all(isinstance(value, str) for value in column)
+        for place, column in enumerate(columns)
+    ]
+
+
+def _html_row(row: Sequence[Cell | str], table: Table, words: Sequence[bool]) -> str:
     columns = columns_of(table)
     shown = []
     for place, (value, column) in enumerate(zip(row, columns, strict=True)):
@@ -194,8 +209,9 @@ def _html_row(row: Sequence[Cell | str], table: Table) -> str:
             shown.append(f"<th scope=row>{name}{small}</th>")
             continue
         begins = column.group and column.group != columns[place - 1].group
+        kind = " class=first" if begins else " class=words" if words[place] else ""
         shown.append(
-            f"<td{' class=first' if begins else ''}{_hint(value)} "
+            f"<td{kind}{_hint(value)} "
             f'data-column="{visible(column.label)}">{_html_cell(value)}</td>'
         )
     return f"<tr>{''.join(shown)}</tr>"
