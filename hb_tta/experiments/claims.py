@@ -76,10 +76,12 @@ def claims_table(findings: Sequence[Finding], why: Mapping[str, str]) -> Table:
 
 
 def _least(one: Finding) -> str:
+    where, _, said = one.claim.partition(": ")
+    told = where if said else one.claim  # what it claims stands at the row's beginning
     if not one.tests:
-        return f"{one.claim}: {one.reason}"
+        return f"{told}: {one.reason}"
     what, test = min(one.tests, key=lambda both: _favour(both[1]))
-    return f"{one.claim}: {what}: {written(Cell.difference(test, kind=one.kind))}"
+    return f"{told}, {what}: {written(Cell.difference(test, kind=one.kind))}"
 
 
 def _favour(test: object) -> float:

@@ -18,6 +18,8 @@ WIDTH = 100
 PAGE, PHONE = 1216, 334
 """Pixels that a table may take of a page in a window of 1,300, and of one on a phone."""
 
+SENTENCE = 40  # letters; a longer text is no name
+
 _GAP = "  "
 _LETTER, _SMALL_LETTER, _PADDING = 7.8, 5.9, 14  # pixels, by page.css
 
@@ -209,12 +211,17 @@ def _html_row(row: Sequence[Cell | str], table: Table, words: Sequence[bool]) ->
             shown.append(f"<th scope=row>{name}{small}</th>")
             continue
         begins = column.group and column.group != columns[place - 1].group
-        kind = " class=first" if begins else " class=words" if words[place] else ""
+        kind = " class=first" if begins else _kind(value) if words[place] else ""
         shown.append(
             f"<td{kind}{_hint(value)} "
             f'data-column="{visible(column.label)}">{_html_cell(value)}</td>'
         )
     return f"<tr>{''.join(shown)}</tr>"
+
+
+def _kind(value: Cell | str) -> str:
+    """The class of a cell of words: a sentence takes a block's whole width on a phone."""
+    return ' class="words long"' if _length(str(value)) > SENTENCE else " class=words"
 
 
 def _html_cell(value: Cell | str) -> str:
