@@ -60,6 +60,7 @@ class Row:
         scores: a judge's, one a view; ``None``: nobody judged them.
         real_score: the judge's of the reference.
         dropped: the other candidates.
+        notes: what stands below every view, one a view; ``None``: nothing does.
     """
 
     label: str
@@ -69,6 +70,7 @@ class Row:
     scores: Sequence[float] | None = None
     real_score: float | None = None
     dropped: Sequence[Dropped] = ()
+    notes: Sequence[str] | None = None
 
     @property
     def images(self) -> list[Image | Linked]:
@@ -162,6 +164,9 @@ def _row(row: Row, addresses: Mapping[int, str], *, show_description: bool) -> s
     if row.scores is not None:
         scored = zip(captions, row.scores, strict=True)
         captions = [f"{caption}: {figure(score, 'fine')}" for caption, score in scored]
+    if row.notes is not None:
+        both = zip(captions, row.notes, strict=True)
+        captions = [f"{caption}: {note}" for caption, note in both]
     figures = zip(row.views, captions, strict=True)
     views = "".join(_figure(view, caption, addresses) for view, caption in figures)
     dropped = "".join(_figure(it.image, _dropped(it), addresses, "dropped") for it in row.dropped)

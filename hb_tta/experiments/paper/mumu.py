@@ -217,13 +217,12 @@ def _panel(
     from hb_tta.experiments.paper.pictures import small
     from hb_tta.report.contact_sheet import Panel, Row
 
-    rows = [
-        Row(label, [small(view) for view in its], [seed + place for place in range(len(its))])
-        for label, its in made.items()
-    ]
+    rows = []
+    for label, its in made.items():
+        marks = [f"wrong {', '.join(w)}" if w else "right" for w in said.get(label, ())]
+        seeds = [seed + place for place in range(len(its))]
+        rows.append(Row(label, [small(view) for view in its], seeds, notes=marks or None))
     facts = {"in words": one.told} if one.told != one.written else {}
-    for label, its in said.items():
-        facts[label] = "; ".join("right" if not w else f"wrong: {', '.join(w)}" for w in its)
     return Panel(crops_beside(one.prompt), one.written, rows, facts)
 
 
