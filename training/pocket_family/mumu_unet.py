@@ -3,8 +3,8 @@
 What the recipe leaves short are the fillings: no text encoder ever named one, so the UNet's LoRA
 and the connector must learn them from the crops alone, as the generator learnt them from the image
 embedding, and that took it 14,000 steps of 256. No crop is altered: with the paper's 20 % of
-altered ones 57 % of fillings are drawn, without 86 (docs/results/mumu.md). Here the VLM is frozen and has read every prompt
-beforehand; what is left of a step fits into a CUDA graph.
+altered ones 57 % of fillings are drawn, without 86 (docs/results/mumu.md). The VLM is frozen and
+has read every prompt beforehand; what is left of a step fits into a CUDA graph.
 
 Shape suffixes: B prompts, L tokens, D the VLM's width.
 """
