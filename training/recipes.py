@@ -143,7 +143,7 @@ FREE = Settings.free
 
 
 def pocket() -> Settings:
-    """The bundled family on a CPU, within half an hour on one core."""
+    """The bundled family on a CPU, in ten minutes of one core."""
     return Settings(
         family="pocket",
         data="pocket",
