@@ -86,8 +86,7 @@ def index(made: Sequence[Made], options: Options) -> str:
         if one.shown
     ]
     parts = [
-        f"<p>Models: {visible(options.family.name)}; split: {visible(options.split)}"
-        f"{'; a quick run of few images' if options.quick else ''}.</p>",
+        f"<p>{visible(_how(options))}</p>",
         renderers.html(claims_table(findings, {m.experiment.name: _said(m) for m in made})),
         "<h2>Tables and figures</h2>",
         contents(rows),
@@ -95,6 +94,18 @@ def index(made: Sequence[Made], options: Options) -> str:
         _not_run(made),
     ]
     return document("The papers, run again", "\n".join(parts), lead=LEAD)
+
+
+def _how(options: Options) -> str:
+    """What the site was made with, where it is not what the tables have by themselves."""
+    told = [f"Models: {options.family.name}", f"split: {options.split}"]
+    if options.methods is not None:
+        told.append(f"methods: {', '.join(options.methods)} alone")
+    if options.limit is not None:
+        told.append(f"{options.limit} images a category or tasks a part")
+    if options.quick:
+        told.append("a quick run of few images")
+    return "; ".join(told) + "."
 
 
 def _said(one: Made) -> str:
