@@ -318,7 +318,8 @@ def test_the_site_has_a_page_each_and_says_what_was_not_run(options):
     folder = options.out / "site"
     assert index == folder / "index.html"
     names = {path.name for path in folder.iterdir()}
-    pages = {"index.html", "table98.html", "table99.html"}
+    pages = {"index.html", "claims.md", "table98.html", "table99.html"}
+    assert "Hummingbird is the most faithful method" in (folder / "claims.md").read_text()
     assert names == pages | {"table98-more.html", "table99-more.html"}  # and no survey's key
     text = index.read_text()
     assert 'href="table98.html"' in text and "nobody has written it" in text

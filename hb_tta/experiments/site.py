@@ -13,12 +13,13 @@ from hb_tta.experiments.carrying import Tell, reproduce, to_stderr
 from hb_tta.experiments.checking import missing
 from hb_tta.experiments.claims import claims_table
 from hb_tta.experiments.pages import contents, page
-from hb_tta.experiments.reproduction import Experiment, Options, Shown
+from hb_tta.experiments.reproduction import Experiment, Finding, Options, Shown
 from hb_tta.experiments.tables import findings_table
 from hb_tta.report import renderers
+from hb_tta.report.cells import Table
 from hb_tta.report.document import document, visible
 
-INDEX = "index.html"
+INDEX, CLAIMS = "index.html", "claims.md"
 LEAD = (
     "Every table and figure of Hummingbird and of MUMU, run again. Ours have their intervals, the\n"
     "papers' numbers stand below them; they are of other models and other pictures, and not to be\n"
@@ -52,6 +53,8 @@ def build(experiments: Sequence[Experiment], options: Options, tell: Tell = to_s
                 if name.endswith(".html"):  # no key of a survey on what others read
                     write_aside(folder / name, content)
     write_aside(folder / INDEX, index(made, options).encode())
+    claims = f"{_how(options)}\n\n{renderers.markdown(_claims(made))}\n"
+    write_aside(folder / CLAIMS, claims.encode())
     _take_away_others(folder, made)
     return folder / INDEX
 
@@ -75,7 +78,6 @@ def navigation(names: Sequence[str]) -> str:
 
 def index(made: Sequence[Made], options: Options) -> str:
     """What the papers claim and what holds here, the pages, and what could not be run."""
-    findings = [finding for one in made if one.shown for finding in one.shown.findings]
     rows = [
         (
             f"{one.experiment.name}.html",
@@ -87,13 +89,21 @@ def index(made: Sequence[Made], options: Options) -> str:
     ]
     parts = [
         f"<p>{visible(_how(options))}</p>",
-        renderers.html(claims_table(findings, {m.experiment.name: _said(m) for m in made})),
+        renderers.html(_claims(made)),
         "<h2>Tables and figures</h2>",
         contents(rows),
-        renderers.html(findings_table(findings)) if findings else "",
+        renderers.html(findings_table(found)) if (found := _findings(made)) else "",
         _not_run(made),
     ]
     return document("The papers, run again", "\n".join(parts), lead=LEAD)
+
+
+def _claims(made: Sequence[Made]) -> Table:
+    return claims_table(_findings(made), {one.experiment.name: _said(one) for one in made})
+
+
+def _findings(made: Sequence[Made]) -> list[Finding]:
+    return [finding for one in made if one.shown for finding in one.shown.findings]
 
 
 def _how(options: Options) -> str:
@@ -124,7 +134,7 @@ def _not_run(made: Sequence[Made]) -> str:
 
 def _take_away_others(folder: Path, made: Sequence[Made]) -> None:
     """Pages of an earlier run that this one does not have."""
-    kept = {INDEX, *(f"{one.experiment.name}.html" for one in made if one.shown)}
+    kept = {INDEX, CLAIMS, *(f"{one.experiment.name}.html" for one in made if one.shown)}
     kept |= {name for one in made if one.shown for name in one.shown.files}
     for path in folder.iterdir():
         if path.name not in kept:
