@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TITLE = "A ResNet trained on relations with each method's views"
-SEEDS, ITERATIONS, BATCH, RATE = (0, 1, 2), 400, 8, 1e-3
+SEEDS, ITERATIONS, BATCH, RATE = (0, 1), 250, 8, 1e-3
 SIDES = {"tiny": 32, "resnet50": 224}  # pixels that each backbone sees
 TRAINED_ON, QUICK_TRAINED_ON = 40, 6  # tasks
 TESTED_ON, QUICK_TESTED_ON = 100, 10  # of each split
