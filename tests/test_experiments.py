@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from hb_tta.experiments import ablation, pocket_mme, tpt
+from hb_tta.experiments import ablation, pocket_mme
 from hb_tta.experiments.plan import PlannedRun, carry_out, kept, write_tables
 from hb_tta.metrics import bootstrap_interval, paired_test
 from hb_tta.pocket.tasks import CATEGORIES
@@ -100,18 +100,3 @@ def test_comparisons_of_the_arms_of_pocket_mme():
     rows = {(row[0], row[1]): written(row[2]) for row in table.rows}
     assert rows["hummingbird − i2t2i", "all"] == "0.0 [0.0, 0.0], p=1.000"
     assert rows["ceiling − hummingbird", "all"].startswith("+87.5 [")
-
-
-# ── Prompt tuning ────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.soak
-def test_the_prompt_tuning_experiment_is_the_commands_table(tmp_path, capsys):
-    line = ["objects", "--out", str(tmp_path), "--methods", "none", "--limit", "2"]
-    tpt.main([*line, "--store", str(tmp_path / "store")])
-    text = (tmp_path / "objects.dev.md").read_text()
-    assert capsys.readouterr().out == text + "\n"
-    head, _, *rows = text.splitlines()
-    assert head.count("pocket_objects") == 5 and "| gain over zero-shot |" in head
-    assert [row.split(" |")[0] for row in rows[:2]] == ["| zero-shot", "| tpt + none"]
-    assert rows[-1] == "each: 2 of 500 samples (a subset)"

@@ -194,9 +194,11 @@ def _html_head(table: Table) -> str:
 
 def _of_words(table: Table) -> list[bool]:
     """Of each column whether it has no number: it begins at the left, as its heading does."""
-    columns = zip(*table.rows, strict=True) if table.rows else [()] * len(columns_of(table))
+    columns = columns_of(table)
+    values = list(zip(*table.rows, strict=True)) or [()] * len(columns)
     return [
-        place < table.heads or all(isinstance(value, str) for value in column)
+        place < table.heads
+        or (not column.group and all(isinstance(value, str) for value in values[place]))
         for place, column in enumerate(columns)
     ]
 
