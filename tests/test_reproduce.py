@@ -16,6 +16,7 @@ from hb_tta.errors import UserError
 from hb_tta.experiments import carrying, checking, claims, registry, site
 from hb_tta.experiments.ledger import kept_lines
 from hb_tta.experiments.methods import methods_of
+from hb_tta.experiments.paper.mumu_rows import tuned_base
 from hb_tta.experiments.plan import PlannedRun
 from hb_tta.experiments.reproduction import (
     FAILS,
@@ -287,6 +288,11 @@ def test_forecasts_in_words():
     assert carrying.spoken(5 * 86_400) == "5 days"
     cost = Cost(views=10, pictures=20) + Cost(views=5, trainings=1)
     assert cost.told() == "15 views, 20 pictures asked about, 1 trainings"
+
+
+def test_a_base_for_mumu_needs_a_lora_that_was_trained(options):
+    with pytest.raises(UserError, match="reproduce table5 --train"):
+        tuned_base(options)
 
 
 # ── The site ─────────────────────────────────────────────────────────────────────────────────────

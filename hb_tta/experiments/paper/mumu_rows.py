@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from math import isqrt
 from typing import TYPE_CHECKING, Any
 
+from hb_tta.errors import UserError
 from hb_tta.experiments.paper.lora import Training
 from hb_tta.experiments.paper.mumu_prompts import Pictured
 from hb_tta.experiments.reproduction import Options
 from hb_tta.store import content_key
+from hb_tta.weights import Weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -118,12 +120,15 @@ def tuned_base(options: Options) -> Family:
 
     It stands for the paper's community fine-tunes, which are trained as it is: MUMU's training has
     not seen it.
+
+    Raises:
+        UserError: the family has no LoRA, and none was trained for table 5.
     """
     from hb_tta.generators.loading import load_sdxl
     from hb_tta.generators.lora import merge_lora
 
     family = options.family
-    generator, lora = family.weights("generator"), family.weights("lora")
+    generator, lora = family.weights("generator"), _lora(options)
     key = content_key({"base": [generator.fingerprint(), lora.fingerprint()]})[:12]
     folder = options.folder / "bases" / key
     if not folder.is_dir():
@@ -134,6 +139,19 @@ def tuned_base(options: Options) -> Family:
         pipe.save_pretrained(aside)
         aside.rename(folder)
     return family.with_roles(generator=folder)
+
+
+def _lora(options: Options) -> Weights:
+    """The family's; of one without, what table 5 trained on both rewards."""
+    if "lora" in options.family.roles:
+        return options.family.weights("lora")
+    trained = Training("both rewards", changes=("prompt=task",)).lora(options)
+    if trained is None:
+        raise UserError(
+            f"family {options.family.name!r} has no LoRA that makes another base of its generator: "
+            "`hb-tta reproduce table5 --train` with the same --out trains one"
+        )
+    return Weights(str(trained))
 
 
 def plain_training() -> Training:
