@@ -143,7 +143,7 @@ def html(table: Table) -> str:
     rows = "\n".join(_html_row(row, table, words) for row in table.rows)
     notes = "".join(f"<p>{visible(note)}</p>" for note in table.notes)
     return (
-        f'{title}<div class="{_fit(table)}"><table><thead>{_html_head(table)}</thead>\n'
+        f'{title}<div class="{_fit(table)}"><table><thead>{_html_head(table, words)}</thead>\n'
         f"<tbody>{rows}</tbody></table></div>\n"
         + (f'<div class="notes">{notes}</div>\n' if notes else "")
     )
@@ -170,8 +170,8 @@ def _breadth(value: Cell | Column | str) -> float:
     return _SMALL_LETTER * max(map(_length, lines))
 
 
-def _html_head(table: Table) -> str:
-    columns, words = columns_of(table), _of_words(table)
+def _html_head(table: Table, words: Sequence[bool]) -> str:
+    columns = columns_of(table)
     kinds = [" class=words" if one else "" for one in words]
     if not any(column.group for column in columns):
         names = zip(columns, kinds, strict=True)

@@ -53,10 +53,7 @@ class States:
                 states_LD = made[row][mask_BL[row].bool()].half().cpu()
                 write_aside(paths[place], save({"states": states_LD}), flush=False)
                 known[place] = states_LD
-        rows = [states.float().to(device) for states in known if states is not None]
-        ends_B1 = torch.tensor([[len(row)] for row in rows], device=device)
-        states_BLD = pad_sequence(rows, batch_first=True)
-        return states_BLD, torch.arange(states_BLD.shape[1], device=device)[None] < ends_B1
+        return padded([states.float().to(device) for states in known if states is not None])
 
     def _made(self, drawn: Sequence[Drawn], device: torch.device) -> tuple[Tensor, Tensor]:
         inputs = self._encoder.inputs([one.prompt for one in drawn], self._tokens)
@@ -71,6 +68,13 @@ class States:
         epoch, index = key
         part = "held_out" if epoch >= 2**31 else "training"
         return self._folder / part / f"{index % FOLDERS:02x}" / f"{index:09d}.safetensors"
+
+
+def padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """States (L, D) of any lengths as (B, L, D), and which of them are no padding (B, L)."""
+    states_BLD = pad_sequence(list(rows), batch_first=True)
+    ends_B1 = torch.tensor([[len(row)] for row in rows], device=states_BLD.device)
+    return states_BLD, torch.arange(states_BLD.shape[1], device=states_BLD.device)[None] < ends_B1
 
 
 def _read(path: Path) -> Tensor | None:

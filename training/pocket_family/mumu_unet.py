@@ -23,7 +23,6 @@ import torch.nn.functional as F
 from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from hb_tta.datasets.pocket import TRAINING_SEED
@@ -37,10 +36,11 @@ from hb_tta.training.mumu.data import Captioned, told
 from hb_tta.training.mumu.models import family_of, load
 from hb_tta.training.mumu.prompts import draw_prompt
 from hb_tta.training.mumu.recipes import MumuSettings
+from hb_tta.training.mumu.states import padded
 from hb_tta.training.pocket_family.mumu import recipe_settings, ship
 from hb_tta.training.pocket_family.optimize import Draws, optimize
 from hb_tta.training.pocket_family.run import RecipeRun, to_pixels
-from hb_tta.training.pocket_family.unet import draw_timesteps, graphed, scheduler
+from hb_tta.training.pocket_family.unet import draw_timesteps, graphed, noised, scheduler
 from hb_tta.training.pocket_family.vae import encode
 
 STEPS, EVALUATIONS = 8_000, 4
@@ -71,9 +71,7 @@ def train_mumu_unet(run: RecipeRun) -> None:
         noise = draws.normal(*latents.shape, device=run.device)
         timesteps = draw_timesteps(draws, len(latents)).to(run.device)
         said = torch.from_numpy(draws.numpy.random(len(rows)) >= settings.drop_share)
-        alpha = alphas[timesteps].view(-1, 1, 1, 1)
-        noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
-        target = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
+        noisy, target = noised(latents, noise, alphas[timesteps])
         drawn = network(noisy, timesteps, states, mask, said.to(run.device))
         return F.mse_loss(drawn, target)
 
@@ -139,19 +137,15 @@ class _TrainingSet:
         rows = run.examples(ROWS)
         number = rows + run.examples(HELD_OUT, least=8)
         prompts = _Prompts(settings, encoder, number, run.seed)
-        latents, states, lengths = [], [], []
+        latents, states = [], []
         for inputs, pixels in prompts.read():
             with torch.no_grad():
                 latents.append(encode(vae, pixels.to(run.device)))  # in [-1, 1]
                 said = encoder(**{name: it.to(run.device) for name, it in inputs.items()}).half()
             counts = inputs["attention_mask"].sum(1)
             states += [row[:count] for row, count in zip(said, counts.tolist(), strict=True)]
-            lengths.append(counts)
         self._latents, self.size = torch.cat(latents), rows
-        self._states_BLD = pad_sequence(states, batch_first=True)
-        longest = self._states_BLD.shape[1]
-        self._mask_BL = torch.arange(longest)[None] < torch.cat(lengths)[:, None]
-        self._mask_BL = self._mask_BL.to(run.device)
+        self._states_BLD, self._mask_BL = padded(states)
 
     def rows(self, numbers: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         """Latents, states and mask of rows."""

@@ -117,9 +117,7 @@ def train_unet(run: RecipeRun) -> None:
         latents, text, pooled = data.batch(draws, size, FIRST if first else THEN)
         noise = draws.normal(*latents.shape, device=run.device)
         timesteps = draw_timesteps(draws, len(latents)).to(run.device)
-        alpha = alphas[timesteps].view(-1, 1, 1, 1)
-        noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
-        target = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
+        noisy, target = noised(latents, noise, alphas[timesteps])
         return F.mse_loss(network(noisy, timesteps, text, pooled), target)
 
     optimize(
@@ -190,6 +188,18 @@ def draw_timesteps(draws: Draws, number: int) -> torch.Tensor:
     within = low + (high - low) * u / LAYOUT_SHARE
     anywhere = 1000 * (u - LAYOUT_SHARE) / (1 - LAYOUT_SHARE)
     return torch.where(u < LAYOUT_SHARE, within, anywhere).long().clamp(max=999)
+
+
+def noised(latents: Tensor, noise: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
+    """Noisy latents, and the velocity to be predicted of them: (B, C, h, w) each.
+
+    Args:
+        latents, noise: (B, C, h, w).
+        alphas: the scheduler's ``alphas_cumprod`` at each one's time, (B,).
+    """
+    alpha = alphas.view(-1, 1, 1, 1)
+    noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
+    return noisy, alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
 
 
 def _preview(run: RecipeRun, unet: UNet2DConditionModel) -> dict[str, float]:

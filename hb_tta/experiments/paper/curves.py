@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hb_tta.experiments.paper.lora import Training, cost_of, trainings_of, untrained
+from hb_tta.experiments.paper.lora import Training, cost_of, trainings_of, tuned, untrained
 from hb_tta.experiments.plan import PlannedRun
 from hb_tta.experiments.reproduction import (
     Drawing,
@@ -21,7 +21,7 @@ TITLE = "Rewards of held-out contexts over a training"
 
 
 def _trainings() -> list[Training]:
-    return [Training("both rewards", changes=("prompt=task",))]
+    return [tuned("both rewards")]
 
 
 def needs(options: Options) -> Needs:

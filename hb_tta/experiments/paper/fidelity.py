@@ -211,7 +211,7 @@ TABLE_12 = Experiment(
 
 def _needs_1g(options: Options) -> Needs:
     arms = spread.arms(options)
-    cost = spread.TABLE_4.needs(options).cost + _cost(arms, options, options.number(12, 4))
+    cost = spread.TABLE_4.needs(options).cost + _cost(arms, options, spread.each(options))
     return Needs(
         roles=("clip",),
         methods=tuple(methods_of(options)),
@@ -224,14 +224,14 @@ def _needs_1g(options: Options) -> Needs:
 def _plan_1g(options: Options) -> Iterator[PlannedRun]:
     for run in spread.TABLE_4.plan(options):
         yield PlannedRun(f"spread of {run.name}", run.do, run.seconds, run.needs)
-    yield from _plan(spread.arms(options), options, options.number(12, 4))
+    yield from _plan(spread.arms(options), options, spread.each(options))
 
 
 def _show_1g(results: Results, options: Options) -> Shown:
     oracle = list(oracles(options))[
         -1
     ]  # the reader, which no training has seen, where there is one
-    questions = questions_of(options, CATEGORIES, options.number(12, 4))
+    questions = questions_of(options, CATEGORIES, spread.each(options))
     groups = [one.group for one in questions]
     points: list[Point] = []
     fidelity: dict[str, list[float]] = {}

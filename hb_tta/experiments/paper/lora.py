@@ -94,6 +94,16 @@ class Training:
         return told
 
 
+def tuned(label: str, role: str = "mllm", *changes: str) -> Training:
+    """On descriptions by an MLLM, as it writes them of a question and its answer.
+
+    Args:
+        role: of the MLLM; its name is in the label where it is not the first.
+    """
+    name = label if role == "mllm" else f"{label}, {role}"
+    return Training(name, changes=("prompt=task", *changes), describer=role)
+
+
 def with_short_trainings(options: Options) -> Options:
     """A quick run trains where that is a matter of minutes; whole trainings are asked for."""
     each = QUICK_SHARE * options.seconds("trainings")

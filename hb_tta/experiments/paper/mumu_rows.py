@@ -8,7 +8,7 @@ from math import isqrt
 from typing import TYPE_CHECKING, Any
 
 from hb_tta.errors import UserError
-from hb_tta.experiments.paper.lora import Training
+from hb_tta.experiments.paper.lora import Training, tuned
 from hb_tta.experiments.paper.mumu_prompts import Pictured
 from hb_tta.experiments.reproduction import Options
 from hb_tta.store import content_key
@@ -145,7 +145,7 @@ def _lora(options: Options) -> Weights:
     """The family's; of one without, what table 5 trained on both rewards."""
     if "lora" in options.family.roles:
         return options.family.weights("lora")
-    trained = Training("both rewards", changes=("prompt=task",)).lora(options)
+    trained = tuned("both rewards").lora(options)
     if trained is None:
         raise UserError(
             f"family {options.family.name!r} has no LoRA that makes another base of its generator: "

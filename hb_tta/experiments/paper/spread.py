@@ -107,12 +107,17 @@ def _encoded(arm: Arm, questions: Sequence[YesNoQuestion], options: Options, n: 
 # ── Table 4 ──────────────────────────────────────────────────────────────────────────────────────
 
 
+def each(options: Options) -> int:
+    """Images a category, of table 4 and of figure 1 (g), which is drawn from it."""
+    return options.number(12, 4)
+
+
 def _seeds(options: Options) -> int:
     return options.views or (QUICK_SEEDS if options.quick else SEEDS)
 
 
 def _needs_4(options: Options) -> Needs:
-    images = 5 * options.number(12, 4)
+    images = 5 * each(options)
     cost = cost_of_views(arms(options), images, _seeds(options), options)
     return Needs(
         roles=("clip",), methods=tuple(methods_of(options)), data=("questions",), cost=cost
@@ -120,7 +125,7 @@ def _needs_4(options: Options) -> Needs:
 
 
 def _plan_4(options: Options) -> Iterator[PlannedRun]:
-    questions, n = images_of(options, options.number(12, 4)), _seeds(options)
+    questions, n = images_of(options, each(options)), _seeds(options)
     for arm in arms(options):
         yield PlannedRun(
             arm.label,
@@ -142,7 +147,7 @@ def _show_4(results: Results, options: Options) -> Shown:
     names = ("Reference (real) vs generated", "Among generated")
     columns: list[Column | str] = ["", *(Column(c, g) for g in names for c in ("distance", SHOWN))]
     notes = [
-        f"Ours: {options.family.name}'s CLIP, {5 * options.number(12, 4)} images, "
+        f"Ours: {options.family.name}'s CLIP, {5 * each(options)} images, "
         f"{_seeds(options)} seeds; Euclidean distance of unnormalised image features; 95 % "
         f"intervals over images, the difference from {TUNED} and its p-value. {SHOWN_NOTE}"
     ]

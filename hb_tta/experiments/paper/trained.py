@@ -13,7 +13,7 @@ from hb_tta.experiments.numbers import TABLE_5 as NUMBERS_5
 from hb_tta.experiments.numbers import TABLE_6 as NUMBERS_6
 from hb_tta.experiments.numbers import TABLE_7 as NUMBERS_7
 from hb_tta.experiments.numbers import Numbers
-from hb_tta.experiments.paper.lora import Training, cost_of, trainings_of, untrained
+from hb_tta.experiments.paper.lora import Training, cost_of, trainings_of, tuned, untrained
 from hb_tta.experiments.paper.mme import Asked, accuracy_gains, asked_by, mme_table, test_between
 from hb_tta.experiments.plan import PlannedRun
 from hb_tta.experiments.reproduction import Experiment, Finding, Needs, Options, Results, Shown
@@ -111,9 +111,9 @@ class Ablation:
         if not scored:
             return Shown(missing=missing)
         its = self.asked(next(iter(scored)), options)
-        title = f"Table {self.name.removeprefix('table')}. {self.title}"
-        table = mme_table(scored, self.numbers, its, options, title)
-        drawings = accuracy_gains(title.split(".")[0], scored)
+        number = f"Table {self.name.removeprefix('table')}"
+        table = mme_table(scored, self.numbers, its, options, f"{number}. {self.title}")
+        drawings = accuracy_gains(number, scored)
         return Shown([table], drawings=drawings, findings=findings, missing=missing)
 
     def _findings(self, describer: str, scored: list[Scored]) -> list[Finding]:
@@ -134,18 +134,12 @@ class Ablation:
         return Experiment(self.name, self.title, source, self.needs, self.plan, self.show)
 
 
-def _tuned(label: str, role: str, *changes: str) -> Training:
-    """Descriptions by an MLLM, as it writes them of a question and its answer."""
-    name = label if role == "mllm" else f"{label}, {role}"
-    return Training(name, changes=("prompt=task", *changes), describer=role)
-
-
 def _rewards(roles: list[str]) -> dict[str, list[Row]]:
     return {
         role: [
-            Row("both", _tuned("both rewards", role), role),
-            Row("global alone", _tuned("global alone", role, "rewards.fine_grained=0"), role),
-            Row("fine-grained alone", _tuned("fine alone", role, "rewards.global=0"), role),
+            Row("both", tuned("both rewards", role), role),
+            Row("global alone", tuned("global alone", role, "rewards.fine_grained=0"), role),
+            Row("fine-grained alone", tuned("fine alone", role, "rewards.global=0"), role),
             Row(NONE, None, role),
         ]
         for role in roles
@@ -156,7 +150,7 @@ def _prompts(roles: list[str]) -> dict[str, list[Row]]:
     generic = Training("generic prompt", changes=("prompt=generic",))
     return {
         role: [
-            Row("designed prompt", _tuned("both rewards", "mllm"), role),
+            Row("designed prompt", tuned("both rewards", "mllm"), role),
             Row("generic prompt", generic, role, generic=True),
         ]
         for role in roles
@@ -164,10 +158,10 @@ def _prompts(roles: list[str]) -> dict[str, list[Row]]:
 
 
 def _evaluators(roles: list[str]) -> dict[str, list[Row]]:
-    clip = _tuned("CLIP evaluator", "mllm", "judge=none", "rewards=clip_text:1")
+    clip = tuned("CLIP evaluator", "mllm", "judge=none", "rewards=clip_text:1")
     return {
         role: [
-            Row("BLIP-2 evaluator", _tuned("both rewards", "mllm"), role),
+            Row("BLIP-2 evaluator", tuned("both rewards", "mllm"), role),
             Row("CLIP evaluator", clip, role),
         ]
         for role in roles
