@@ -222,7 +222,9 @@ def test_what_an_experiment_leaves_behind(options):
     assert "| run 2 | 100.0 |" in text and "| it helps | undecided | a − b |" in text
     found = json.loads((folder / "table99.json").read_text())
     assert found["source"] == "Nobody, table 99" and found["split"] == "dev"
-    assert "The table of table99" in (folder / "table99.html").read_text()
+    page = (folder / "table99.html").read_text()
+    assert "The table of table99" in page and 'href="table99-more.html"' in page
+    assert "table99-key.json" not in page
     assert (folder / "table99-key.json").read_bytes() == b"{}"
     assert len(shown.tables) == 1
 

@@ -13,7 +13,19 @@ from hb_tta.datasets.questions import CATEGORIES, SUFFIX, YesNoQuestion, load_qu
 from hb_tta.errors import UserError
 from hb_tta.experiments import asking, numbers
 from hb_tta.experiments.methods import REAL, TUNED, UNTUNED, Arm
-from hb_tta.experiments.paper import lora, mme, pictures, table11, trained, tuning
+from hb_tta.experiments.paper import (
+    fidelity,
+    fine_tuned,
+    lora,
+    mme,
+    mumu,
+    mumu_findings,
+    pictures,
+    spread,
+    table11,
+    trained,
+    tuning,
+)
 from hb_tta.experiments.reproduction import HOLDS, UNDECIDED, Options
 from hb_tta.families import get_family
 from hb_tta.report.cells import Cell, columns_of, written
@@ -166,6 +178,69 @@ def test_without_a_training_its_rows_are_missing_and_said_to_be(options):
     assert training == [f"training {n}" for n in ("both rewards", "global alone", "fine alone")]
 
 
+def finished(training: lora.Training, options: Options) -> str:
+    """As if it had been trained; where its LoRA is."""
+    folder = training.folder(options)
+    (folder / "best").mkdir(parents=True)
+    (folder / lora.DONE).write_text("{}")
+    return str(folder / "best")
+
+
+def test_hummingbird_before_and_after_takes_the_lora_that_there_is(options):
+    both = [UNTUNED, TUNED]
+    alone = fine_tuned.before_and_after(options)
+    assert [arm.label for arm in alone] == [TUNED] and not fine_tuned.explained(options)
+    assert "no LoRA" in fine_tuned.lacking(options)[0]
+    # One that will be trained, that somebody names, or that the family has.
+    for its in (
+        replace(options, train=True),
+        replace(options, settings={"lora": "mine"}),
+        replace(options, family=get_family("sdxl")),
+    ):
+        assert [arm.label for arm in fine_tuned.before_and_after(its)] == both
+        assert fine_tuned.lacking(its) == [] and fine_tuned.explained(its) == []
+    found = finished(lora.tuned("both rewards"), options)
+    before, after = fine_tuned.before_and_after(options)
+    assert before.settings == (("lora", None),) and after.settings == (("lora", found),)
+    assert "table 5's" in fine_tuned.explained(options)[0] and not fine_tuned.lacking(options)
+    named = replace(options, settings={"lora": "mine"})
+    assert fine_tuned.before_and_after(named)[1].settings == ()
+
+
+@pytest.mark.parametrize(
+    "table",
+    [spread.TABLE_4, spread.TABLE_9, fidelity.TABLE_12, fidelity.FIGURE_1G, pictures.FIGURE_6,
+     mumu.FIGURE_9],
+)  # fmt: skip
+def test_what_needs_the_lora_trains_it_before_it_uses_it(table, options):
+    training = f"training {lora.tuned('both rewards').label}"
+    assert training not in [run.name for run in table.plan(options)]
+    asked = replace(options, train=True)
+    assert next(iter(table.plan(asked))).name == training
+    assert table.needs(asked).cost.trainings == 1 and table.needs(options).cost.trainings == 0
+
+
+def test_table_4_has_a_row_an_arm_and_none_a_training(options):
+    options = replace(options, methods=("randaugment", "hummingbird"), train=True)
+    found = {"reference": np.zeros((6, 3)), "views": np.ones((6, 2, 3))}
+    results = {"training both rewards": {"step": 1}, "RandAugment": found, UNTUNED: found,
+               TUNED: found}  # fmt: skip
+    rows = [row[0] for row in spread.TABLE_4.show(results, options).tables[0].rows]
+    assert rows == ["RandAugment", UNTUNED, TUNED]
+
+
+def test_table_12_without_a_lora_has_one_row_and_says_so(options, monkeypatch):
+    monkeypatch.setattr(fidelity, "questions_of", lambda options, names, limit: QUESTIONS)
+    kept = [1.0] * len(QUESTIONS)
+    shown = fidelity.TABLE_12.show({f"mllm: {TUNED}": kept}, options)
+    assert [row[1] for row in shown.tables[0].rows] == [TUNED] and not shown.findings
+    assert "table5 --train" in shown.missing[0]
+    finished(lora.tuned("both rewards"), options)
+    shown = fidelity.TABLE_12.show({f"mllm: {one}": kept for one in (UNTUNED, TUNED)}, options)
+    assert [row[1] for row in shown.tables[0].rows] == [UNTUNED, TUNED]
+    assert [one.verdict for one in shown.findings] == [UNDECIDED]
+
+
 def test_two_describers_make_twice_the_rows(options):
     two = options.family.with_roles(mllm_two=options.family.weights("mllm"))
     options = replace(options, family=two, train=True)
@@ -289,6 +364,25 @@ def test_pictures_are_of_the_first_questions_answered_by_yes_and_no_in_turn(opti
     assert len({one.group for one in asked}) == 10
 
 
+def test_a_failure_is_shown_once_an_image():
+    # Two questions an image, one after the other.
+    assert pictures.an_image_once(QUESTIONS, [3, 0, 2, 1, 6]) == [3, 0, 6]
+
+
+def test_more_tokens_are_asked_about_up_to_the_trained_number():
+    rng = np.random.default_rng(0)
+    figures = {
+        f"tokens {n}": {name: (rng.random(200) < share).astype(int).tolist()
+                        for name in ("bound", "filling")}
+        for n, share in ((1, 0.1), (4, 0.5), (16, 0.9), (64, 0.4))
+    }  # fmt: skip
+    (found,) = mumu_findings.tokens_help(figures, 16)
+    assert [name for name, _ in found.tests] == [
+        f"{name}: tokens 16 − tokens {n}" for name in ("bound", "filling") for n in (1, 4)
+    ]
+    assert found.verdict == HOLDS
+
+
 def test_drawings_are_whole_and_say_what_they_show():
     import xml.etree.ElementTree as xml
 
@@ -298,6 +392,7 @@ def test_drawings_are_whole_and_say_what_they_show():
         scatter(points[:1], "one", "point"),
         boxes({"10": [1.0, 1.2, 5.0], "20": [1.0]}, "seeds", "L2"),
         curves({"both": [(0, 0.1), (20, 0.3)]}, "step", "reward"),
+        curves({"both": [(0, 0.1), (1, 0.3)]}, "tokens", "right", ["1", "64"]),
         differences(
             {"m": [("up", (3, 1, 5)), ("open", (1, -2, 4))], "": [("down", (-9, -9, -1))]}, "points"
         ),
@@ -309,6 +404,7 @@ def test_drawings_are_whole_and_say_what_they_show():
         assert numbers_ and min(numbers_) >= 0 and max(numbers_) <= 640
         assert root.attrib["aria-label"]
     assert "a &lt;b&gt;" in every[0]
+    assert ">64</text>" in every[4] and ">0.5</text>" not in every[4]  # names, and no numbers
     colours = [one.attrib["fill"] for one in xml.fromstring(every[-1]).iter("circle")]
     assert len(set(colours)) == 3  # above, open, below
 

@@ -95,13 +95,6 @@ def arms_of(options: Options) -> list[Arm]:
     return [Arm(LABELS.get(name, name), name) for name in methods_of(options)]
 
 
-def untuned(options: Options) -> list[Arm]:
-    """Hummingbird without its LoRA, where Hummingbird is among the methods."""
-    if "hummingbird" not in methods_of(options):
-        return []
-    return [Arm(UNTUNED, "hummingbird", (("lora", None),))]
-
-
 def weights_of(method: str, options: Options) -> dict[str, Weights]:
     """What a method loads, by what it is for: its spec's own, and its describer.
 

@@ -25,6 +25,8 @@ def body(shown: Shown) -> str:
     parts += [renderers.html(table) for table in tables_of(shown)]
     parts += map(gallery, shown.galleries)
     parts += [f'<p class="warning">{visible(one)}</p>' for one in shown.missing]
+    beside = [name for name in shown.files if name.endswith(".html")]
+    parts += [f'<p><a href="{visible(name)}">{visible(name)}</a></p>' for name in beside]
     return "\n".join(parts)
 
 

@@ -92,11 +92,26 @@ def boxes(groups: Mapping[str, Sequence[float]], x_name: str, y_name: str) -> st
     return _svg(parts, f"{y_name} by {x_name}")
 
 
-def curves(lines: Mapping[str, Sequence[tuple[float, float]]], x_name: str, y_name: str) -> str:
-    """Lines through points, with a legend."""
+def curves(
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    x_name: str,
+    y_name: str,
+    x_names: Sequence[str] = (),
+) -> str:
+    """Lines through points, with a legend.
+
+    Args:
+        x_names: of the points at 0, 1, …, where these number steps that are not evenly apart.
+    """
     every = [point for its in lines.values() for point in its]
-    axes = Axes(_range([x for x, _ in every], 0.0), _range([y for _, y in every]), x_name, y_name)
-    parts = [_frame(axes)]
+    margin = 0.08 if x_names else 0.0
+    axes = Axes(
+        _range([x for x, _ in every], margin), _range([y for _, y in every]), x_name, y_name
+    )
+    parts = [_frame(axes, ticks=not x_names)]
+    for number, name in enumerate(x_names):
+        x, _ = axes.place(number, axes.y[0])
+        parts.append(_text(x, HEIGHT - _BOTTOM + 18, name, "middle"))
     for number, (name, points) in enumerate(lines.items()):
         colour = _COLOURS[number % len(_COLOURS)]
         parts.append(_line([axes.place(*point) for point in points], colour, 2))

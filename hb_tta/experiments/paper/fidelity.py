@@ -22,7 +22,8 @@ from hb_tta.experiments.methods import (
 )
 from hb_tta.experiments.numbers import TABLE_12 as NUMBERS
 from hb_tta.experiments.numbers import paper_note
-from hb_tta.experiments.paper import spread
+from hb_tta.experiments.paper import fine_tuned, spread
+from hb_tta.experiments.paper.lora import cost_of, trainings_of
 from hb_tta.experiments.plan import PlannedRun
 from hb_tta.experiments.reproduction import (
     Cost,
@@ -138,21 +139,20 @@ def _cost(arms: Sequence[Arm], options: Options, limit: int) -> Cost:
 # ── Table 12 ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _both() -> list[Arm]:
-    return [Arm(UNTUNED, "hummingbird", (("lora", None),)), Arm(TUNED, "hummingbird")]
-
-
 def _needs_12(options: Options) -> Needs:
+    arms = fine_tuned.before_and_after(options)
+    cost = _cost(arms, options, options.number(50, 8))
     return Needs(
         methods=("hummingbird",),
         data=("questions",),
         weights=oracles(options),
-        cost=_cost(_both(), options, options.number(50, 8)),
+        cost=cost + cost_of(fine_tuned.trainings(options), options),
     )
 
 
-def _plan_12(options: Options) -> list[PlannedRun]:
-    return list(_plan(_both(), options, options.number(50, 8)))
+def _plan_12(options: Options) -> Iterator[PlannedRun]:
+    yield from trainings_of(fine_tuned.trainings(options), options)
+    yield from _plan(fine_tuned.before_and_after(options), options, options.number(50, 8))
 
 
 def _show_12(results: Results, options: Options) -> Shown:
@@ -160,22 +160,25 @@ def _show_12(results: Results, options: Options) -> Shown:
     rows: list[list[Cell | str]] = []
     findings = []
     for name in oracles(options):
-        before, after = (results.get(f"{name}: {arm.label}") for arm in _both())
-        if before is None or after is None:
-            continue
-        for label, its in ((UNTUNED, before), (TUNED, after)):
-            rows.append([name, label, *_cells(label, its, before, questions)])
-        test = _test(after, before, questions)
-        claim = f"table 12, {name}: tuning raises fidelity"
-        findings.append(Finding(claim, [(f"{TUNED} − {UNTUNED}", test)], about="tuning"))
+        labels = [arm.label for arm in fine_tuned.before_and_after(options)]
+        kept = {one: results[f"{name}: {one}"] for one in labels if f"{name}: {one}" in results}
+        for label, its in kept.items():
+            base = kept.get(UNTUNED, its)
+            rows.append([name, label, *_cells(label, its, base, questions)])
+        if len(kept) == 2:
+            test = _test(kept[TUNED], kept[UNTUNED], questions)
+            claim = f"table 12, {name}: tuning raises fidelity"
+            findings.append(Finding(claim, [(f"{TUNED} − {UNTUNED}", test)], about="tuning"))
     notes = [
         f"Ours: {options.family.name}, {options.number(50, 8)} images a category with two "
         f"questions each, {_runs(options)} seeds; 95 % intervals over images, the difference from "
-        f"{UNTUNED!r} and its p-value. {SHOWN_NOTE} Of all questions."
+        f"{UNTUNED!r} and its p-value. {SHOWN_NOTE} Of all questions.",
+        *fine_tuned.explained(options),
     ]
     columns = ["", "", "on “yes”", "on “no”", "overall", SHOWN]
     title = "Table 12. Fidelity: the oracle says of a view what it says of the reference"
-    return Shown([Table(columns, rows, title, notes, heads=2)], findings=findings)
+    table = Table(columns, rows, title, notes, heads=2)
+    return Shown([table], findings=findings, missing=fine_tuned.lacking(options))
 
 
 def _cells(
@@ -222,7 +225,8 @@ def _needs_1g(options: Options) -> Needs:
 
 
 def _plan_1g(options: Options) -> Iterator[PlannedRun]:
-    for run in spread.TABLE_4.plan(options):
+    yield from trainings_of(spread.trainings(options), options)
+    for run in spread.distances_of_arms(options):
         yield PlannedRun(f"spread of {run.name}", run.do, run.seconds, run.needs)
     yield from _plan(spread.arms(options), options, spread.each(options))
 
@@ -275,6 +279,6 @@ FIGURE_1G = Experiment(
     "Diversity against fidelity, a point a method",
     "Hummingbird, figure 1 (g)",
     _needs_1g,
-    lambda options: list(_plan_1g(options)),
+    _plan_1g,
     _show_1g,
 )

@@ -269,8 +269,8 @@ def findings(mllm: str, scored: Sequence[Scored], asked: Asked, number: int) -> 
     if ours is None:
         return []
     helps = [
-        (f"{category}, ACC", test)
-        for category in asked.categories
+        (f"{meant}, ACC", test)
+        for category, meant in asked.categories.items()
         if (test := test_of(ours, category)) is not None
     ]
     others = [one for one in scored if one.plain is not None and one is not ours]

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from hb_tta.experiments.paper.lora import cost_of, trainings_of, untrained
+from hb_tta.experiments.paper import fine_tuned
+from hb_tta.experiments.paper.lora import Training, cost_of, trainings_of, untrained
 from hb_tta.experiments.paper.mumu_prompts import Pictured, crops_beside, judges, prompts_of
 from hb_tta.experiments.paper.mumu_rows import (
+    AUGMENTED,
     CONTROL,
     EXCHANGED,
     OTHER,
@@ -23,15 +25,15 @@ from hb_tta.experiments.paper.mumu_rows import (
     Pictures,
     beside_pasted,
     beside_words,
+    both_trainings,
     by_tokens,
-    can_be_trained,
     of_mumu,
     on_bases,
-    plain_training,
     sampling,
     token_counts,
+    trained_family,
+    trained_tokens,
     tuned_base,
-    unaugmented,
 )
 from hb_tta.experiments.plan import PlannedRun
 from hb_tta.experiments.reproduction import (
@@ -58,6 +60,8 @@ if TYPE_CHECKING:
 SCENES, QUICK_SCENES = 300, 24
 PICTURES = "pictures"
 
+Claims = Callable[[Mapping[str, "Figures"], Options], Sequence[Finding]]
+
 
 # ── A figure ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -70,10 +74,11 @@ class MumuFigure:
         arm: of the prompts: see ``prompts_of``.
         rows: of the gallery.
         measured: names of runs, where a reader can judge.
-        claims: what they say: of mumu_findings.py, which takes torch.
+        claims: what they say of the paper's.
         prompts, views: of the gallery.
         wanted: whether of the prompts only those are shown that the reader finds right (True) or
             wrong (False); None: all.
+        trainings: what is trained beforehand.
     """
 
     number: int
@@ -81,12 +86,12 @@ class MumuFigure:
     arm: str = SAME
     rows: Callable[[Options, Sequence[Pictured], int], Pictures] = of_mumu
     measured: Callable[[Options], Sequence[str]] = lambda _: ()
-    claims: str = ""
+    claims: Claims = lambda measured, options: ()
     prompts: int = 6
     views: int = 1
     wanted: bool | None = None
     note: str = ""
-    training: bool = False
+    trainings: Callable[[Options], Sequence[Training]] = lambda _: ()
 
     @property
     def name(self) -> str:
@@ -98,14 +103,12 @@ class MumuFigure:
         judged = ("reader", "clip") if judges(options) else ()
         count = len(self.measured(options)) * scenes(options) if judged else 0
         cost = Cost(views=count + 3 * self.prompts * self.views)
-        if self.training and can_be_trained(options):
-            cost += cost_of([plain_training()], options)
+        cost += cost_of(self.trainings(options), options)
         return Needs(roles=("generator", "mumu", *judged), data=("prompts",), cost=cost)
 
     def plan(self, options: Options) -> Iterator[PlannedRun]:
-        """The training where there is one, what is measured, and the gallery."""
-        if self.training and can_be_trained(options):
-            yield from trainings_of([plain_training()], options)
+        """The trainings where there are any, what is measured, and the gallery."""
+        yield from trainings_of(self.trainings(options), options)
         seconds = Cost(views=scenes(options)).forecast(options)
         for name in self.measured(options) if judges(options) else ():
             yield PlannedRun(name, lambda name=name: measure(name, options), seconds)  # type: ignore[misc]
@@ -137,8 +140,7 @@ class MumuFigure:
         gallery = Gallery(title, results.get(PICTURES, []), self.note)
         measured = {n: its for n, its in results.items() if n in self.measured(options)}
         missing = [] if judges(options) else [_UNJUDGED]
-        if self.training and can_be_trained(options):
-            missing += untrained([plain_training()], options)
+        missing += untrained(self.trainings(options), options)
         if self.wanted is False and not results.get(PICTURES):
             missing.append("the reader finds no picture wrong among those that were tried")
         if not measured:
@@ -147,24 +149,14 @@ class MumuFigure:
             tables_of(measured, options),
             galleries=[gallery],
             drawings=_curves(measured, title),
-            findings=self.findings(measured),
+            findings=self.claims(measured, options),
             missing=missing,
         )
-
-    def findings(self, measured: Mapping[str, Figures]) -> list[Finding]:
-        """What the figures say of the paper's claims."""
-        if not self.claims:
-            return []
-        from hb_tta.experiments.paper import mumu_findings
-
-        return getattr(mumu_findings, self.claims)(measured)
 
     def experiment(self) -> Experiment:
         """As the registry has it."""
         source = f"MUMU, figure {self.number}"
-        return Experiment(
-            self.name, self.title, source, self.needs, lambda o: list(self.plan(o)), self.show
-        )
+        return Experiment(self.name, self.title, source, self.needs, self.plan, self.show)
 
 
 _UNJUDGED = "nobody can judge these prompts: the pictures stand alone"
@@ -176,13 +168,13 @@ def scenes(options: Options) -> int:
 
 
 def measure(name: str, options: Options) -> Figures:
-    """A run of mumu_study.py, on another base or with another training where its name says so."""
+    """A run of mumu_study.py, on another base or by another training where its name says so."""
     from hb_tta.experiments.mumu_study import run_on
 
     kind, _, run = name.partition(": ")
     if not run:
         return run_on(study_of(options, options.family), name)
-    family = tuned_base(options) if kind == TUNED_BASE else unaugmented(options)
+    family = tuned_base(options) if kind == TUNED_BASE else trained_family(options, kind)
     return {} if family is None else run_on(study_of(options, family), run)
 
 
@@ -247,7 +239,9 @@ def _curves(measured: Mapping[str, Figures], title: str) -> list[Drawing]:
     from hb_tta.experiments.mumu_study import NAMES
     from hb_tta.report.drawing import curves
 
-    by_tokens = {n: its for n, its in measured.items() if n.startswith("tokens ")}
+    by_tokens = {
+        n.removeprefix("tokens "): its for n, its in measured.items() if n.startswith("tokens ")
+    }
     if len(by_tokens) < 2:
         return []
     lines: dict[str, list[tuple[float, float]]] = {}
@@ -256,8 +250,7 @@ def _curves(measured: Mapping[str, Figures], title: str) -> list[Drawing]:
             values = [value for value in its[name] if value >= 0]
             if values:
                 lines.setdefault(name, []).append((place, 100 * sum(values) / len(values)))
-    ticks = ", ".join(f"{place}: {n}" for place, n in enumerate(by_tokens))
-    svg = curves(lines, f"number in the row of tokens an image ({ticks})", "right, %")
+    svg = curves(lines, "tokens an image", "right, %", list(by_tokens))
     return [Drawing(f"{title}: what is right", svg)]
 
 
@@ -265,28 +258,45 @@ def _tokens_of(options: Options) -> list[str]:
     return [f"tokens {number}" for number in token_counts(options)]
 
 
+def _by(name: str) -> Claims:
+    """A function of mumu_findings.py, which takes torch."""
+
+    def found(measured: Mapping[str, Figures], options: Options) -> Sequence[Finding]:
+        from hb_tta.experiments.paper import mumu_findings
+
+        return getattr(mumu_findings, name)(measured)
+
+    return found
+
+
+def _tokens_help(measured: Mapping[str, Figures], options: Options) -> Sequence[Finding]:
+    from hb_tta.experiments.paper.mumu_findings import tokens_help
+
+    return tokens_help(measured, trained_tokens(options))
+
+
 FIGURE_1 = MumuFigure(
     1, "Prompts of text and images, and their pictures",
-    measured=lambda _: (WORDS, "words", SAME, CONTROL, "diversity"), claims="crops_are_used",
+    measured=lambda _: (WORDS, "words", SAME, CONTROL, "diversity"), claims=_by("crops_are_used"),
 ).experiment()  # fmt: skip
 FIGURE_4 = MumuFigure(
     4, "Pictures in the prompt beside a description alone", rows=beside_words, views=2,
-    measured=lambda _: (WORDS, SAME, "conflict"), claims="more_than_words",
+    measured=lambda _: (WORDS, SAME, "conflict"), claims=_by("more_than_words"),
     note="The description is the right one, in the words that the base was trained on.",
 ).experiment()  # fmt: skip
 FIGURE_5 = MumuFigure(
     5, "Tokens an image: more keep more detail", rows=by_tokens, views=2,
-    measured=_tokens_of, claims="tokens_help",
+    measured=_tokens_of, claims=_tokens_help,
 ).experiment()  # fmt: skip
 FIGURE_6 = MumuFigure(
     6, "One prompt with different subjects", arm="subjects", views=4,
     measured=lambda _: (CONTROL, OTHER, "leak", "leak, pasted", "ground unsaid"),
-    claims="harmonises",
+    claims=_by("harmonises"),
     note="The pictures are cut from scenes of other grounds than the one that is asked for.",
 ).experiment()  # fmt: skip
 FIGURE_7 = MumuFigure(
     7, "Style transfer that works: a thing in another's look", arm=EXCHANGED, wanted=True,
-    measured=lambda _: (CONTROL, SAME, EXCHANGED), claims="styles",
+    measured=lambda _: (CONTROL, SAME, EXCHANGED), claims=_by("styles"),
     note="Each word has the other's picture before it: the word says the thing, the picture the "
     "look. Those whose colours the reader finds exchanged.",
 ).experiment()  # fmt: skip
@@ -297,7 +307,8 @@ FIGURE_8 = MumuFigure(
 ).experiment()  # fmt: skip
 FIGURE_9 = MumuFigure(
     9, "MUMU's LoRA on another base", rows=on_bases, views=2,
-    measured=lambda _: (SAME, *(f"{TUNED_BASE}: {arm}" for arm in (SAME, CONTROL))), claims="moves",
+    measured=lambda _: (SAME, *(f"{TUNED_BASE}: {arm}" for arm in (SAME, CONTROL))),
+    claims=_by("moves"), trainings=fine_tuned.trainings,
     note="The other base is the family's generator with Hummingbird's LoRA merged into it.",
 ).experiment()  # fmt: skip
 FIGURE_10 = unbuilt(
@@ -310,6 +321,9 @@ FIGURE_11 = MumuFigure(
 ).experiment()  # fmt: skip
 FIGURE_12 = MumuFigure(
     12, "A high multimodal CLIP score does not harmonise", arm=OTHER, rows=beside_pasted,
-    measured=lambda _: ("leak", "leak, pasted", f"{UNAUGMENTED}: leak"), claims="misleads",
-    training=True,
+    measured=lambda _: (
+        "leak", "leak, pasted", *(f"{kind}: leak" for kind in (AUGMENTED, UNAUGMENTED))
+    ),
+    claims=_by("misleads"),
+    trainings=both_trainings,
 ).experiment()  # fmt: skip

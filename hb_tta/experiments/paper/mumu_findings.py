@@ -8,6 +8,7 @@ from typing import Any
 from hb_tta.experiments.mumu import compared
 from hb_tta.experiments.mumu_study import Figures
 from hb_tta.experiments.paper.mumu_rows import (
+    AUGMENTED,
     CONTROL,
     EXCHANGED,
     OTHER,
@@ -56,12 +57,14 @@ def _within(its: Figures, better: str, worse: str) -> list[tuple[str, Any]]:
     return [(f"{better} − {worse}", test)] if test else []
 
 
-def tokens_help(measured: Measured) -> list[Finding]:
-    names = list(measured)
+def tokens_help(measured: Measured, trained: int) -> list[Finding]:
+    """Up to the number that it was trained with: a number beyond it is another model's."""
+    fewer = [name for name in measured if int(name.removeprefix("tokens ")) < trained]
     tests = [
         test
         for name in ("bound", "filling")
-        for test in _difference(measured, names[-1], names[0], name)
+        for worse in fewer
+        for test in _difference(measured, f"tokens {trained}", worse, name)
     ]
     claim = "finding 1: more tokens an image keep more detail"
     return [Finding(claim, tests, _NOT_COMPARED, about="mumu 1")]
@@ -92,22 +95,19 @@ def moves(measured: Measured) -> list[Finding]:
 
 
 def misleads(measured: Measured) -> list[Finding]:
-    tests = [
-        test
-        for name in ("CLIP score", "foreign ground")
-        for test in _difference(measured, "leak, pasted", "leak", name)
-    ]
-    found = [
-        Finding(
-            "a high multimodal CLIP score misleads: pasting has a higher one, and copies more",
-            tests, _NOT_COMPARED, kind="step", about="mumu clip",
-        )
-    ]  # fmt: skip
-    copies = _difference(measured, f"{UNAUGMENTED}: leak", "leak", "foreign ground")
-    claim = "a training without augmented pictures copies more"
+    higher = _difference(measured, "leak, pasted", "leak", "CLIP score")
+    pasted = _difference(measured, "leak, pasted", "leak", "foreign ground")
+    arms = (f"{UNAUGMENTED}: leak", f"{AUGMENTED}: leak")
+    copies = _difference(measured, *arms, "foreign ground")
+    untrained = f"no MUMU was trained {AUGMENTED} and {UNAUGMENTED}: give --train"
     return [
-        *found,
         Finding(
-            claim, copies, f"no MUMU was trained {UNAUGMENTED}: give --train", about="mumu clip"
+            "pasting has a higher multimodal CLIP score",
+            higher, _NOT_COMPARED, kind="step", about="mumu clip",
         ),
-    ]
+        Finding("and copies more", pasted, _NOT_COMPARED, about="mumu clip"),
+        Finding(
+            "a training without altered crops copies more",
+            copies, untrained, about="mumu clip",
+        ),
+    ]  # fmt: skip

@@ -8,18 +8,19 @@ from math import isqrt
 from typing import TYPE_CHECKING, Any
 
 from hb_tta.errors import UserError
-from hb_tta.experiments.paper.lora import Training, tuned
+from hb_tta.experiments.paper.fine_tuned import lora_of
+from hb_tta.experiments.paper.lora import Training
 from hb_tta.experiments.paper.mumu_prompts import Pictured
 from hb_tta.experiments.reproduction import Options
 from hb_tta.store import content_key
-from hb_tta.weights import Weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from hb_tta.families import Family
 
-OURS, UNAUGMENTED, TUNED_BASE = "MUMU", "without augmentation", "another base"
+OURS, TUNED_BASE = "MUMU", "another base"
+AUGMENTED, UNAUGMENTED = "with altered crops", "without altered crops"
 # Arms of mumu_arms.py.
 WORDS, SAME = "words, text encoders", "crops of the scene"
 OTHER, EXCHANGED, CONTROL = "crops of another scene", "crops exchanged", "neither (control)"
@@ -98,8 +99,9 @@ def on_bases(options: Options, prompts: Sequence[Pictured], n: int) -> Pictures:
 
 def beside_pasted(options: Options, prompts: Sequence[Pictured], n: int) -> Pictures:
     rows = {OURS: _by_mumu(options, prompts, n)}
-    if other := unaugmented(options):
-        rows[f"{OURS}, {UNAUGMENTED}"] = _by_mumu(options, prompts, n, other)
+    for kind in (AUGMENTED, UNAUGMENTED):
+        if family := trained_family(options, kind):
+            rows[f"{OURS}, {kind}"] = _by_mumu(options, prompts, n, family)
     if all(one.asked for one in prompts):
         rows["the crops pasted"] = _pasted(options, prompts, n)
     return rows
@@ -107,12 +109,17 @@ def beside_pasted(options: Options, prompts: Sequence[Pictured], n: int) -> Pict
 
 def token_counts(options: Options) -> list[int]:
     """Tokens an image that are set beside each other: square numbers around the trained one."""
-    from hb_tta.generators.mumu.folder import read_index
-
-    trained = read_index(options.family.weights("mumu")).tokens
+    trained = trained_tokens(options)
     tried = [trained // 16 if trained % 16 == 0 else 0, trained // 4 if trained % 4 == 0 else 0]
     found = [one for one in (*tried, trained, 4 * trained) if one and isqrt(one) ** 2 == one]
     return list(dict.fromkeys(found))
+
+
+def trained_tokens(options: Options) -> int:
+    """Tokens an image that the family's MUMU was trained with."""
+    from hb_tta.generators.mumu.folder import read_index
+
+    return read_index(options.family.weights("mumu")).tokens
 
 
 def tuned_base(options: Options) -> Family:
@@ -128,7 +135,12 @@ def tuned_base(options: Options) -> Family:
     from hb_tta.generators.lora import merge_lora
 
     family = options.family
-    generator, lora = family.weights("generator"), _lora(options)
+    generator, lora = family.weights("generator"), lora_of(options)
+    if lora is None:
+        raise UserError(
+            f"family {family.name!r} has no LoRA that makes another base of its generator: "
+            "`hb-tta reproduce table5 --train` with the same --out trains one"
+        )
     key = content_key({"base": [generator.fingerprint(), lora.fingerprint()]})[:12]
     folder = options.folder / "bases" / key
     if not folder.is_dir():
@@ -141,34 +153,23 @@ def tuned_base(options: Options) -> Family:
     return family.with_roles(generator=folder)
 
 
-def _lora(options: Options) -> Weights:
-    """The family's; of one without, what table 5 trained on both rewards."""
-    if "lora" in options.family.roles:
-        return options.family.weights("lora")
-    trained = tuned("both rewards").lora(options)
-    if trained is None:
-        raise UserError(
-            f"family {options.family.name!r} has no LoRA that makes another base of its generator: "
-            "`hb-tta reproduce table5 --train` with the same --out trains one"
-        )
-    return Weights(str(trained))
+def training_with(kind: str) -> Training:
+    """The family's recipe, with the paper's share of altered crops or without any."""
+    changes = (f"augmented_share={0.2 if kind == AUGMENTED else 0}",)
+    return Training(f"MUMU {kind}", "mumu", changes, quick_changes=QUICK_TRAINING)
 
 
-def plain_training() -> Training:
-    return Training(
-        f"MUMU {UNAUGMENTED}", "mumu", ("augmented_share=0",), quick_changes=QUICK_TRAINING
-    )
-
-
-def can_be_trained(options: Options) -> bool:
-    """Whether there is a recipe of a MUMU, and an Idefics2 that it begins with."""
+def both_trainings(options: Options) -> list[Training]:
+    """They, where there is a recipe of a MUMU, and an Idefics2 that it begins with."""
     named = any(setting.startswith("vlm=") for setting in options.training)
-    return "mumu" in options.family.recipes and (named or "mllm_two" in options.family.roles)
+    if "mumu" not in options.family.recipes or not (named or "mllm_two" in options.family.roles):
+        return []
+    return [training_with(kind) for kind in (AUGMENTED, UNAUGMENTED)]
 
 
-def unaugmented(options: Options) -> Family | None:
-    """The family with a MUMU that was trained without augmented crops; None until it is."""
+def trained_family(options: Options, kind: str) -> Family | None:
+    """The family with a MUMU that was trained so; None until it is."""
     if "mumu" not in options.family.recipes:
         return None
-    made = plain_training().lora(options)
+    made = training_with(kind).lora(options)
     return None if made is None else options.family.with_roles(mumu=made)

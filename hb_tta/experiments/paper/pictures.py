@@ -14,9 +14,10 @@ from hb_tta.experiments.methods import (
     arms_of,
     cost_of_views,
     questions_of,
-    untuned,
     views_of,
 )
+from hb_tta.experiments.paper import fine_tuned
+from hb_tta.experiments.paper.lora import Training, cost_of, trainings_of
 from hb_tta.experiments.plan import PlannedRun
 from hb_tta.experiments.reproduction import (
     Cost,
@@ -47,6 +48,7 @@ class Pictures:
         references: questions.
         facts: of a question, what stands below it.
         quick_views: in a quick run.
+        tuning: whether the arms are Hummingbird before and after its fine-tuning.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Pictures:
     note: str = ""
     source: str = "Hummingbird"
     facts: Mapping[str, str] = field(default_factory=dict, hash=False)
+    tuning: bool = False
 
     def questions(self, options: Options) -> list[YesNoQuestion]:
         """The categories in turn, answered by yes and no in turn; nothing is picked."""
@@ -78,6 +81,7 @@ class Pictures:
         arms = self.arms(options)
         count = options.number(self.references, 5)
         cost = cost_of_views(arms, count, self.number(options), options)
+        cost += cost_of(self.trainings(options), options)
         more = tuple(self.categories(options)) != tuple(CATEGORIES)
         return Needs(
             methods=tuple(dict.fromkeys(arm.method for arm in arms if arm.method)),
@@ -86,7 +90,8 @@ class Pictures:
         )
 
     def plan(self, options: Options) -> Iterator[PlannedRun]:
-        """A run an arm."""
+        """What has to be trained, and a run an arm."""
+        yield from trainings_of(self.trainings(options), options)
         for arm in self.arms(options):
             yield PlannedRun(
                 arm.label,
@@ -95,25 +100,31 @@ class Pictures:
                 arm.method or "",
             )
 
+    def trainings(self, options: Options) -> list[Training]:
+        """What the arms take beforehand."""
+        return fine_tuned.trainings(options) if self.tuning else []
+
     def made(self, arm: Arm, options: Options) -> list[Any]:
         """What the arm gives of each question."""
         return list(views_of(arm, self.questions(options), options, self.number(options)))
 
     def show(self, results: Results, options: Options) -> Shown:
         """A panel a question, a row an arm."""
+        arms = [arm.label for arm in self.arms(options) if arm.label in results]
         panels = [
-            panel_of(one, {label: its[place] for label, its in results.items()})
+            panel_of(one, {label: results[label][place] for label in arms})
             for place, one in enumerate(self.questions(options))
         ]
         number = self.name.removeprefix("figure")
-        return Shown(galleries=[Gallery(f"Figure {number}. {self.title}", panels, self.note)])
+        note = " ".join([self.note, *(fine_tuned.explained(options) if self.tuning else ())])
+        gallery = Gallery(f"Figure {number}. {self.title}", panels, note.strip())
+        missing = fine_tuned.lacking(options) if self.tuning else []
+        return Shown(galleries=[gallery], missing=missing)
 
     def experiment(self) -> Experiment:
         """As the registry has it."""
         source = f"{self.source}, figure {self.name.removeprefix('figure')}"
-        return Experiment(
-            self.name, self.title, source, self.needs, lambda o: list(self.plan(o)), self.show
-        )
+        return Experiment(self.name, self.title, source, self.needs, self.plan, self.show)
 
 
 def panel_of(question: YesNoQuestion, made: Mapping[str, Any]) -> Panel:
@@ -149,10 +160,6 @@ def _tuned(options: Options) -> Sequence[Arm]:
     return [arm for arm in arms_of(options) if arm.label == TUNED] or [Arm(TUNED, "hummingbird")]
 
 
-def _before_and_after(options: Options) -> Sequence[Arm]:
-    return [*untuned(options), *_tuned(options)]
-
-
 def _more(kind: str) -> Callable[[Options], Sequence[str]]:
     return lambda options: [MORE[options.benchmark("questions")][kind]]
 
@@ -164,7 +171,12 @@ FIGURE_5 = Pictures(
     "figure5", "One context, many seeds", _tuned, views=10, quick_views=4, references=5
 ).experiment()
 FIGURE_6 = Pictures(
-    "figure6", "Before and after fine-tuning", _before_and_after, views=4, quick_views=2
+    "figure6",
+    "Before and after fine-tuning",
+    fine_tuned.before_and_after,
+    views=4,
+    quick_views=2,
+    tuning=True,
 ).experiment()
 FIGURE_10 = Pictures(
     "figure10", "Descriptions that the MLLM wrote without the answer", _tuned, references=5
@@ -182,7 +194,7 @@ FIGURE_13 = Pictures(
     "figure13",
     "Methods of low FID beside Hummingbird",
     _only("randaugment", "image_translation", "hummingbird"),
-    note="Near the real images is not different from them.",
+    note="Low in the paper's table 9: near the real images is not different from them.",
 ).experiment()
 FIGURE_17 = Pictures(
     "figure17", "More contexts, more seeds", _tuned, views=8, quick_views=4, references=10
@@ -219,7 +231,8 @@ def _plan_7(options: Options) -> list[PlannedRun]:
 
 def _show_7(results: Results, options: Options) -> Shown:
     questions, made = _looked_through(options), results[TUNED]
-    least = sorted(range(len(made)), key=lambda n: _margin(made[n]))[:8]
+    least = sorted(range(len(made)), key=lambda n: _margin(made[n]))
+    least = an_image_once(questions, least)[:8]
     galleries = [
         Gallery(
             "Figure 7. Failures: the judge's least liked views",
@@ -229,10 +242,19 @@ def _show_7(results: Results, options: Options) -> Shown:
     ]
     wrong = _changed(questions, made, options)
     if wrong:
-        panels = [panel_of(questions[n], {TUNED: made[n]}) for n in wrong[:8]]
+        first = an_image_once(questions, wrong)[:8]
+        panels = [panel_of(questions[n], {TUNED: made[n]}) for n in first]
         note = f"The first of {len(wrong)} in {len(made)} whose answer the reader finds changed."
         galleries.append(Gallery("Figure 7. Failures: the answer is another", panels, note))
     return Shown(galleries=galleries)
+
+
+def an_image_once(questions: Sequence[YesNoQuestion], places: Sequence[int]) -> list[int]:
+    """The first of those places that ask about the same image."""
+    first: dict[str, int] = {}
+    for place in places:
+        first.setdefault(questions[place].group, place)
+    return list(first.values())
 
 
 def _margin(made: Any) -> float:

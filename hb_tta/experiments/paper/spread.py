@@ -22,12 +22,13 @@ from hb_tta.experiments.methods import (
     make_views,
     methods_of,
     questions_of,
-    untuned,
     views_of,
 )
 from hb_tta.experiments.numbers import TABLE_4 as NUMBERS_4
 from hb_tta.experiments.numbers import TABLE_9 as NUMBERS_9
 from hb_tta.experiments.numbers import paper_note
+from hb_tta.experiments.paper import fine_tuned
+from hb_tta.experiments.paper.lora import Training, cost_of, trainings_of
 from hb_tta.experiments.plan import PlannedRun
 from hb_tta.experiments.reproduction import (
     Cost,
@@ -62,10 +63,34 @@ def images_of(options: Options, limit: int) -> list[YesNoQuestion]:
 
 
 def arms(options: Options) -> list[Arm]:
-    """A row a method, and Hummingbird without its LoRA before it."""
-    its = arms_of(options)
-    place = next((n for n, arm in enumerate(its) if arm.label == TUNED), len(its))
-    return [*its[:place], *untuned(options), *its[place:]]
+    """A row a method, Hummingbird without its LoRA and with it."""
+    its = [
+        [arm] if arm.label != TUNED else fine_tuned.before_and_after(options)
+        for arm in arms_of(options)
+    ]
+    return [arm for some in its for arm in some]
+
+
+def trainings(options: Options) -> list[Training]:
+    """What Hummingbird's row takes beforehand, where it is among the methods."""
+    return fine_tuned.trainings(options) if _is_asked(options) else []
+
+
+def _about_lora(options: Options) -> list[str]:
+    return fine_tuned.explained(options) if _is_asked(options) else []
+
+
+def _lacking(options: Options) -> list[str]:
+    return fine_tuned.lacking(options) if _is_asked(options) else []
+
+
+def _is_asked(options: Options) -> bool:
+    return "hummingbird" in methods_of(options)
+
+
+def of_arms(results: Results, options: Options) -> dict[str, Features]:
+    """The results of arms alone, by label."""
+    return {arm.label: results[arm.label] for arm in arms(options) if arm.label in results}
 
 
 def features_of(arm: Arm, questions: Sequence[YesNoQuestion], options: Options, n: int) -> Features:
@@ -119,12 +144,19 @@ def _seeds(options: Options) -> int:
 def _needs_4(options: Options) -> Needs:
     images = 5 * each(options)
     cost = cost_of_views(arms(options), images, _seeds(options), options)
+    cost += cost_of(trainings(options), options)
     return Needs(
         roles=("clip",), methods=tuple(methods_of(options)), data=("questions",), cost=cost
     )
 
 
 def _plan_4(options: Options) -> Iterator[PlannedRun]:
+    yield from trainings_of(trainings(options), options)
+    yield from distances_of_arms(options)
+
+
+def distances_of_arms(options: Options) -> Iterator[PlannedRun]:
+    """A run an arm: its views' features."""
     questions, n = images_of(options, each(options)), _seeds(options)
     for arm in arms(options):
         yield PlannedRun(
@@ -136,7 +168,7 @@ def _plan_4(options: Options) -> Iterator[PlannedRun]:
 
 
 def _show_4(results: Results, options: Options) -> Shown:
-    spreads = {label: distances(found) for label, found in results.items()}
+    spreads = {label: distances(found) for label, found in of_arms(results, options).items()}
     ours = spreads.get(TUNED)
     rows: list[list[Cell | str]] = []
     for label, its in spreads.items():
@@ -149,10 +181,15 @@ def _show_4(results: Results, options: Options) -> Shown:
     notes = [
         f"Ours: {options.family.name}'s CLIP, {5 * each(options)} images, "
         f"{_seeds(options)} seeds; Euclidean distance of unnormalised image features; 95 % "
-        f"intervals over images, the difference from {TUNED} and its p-value. {SHOWN_NOTE}"
+        f"intervals over images, the difference from {TUNED} and its p-value. {SHOWN_NOTE}",
+        *_about_lora(options),
     ]
     title = "Table 4. Distance of CLIP features: from the reference, and among the views"
-    return Shown([Table(columns, rows, title, notes)], findings=_second_to(spreads))
+    return Shown(
+        [Table(columns, rows, title, notes)],
+        findings=_second_to(spreads),
+        missing=_lacking(options),
+    )
 
 
 def distances(found: Features) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
@@ -200,7 +237,7 @@ TABLE_4 = Experiment(
     "Diversity: distance of features, from the reference and among views",
     "Hummingbird, table 4",
     _needs_4,
-    lambda options: list(_plan_4(options)),
+    _plan_4,
     _show_4,
 )
 
@@ -209,6 +246,7 @@ TABLE_4 = Experiment(
 
 def _needs_9(options: Options) -> Needs:
     cost = cost_of_views(arms(options), 5 * options.number(200, 10), 1, options)
+    cost += cost_of(trainings(options), options)
     return Needs(
         roles=("clip",),
         methods=tuple(methods_of(options)),
@@ -219,6 +257,7 @@ def _needs_9(options: Options) -> Needs:
 
 
 def _plan_9(options: Options) -> Iterator[PlannedRun]:
+    yield from trainings_of(trainings(options), options)
     questions = images_of(options, options.number(200, 10))
     for arm in arms(options):
         yield PlannedRun(
@@ -233,7 +272,7 @@ def _show_9(results: Results, options: Options) -> Shown:
     from hb_tta.experiments.distance import fid, kid
 
     rows: list[list[Cell | str]] = []
-    count = 0
+    results, count = of_arms(results, options), 0
     for label, found in results.items():
         real, views = found["reference"], found["views"][:, 0]
         count = len(real)
@@ -248,10 +287,12 @@ def _show_9(results: Results, options: Options) -> Shown:
     few = f" {count} images are few: below {ENOUGH} FID is mostly bias." if count < ENOUGH else ""
     notes = [
         f"Ours: of {options.family.name}'s CLIP features, {count} images and a view of each; the "
-        f"paper's are of Inception's, and not to be compared. Lower is nearer.{few}"
+        f"paper's are of Inception's, and not to be compared. Lower is nearer.{few}",
+        *_about_lora(options),
     ]
     title = "Table 9. Fréchet and kernel distance of views from real images"
-    return Shown([Table(["", "FID", "KID"], rows, title, notes)], findings=_misleads(results))
+    table = Table(["", "FID", "KID"], rows, title, notes)
+    return Shown([table], findings=_misleads(results), missing=_lacking(options))
 
 
 def _misleads(results: Results) -> list[Finding]:
@@ -279,7 +320,7 @@ TABLE_9 = Experiment(
     "FID and KID of views, on the family's CLIP features",
     "Hummingbird, table 9",
     _needs_9,
-    lambda options: list(_plan_9(options)),
+    _plan_9,
     _show_9,
 )
 
