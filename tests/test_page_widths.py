@@ -3,9 +3,12 @@
 import chromium
 import pytest
 
+from hb_tta.experiments import pages
+from hb_tta.experiments.reproduction import Drawing
 from hb_tta.report import renderers
 from hb_tta.report.cells import Cell, Column, Comparison, Table
 from hb_tta.report.document import document
+from hb_tta.report.drawing import differences
 
 OVER = "[...document.querySelectorAll('.wide')].map(one => one.scrollWidth - one.clientWidth)"
 OUTSIDE = """[...document.querySelectorAll('.wide b')].filter(one => {
@@ -62,3 +65,16 @@ def test_no_figure_of_a_table_is_out_of_the_window(table, width, tab, tmp_path):
     assert tab.run("document.querySelectorAll('.wide b').length") == sum(
         isinstance(value, Cell) for row in table.rows for value in row
     )
+
+
+def test_a_drawings_words_can_be_read_on_a_phone(tab, tmp_path):
+    page = tmp_path / "page.html"
+    svg = differences({"one": [("A method's name", (1.0, -1.0, 3.0))]}, "points")
+    page.write_text(document("Title", pages.drawing(Drawing("Gains", svg))), encoding="utf-8")
+    tab.call("Emulation.setDeviceMetricsOverride", width=390, height=900,
+             deviceScaleFactor=1, mobile=True)  # fmt: skip
+    tab.open(page.as_uri())
+    assert tab.run("document.documentElement.scrollWidth") <= 390
+    texts = "[...document.querySelectorAll('.drawing text')]"
+    heights = tab.run(f"{texts}.map(one => one.getBoundingClientRect().height)")
+    assert min(heights) >= 12, heights  # pixels; squeezed into the window they had 8
