@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -38,6 +39,68 @@ def held(path: Path, timeout: float) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+@contextmanager
+def held_giving_way(path: Path, timeout: float) -> Iterator[bool]:
+    """``held``; while its thread waits for another such lock, it gives those away that it has.
+
+    Nobody who waits holds any, so no two threads or processes can wait for each other, however
+    their locks are nested. Locks that were given away are taken back if nobody has them then: they
+    spare work, and what must not be done twice at the same time needs another one.
+
+    Raises:
+        OSError: the lock's file cannot be made.
+    """
+    its, earlier = _Turn(_file_lock(path, os.getpid())), _turns()
+    got = its.take(0)
+    if not got and timeout != 0:
+        for one in earlier:
+            one.give()
+        try:
+            got = its.take(timeout)
+        finally:
+            for one in earlier:
+                with suppress(OSError):
+                    one.take(0)
+    if got:
+        earlier.append(its)
+    try:
+        yield got
+    finally:
+        if got:
+            earlier.remove(its)
+        its.give()
+
+
+class _Turn:
+    """A lock that may have been given away."""
+
+    def __init__(self, lock: BaseFileLock) -> None:
+        self._lock, self._mine = lock, False
+
+    def take(self, timeout: float) -> bool:
+        try:
+            self._lock.acquire(timeout=timeout)
+        except Timeout:
+            return False
+        self._mine = True
+        return True
+
+    def give(self) -> None:
+        if self._mine:
+            self._mine = False
+            self._lock.release()
+
+
+_HERE = threading.local()
+
+
+def _turns() -> list[_Turn]:
+    """What this thread has taken; a forked child has none of its parent's."""
+    if getattr(_HERE, "process", None) != os.getpid():
+        _HERE.process, _HERE.turns = os.getpid(), []
+    return _HERE.turns
 
 
 @contextmanager

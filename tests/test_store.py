@@ -14,7 +14,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -631,6 +631,79 @@ def test_a_thread_holds_several_keys_at_once(store: Store) -> None:
             assert mine
         assert not free_elsewhere(store, one)
     assert free_elsewhere(store, one)
+
+
+OTHER = next(key for n in range(99) if (key := content_key({"other": n}))[:3] != KEY[:3])
+
+CROSS = """
+import sys
+from hb_tta.store import Store
+store = Store(sys.argv[1])
+with store.lock("views", sys.argv[2]):
+    print("first", flush=True)
+    sys.stdin.readline()
+    with store.lock("features", sys.argv[3]):
+        print("both", flush=True)
+"""
+
+
+def test_two_that_nest_their_locks_crosswise_do_not_wait_for_each_other(store: Store) -> None:
+    """As a table's row does that makes views, and views that learn a word."""
+    command = [sys.executable, "-c", CROSS, str(store.root), KEY, OTHER]
+    other = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    assert other.stdin is not None and other.stdout is not None
+    try:
+        assert other.stdout.readline() == "first\n"
+        crossed = threading.Event()
+
+        def crosswise() -> None:
+            with store.lock("features", OTHER):
+                other.stdin.write("\n")
+                with store.lock("views", KEY):
+                    crossed.set()
+
+        threading.Thread(target=crosswise, daemon=True).start()
+        assert crossed.wait(30), "they wait for each other"
+        assert other.stdout.readline() == "both\n"
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_what_was_given_away_while_waiting_is_taken_back(store: Store) -> None:
+    with store.lock("views", OTHER), store.lock("views", OTHER):
+        with locked_elsewhere(store, KEY) as holder:
+            free = []
+
+            def look() -> None:
+                free.append(free_elsewhere(store, OTHER))
+                holder.kill()
+
+            threading.Timer(0.3, look).start()
+            with store.lock("views", KEY):
+                assert free == [True], "it was held while its thread waited"
+                assert not free_elsewhere(store, OTHER)
+        assert not free_elsewhere(store, OTHER)
+    assert free_elsewhere(store, OTHER) and free_elsewhere(store, KEY)
+
+
+def test_what_somebody_else_took_meanwhile_is_left_to_them(store: Store) -> None:
+    with store.lock("views", OTHER), locked_elsewhere(store, KEY) as holder, ExitStack() as taken:
+
+        def take() -> None:
+            taken.enter_context(locked_elsewhere(store, OTHER))
+            holder.kill()
+
+        threading.Timer(0.3, take).start()
+        with store.lock("views", KEY):
+            assert not free_elsewhere(store, OTHER)
+        taken.close()
+        assert free_elsewhere(store, OTHER)  # this thread's own was given away for good
+        with store.lock("views", OTHER):  # and it may lock it again
+            assert not free_elsewhere(store, OTHER)
+        assert free_elsewhere(store, OTHER)
 
 
 def test_a_lock_keeps_other_threads_out(store: Store) -> None:

@@ -56,8 +56,8 @@ def filling(
     Processes that fill the same keys share the work: each claims a batch that nobody else has
     claimed, looks again (another may have made it meanwhile), and hands every entry to a writer
     as it is made. What others have claimed is waited for at the end, and made here if they died.
-    No lock is held while waiting, nor while the caller has the word, so two processes cannot wait
-    for each other.
+    No lock is held while waiting (``Store.lock`` sees to those of whoever called), nor while the
+    caller has the word, so two processes cannot wait for each other.
 
     Args:
         keys: those that were not in the store a moment ago, in the order to make them.

@@ -127,8 +127,9 @@ class Store:
     def lock(self, namespace: str, key: str) -> Iterator[None]:
         """Hold the right to make an entry, waiting for it as long as another process has it.
 
-        Whoever holds one lock must not wait for another (two processes could wait for each other):
-        use ``try_lock`` for the second. The same thread may lock a key again.
+        A thread that waits gives away the locks that it holds meanwhile, so that no two can wait
+        for each other: behind it, an entry that was locked earlier may have been made by somebody
+        else. The same thread may lock a key again.
 
         Raises:
             UserError: the store is read-only, so what it lacks cannot be kept.
@@ -255,7 +256,8 @@ class Store:
     def _held(self, namespace: str, key: str, timeout: float) -> Iterator[bool]:
         with ExitStack() as taken:
             try:
-                held = taken.enter_context(locks.held(self._layout.lock(namespace, key), timeout))
+                lock = locks.held_giving_way(self._layout.lock(namespace, key), timeout)
+                held = taken.enter_context(lock)
             except OSError as error:
                 raise write_error(self.root, error) from error
             yield held
