@@ -171,6 +171,9 @@ def test_a_claim_holds_where_every_comparison_does():
         # An interval without 0 whose test does not tell it from chance decides nothing.
         (replace(up, p_value=0.08),): UNDECIDED,
         (replace(down, p_value=0.08),): UNDECIDED,
+        # Of five comparisons one is that far below by chance; so far it is not.
+        (replace(down, p_value=0.03), *[open_] * 4): UNDECIDED,
+        (replace(down, p_value=0.009), *[open_] * 4): FAILS,
     }
     for tests, verdict in verdicts.items():
         assert Finding("it is so", [("a − b", test) for test in tests]).verdict == verdict
@@ -297,24 +300,56 @@ def test_a_base_for_mumu_needs_a_lora_that_was_trained(options):
         tuned_base(options)
 
 
+def test_a_family_in_a_folder_has_its_results_outside_of_it(options, tmp_path):
+    folders = [tmp_path / name / "models" for name in ("one", "other")]
+    own = [replace(options, family=replace(options.family, name=str(one))) for one in folders]
+    places = [one.folder for one in own]
+    assert all(place.parent == options.out and "models" in place.name for place in places)
+    assert places[0] != places[1] and options.folder == options.out / "pocket"
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        (["--augment_args", "judge=fine_grained,min_score=0.5"], "min_score=0.5: here every view"),
+        (["--augment_args", "preset=safe"], "preset=safe: here every view"),
+        (["--train-set", "zzz=1"], "there is no setting 'zzz'"),
+        (["--train-set", "max_steps=many"], "max_steps"),
+    ],
+)
+def test_what_would_change_what_is_compared_is_refused(asked, sentence, capsys, tmp_path):
+    line = ["reproduce", "table1", "--family", "pocket", "--check", "--out", str(tmp_path)]
+    assert main([*line, *asked]) != 0
+    assert sentence in capsys.readouterr().err
+
+
 # ── The site ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_claim_of_the_papers_is_what_all_its_findings_come_to():
     up = PairedTest(0.1, 0.05, 0.15, 0.001, 100)
     open_ = PairedTest(0.02, -0.01, 0.05, 0.3, 100)
-    found = [
-        Finding("one mllm", [("a − b", up)], about="best"),
-        Finding("another", [("a − b", up)], about="best"),
-        Finding("views help", [("a − b", open_), ("c − d", up)], about="tta"),
-    ]
-    rows = {
-        row[0]: row[1:] for row in claims.claims_table(found, {"table5": "not trained yet"}).rows
+    best = Finding("one mllm", [("a − b", up)], about="best")
+    found = {
+        "table1": [best, Finding("views help", [("a − b", open_), ("c − d", up)], about="tta")],
+        "table8": [best],
+        "figure1g": [best],
     }
+
+    def rows_of(found: dict) -> dict:
+        table = claims.claims_table(found, {"table5": "not trained yet"})
+        return {row[0]: row[1:] for row in table.rows}
+
+    rows = rows_of(found)
     assert rows["Hummingbird is the most faithful method"][0] == HOLDS
     helps = rows["test-time augmentation helps on every task"]
     assert helps[0] == UNDECIDED and "a − b: +2.0" in helps[2]
     assert rows["each of the two rewards helps"] == (UNDECIDED, "table5", "table5: not trained yet")
+    # What one of its tables does not speak to, or a comparison that was not made, leaves it open.
+    faithful = "Hummingbird is the most faithful method"
+    assert rows_of({"table1": [best], "table8": [best]})[faithful][0] == UNDECIDED
+    half = Finding("another", reason="it was not trained", about="best")
+    assert rows_of({**found, "table8": [best, half]})[faithful][0] == UNDECIDED
     known = set(registry.list_experiments())
     assert all(set(one.where) <= known for one in claims.CLAIMS.values())
 
@@ -328,7 +363,8 @@ def test_the_site_has_a_page_each_and_says_what_was_not_run(options):
     names = {path.name for path in folder.iterdir()}
     pages = {"index.html", "claims.md", "table98.html", "table99.html"}
     assert "Hummingbird is the most faithful method" in (folder / "claims.md").read_text()
-    assert names == pages | {"table98-more.html", "table99-more.html"}  # and no survey's key
+    pages |= {"table98-more.html", "table99-more.html", site.PAGES}
+    assert names == pages  # and no survey's key
     text = index.read_text()
     assert 'href="table98.html"' in text and "nobody has written it" in text
     assert "fetch them" in text and "it helps" in text
@@ -338,5 +374,11 @@ def test_the_site_has_a_page_each_and_says_what_was_not_run(options):
 
 def test_a_page_that_is_no_longer_made_is_taken_away(options):
     site.build([toy("table98"), toy("table99")], options, said)
+    folder = options.out / "site"
+    (folder / "notes").mkdir()
+    (folder / "notes" / "mine.txt").write_text("somebody's own")
+    (folder / "CNAME").write_text("somebody's own")
     site.build([toy("table98")], options, said)
-    assert not Path(options.out, "site", "table99.html").exists()
+    assert not (folder / "table99.html").exists() and not (folder / "table99-more.html").exists()
+    assert (folder / "table98.html").exists()
+    assert (folder / "notes" / "mine.txt").exists() and (folder / "CNAME").exists()

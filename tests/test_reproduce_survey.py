@@ -16,7 +16,7 @@ from PIL import Image
 from hb_tta.datasets.questions import CATEGORIES, YesNoQuestion
 from hb_tta.errors import UserError
 from hb_tta.experiments.paper import table10
-from hb_tta.experiments.reproduction import HOLDS, Options
+from hb_tta.experiments.reproduction import FAILS, HOLDS, Options
 from hb_tta.families import get_family
 
 
@@ -95,6 +95,27 @@ def test_answers_are_counted_for_the_method_whose_picture_was_chosen(options, tm
     assert second[6].note == "paper 76.06" and second[6].test.difference == pytest.approx(0.9)
     assert shown.findings[0].verdict == HOLDS
     assert "2 people, 20 questions" in table.notes[0]
+
+
+def test_the_claim_is_hummingbirds_in_whatever_order_the_two_are_named(options, tmp_path):
+    for methods in (("i2t2i", "hummingbird"), ("hummingbird", "i2t2i")):
+        asked = replace(options, methods=methods)
+        survey = table10.survey_of(RESULTS, asked)
+        path = tmp_path / f"{methods[0]}.json"
+        answer(path, survey, lambda number, label: label == "I2T2I SDXL")
+        (found,) = table10.show(RESULTS, replace(asked, answers=(path,))).findings
+        assert found.verdict == FAILS and found.about == "people"
+        assert found.tests[0][0] == "Hummingbird − I2T2I SDXL"
+    labels = ("RandAugment", "Hummingbird")
+    other = table10._finding(replace(survey, labels=labels), np.array([[0.0, 1.0]] * 20))
+    assert other.about == ""  # the paper asked nobody about that
+
+
+def test_figure_14_names_no_picture_of_the_survey(options, monkeypatch):
+    monkeypatch.setattr(table10, "EACH", 3)
+    survey = {one.group for one in table10.asked(options)}
+    shown = table10._asked_14(options)
+    assert shown and not survey & {one.group for one in shown}
 
 
 @pytest.mark.parametrize(

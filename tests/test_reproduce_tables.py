@@ -178,6 +178,76 @@ def test_without_a_training_its_rows_are_missing_and_said_to_be(options):
     assert training == [f"training {n}" for n in ("both rewards", "global alone", "fine alone")]
 
 
+def test_a_training_is_another_with_other_models(options, tmp_path):
+    one, other = lora.Training("both"), tmp_path / "generator"
+    other.mkdir()
+    (other / "config.json").write_text("{}")
+    changed = replace(options, family=options.family.with_roles(generator=str(other)))
+    assert one.folder(changed) != one.folder(options)
+
+
+def test_objects_are_never_learnt_where_the_test_images_lie(options, tmp_path):
+    sdxl = replace(options, family=get_family("sdxl"), data={"imagenet": str(tmp_path)})
+    assert lora.Training("x", "objects").settings(sdxl).data != str(tmp_path)
+    named = replace(sdxl, data={**sdxl.data, "objects training": str(tmp_path)})
+    assert lora.Training("x", "objects").settings(named).data == str(tmp_path)
+
+
+def test_a_family_in_a_folder_is_trained_too(options, tmp_path):
+    (tmp_path / "generator").mkdir()
+    (tmp_path / "family.json").write_text('{"like": "pocket", "edition": "third"}')
+    own = replace(options, family=get_family(tmp_path))
+    assert lora.Training("x").settings(own).family == str(tmp_path)
+    with pytest.raises(UserError, match="there is no family 'pokket', did you mean 'pocket'"):
+        lora.Training("x", changes=("family=pokket",)).settings(options)
+
+
+def test_settings_of_a_training_reach_those_that_have_them(options):
+    asked = replace(options, training=("rewards.global=0.5", "connector_width=96"))
+    lora.check_changes(asked)
+    assert lora.Training("x").settings(asked).rewards["global"] == 0.5
+    assert lora.Training("x", "mumu").settings(asked).connector_width == 96
+    with pytest.raises(UserError, match="there is no setting 'nothing'"):
+        lora.check_changes(replace(options, training=("nothing=1",)))
+
+
+def test_a_claim_about_a_training_that_is_not_there_is_open(options):
+    options = replace(options, family=options.family.with_roles(mllm_two=None))
+    finished(lora.tuned("both rewards"), options)
+    finished(lora.tuned("global alone", "mllm", "rewards.fine_grained=0"), options)
+    results = {
+        f"mllm: mllm: {n}": right(share)
+        for n, share in ((REAL, 0.5), ("both", 0.9), ("global alone", 0.6), ("none", 0.5))
+    }
+    found = trained.TABLE_5.show(results, options).findings
+    assert [one.verdict for one in found] == [HOLDS, HOLDS, UNDECIDED]
+    assert found[2].reason == "fine-grained alone: not trained"
+
+
+@pytest.mark.parametrize("table", [trained.TABLE_6, trained.TABLE_7])
+def test_tables_6_and_7_have_a_block_for_each_who_answers(table, options):
+    finished(lora.tuned("both rewards"), options)
+    names = [run.name for run in table.plan(options)]
+    first = "designed prompt" if table is trained.TABLE_6 else "BLIP-2 evaluator"
+    asked = [f"mllm: {who}: {row}" for who in ("mllm", "mllm two") for row in (REAL, first)]
+    assert set(asked) <= set(names)
+    shown = table.show({name: right(0.6) for name in asked}, options)
+    assert [row[0] for row in shown.tables[0].rows] == ["mllm", "mllm", "mllm two", "mllm two"]
+
+
+def test_two_who_answer_are_two_blocks(options, tmp_path):
+    options = replace(options, mllms=("team/one", "team/other"))
+    names = [f"{d}: {who}: {REAL}" for d in ("mllm", "mllm_two") for who in ("one", "other")]
+    shown = trained.TABLE_5.show({name: right(0.6) for name in names}, options)
+    assert [row[0] for row in shown.tables[0].rows] == [
+        f"{d}, answers by {who}" for d in ("mllm", "mllm_two") for who in ("one", "other")
+    ]
+    needed = trained.TABLE_5.needs(options).weights
+    assert [needed[name].location for name in needed] == ["team/one", "team/other"]
+    alike = replace(options, mllms=("a/mllm", "b/mllm", "c/other"))
+    assert list(asking.answerers(alike)) == ["a/mllm", "b/mllm", "other"]
+
+
 def finished(training: lora.Training, options: Options) -> str:
     """As if it had been trained; where its LoRA is."""
     folder = training.folder(options)
@@ -214,10 +284,15 @@ def test_hummingbird_before_and_after_takes_the_lora_that_there_is(options):
 )  # fmt: skip
 def test_what_needs_the_lora_trains_it_before_it_uses_it(table, options):
     training = f"training {lora.tuned('both rewards').label}"
-    assert training not in [run.name for run in table.plan(options)]
     asked = replace(options, train=True)
     assert next(iter(table.plan(asked))).name == training
-    assert table.needs(asked).cost.trainings == 1 and table.needs(options).cost.trainings == 0
+    assert table.needs(asked).cost.trainings == 1
+    if table is mumu.FIGURE_9:
+        with pytest.raises(UserError, match="table5 --train"):
+            table.needs(options)
+        return
+    assert training not in [run.name for run in table.plan(options)]
+    assert table.needs(options).cost.trainings == 0
 
 
 def test_table_4_has_a_row_an_arm_and_none_a_training(options):
@@ -227,6 +302,29 @@ def test_table_4_has_a_row_an_arm_and_none_a_training(options):
                TUNED: found}  # fmt: skip
     rows = [row[0] for row in spread.TABLE_4.show(results, options).tables[0].rows]
     assert rows == ["RandAugment", UNTUNED, TUNED]
+
+
+def test_table_4_of_one_view_has_no_distance_among_views(options):
+    options = replace(options, methods=("randaugment", "i2t2i", "hummingbird"), views=1)
+    rng = np.random.default_rng(0)
+    results = {
+        label: {"reference": np.zeros((6, 3)), "views": rng.random((6, 1, 3))}
+        for label in ("RandAugment", "I2T2I SDXL", TUNED)
+    }
+    shown = spread.TABLE_4.show(results, options)
+    assert len(shown.tables[0].rows) == 3 and len(shown.findings) == 1
+    # Without I2T2I nobody can be second to it.
+    (found,) = spread.TABLE_4.show(
+        {n: results[n] for n in ("RandAugment", TUNED)},
+        replace(options, methods=("randaugment", "hummingbird")),
+    ).findings
+    assert found.verdict == UNDECIDED and "I2T2I" in found.reason
+
+
+@pytest.mark.parametrize("figure", [spread.FIGURE_15, pictures.FIGURE_7])
+def test_a_figure_whose_only_method_was_left_out_says_so(figure, options):
+    shown = figure.show({}, options)
+    assert shown.missing == ["Hummingbird was left out"] and not shown.tables
 
 
 def test_table_12_without_a_lora_has_one_row_and_says_so(options, monkeypatch):
@@ -313,6 +411,40 @@ def test_the_share_of_trusted_views_is_chosen_on_dev_alone(options, monkeypatch)
     assert seen == [("dev", 1, "RandAugment")] * 3
     relations = {run.name: run for run in tuning.TABLE_2.plan(sealed)}
     assert relations["selection"].do() is None  # supports are tuned on as they are
+
+
+def test_a_share_is_chosen_without_the_methods_that_are_left_out(options, monkeypatch):
+    seen = []
+
+    def evaluated(self, arm, options, selection, parts=None):
+        seen.append(arm.label)
+        return [result("task", {"tpt": 0.5})]
+
+    monkeypatch.setattr(tuning.Tuning, "evaluated", evaluated)
+    monkeypatch.setattr(tuning, "skipped_methods", lambda options: {"i2t2i"})
+    asked = replace(options, methods=("randaugment", "i2t2i"))
+    {run.name: run for run in tuning.TABLE_3.plan(asked)}["selection"].do()
+    assert set(seen) == {"RandAugment"}
+
+
+@pytest.mark.parametrize("table", [tuning.TABLE_2, tuning.TABLE_3, table11.EXPERIMENT])
+def test_forecasts_of_the_rows_are_that_of_the_table(table, options):
+    for asked in (options, replace(options, train=True)):
+        whole = table.needs(asked).cost
+        rows = sum(run.seconds for run in table.plan(asked))
+        assert whole.trainings == int(asked.train)
+        assert rows == pytest.approx(whole.forecast(asked), rel=0.2)
+
+
+def test_a_lora_that_is_named_goes_before_a_benchmarks_own(options):
+    training = lora.Training("objects LoRA", "objects")
+    found = finished(training, options)
+    rows = {arm.label: arm for arm in lora.by_own_lora(training, options)}
+    assert rows[TUNED].settings == (("lora", found),) and rows["I2T2I SDXL"].settings == ()
+    named = replace(options, settings={"lora": "mine"}, train=True)
+    assert {a.label: a for a in lora.by_own_lora(training, named)}[TUNED].settings == ()
+    assert lora.own_trainings(training, named) == []
+    assert lora.own_trainings(training, replace(options, methods=("i2t2i",))) == []
 
 
 # ── Table 11 ─────────────────────────────────────────────────────────────────────────────────────

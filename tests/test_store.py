@@ -653,20 +653,21 @@ def test_two_that_nest_their_locks_crosswise_do_not_wait_for_each_other(store: S
     other = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
     )
-    assert other.stdin is not None and other.stdout is not None
+    stdin, stdout = other.stdin, other.stdout
+    assert stdin is not None and stdout is not None
     try:
-        assert other.stdout.readline() == "first\n"
+        assert stdout.readline() == "first\n"
         crossed = threading.Event()
 
         def crosswise() -> None:
             with store.lock("features", OTHER):
-                other.stdin.write("\n")
+                stdin.write("\n")
                 with store.lock("views", KEY):
                     crossed.set()
 
         threading.Thread(target=crosswise, daemon=True).start()
         assert crossed.wait(30), "they wait for each other"
-        assert other.stdout.readline() == "both\n"
+        assert stdout.readline() == "both\n"
     finally:
         other.kill()
         other.wait()

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_type_hints
 
 from hb_tta.device import DTYPES
 from hb_tta.errors import UserError, choose_from, shown
-from hb_tta.families import list_families
+from hb_tta.families import get_family
 from hb_tta.training.ranges import OneOf, Within, check
 
 TRACKERS = (  # that accelerate has
@@ -41,7 +41,7 @@ class Common:
     mappings: ClassVar[Mapping[str, type]] = {}  # settings of named values, and those values' kind
 
     # ── Models ──
-    family: Annotated[str, OneOf(list_families)] = "sdxl"
+    family: str = "sdxl"  # a name, or a folder of one
     generator: str | None = None  # a folder or hub id in the place of the family's
     dtype: Annotated[str | None, OneOf(DTYPES)] = None  # of frozen weights; None: the device's
 
@@ -84,7 +84,8 @@ class Common:
         self.check_together()
 
     def check_together(self) -> None:
-        """Raises UserError for settings that do not go together."""
+        """Raises UserError for settings that do not go together, or a family that is none."""
+        get_family(self.family)
         if self.decay_steps is not None and self.decay_steps < self.max_steps:
             raise UserError(
                 f"decay_steps={self.decay_steps} leaves nothing to learn until "

@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--limit",
         type=positive,
         metavar="N",
-        help="images a category, or tasks of a part (default: as many as the table has)",
+        help="images a category, or tasks of a part (default: those that --list's times are of)",
     )
     parser.add_argument(
         "--split",
@@ -153,10 +153,17 @@ def asked_options(arguments: argparse.Namespace) -> Options:
         UserError: a value is not of its kind, or a method is unknown.
     """
     from hb_tta.experiments.methods import methods_of
+    from hb_tta.experiments.paper.lora import check_changes
     from hb_tta.experiments.reproduction import Options
 
     asked = by_arguments(arguments)
     refuse_gate(asked)
+    for name in ("min_score", "preset"):
+        if asked.get(name) is not None:
+            raise UserError(
+                f"{name}={asked[name]}: here every view of every method is compared as the paper "
+                "does, leave it out"
+            )
     known = options_of(asked)
     ours = ("family", "n", "seed", "device", "store", "preset")
     options = Options(
@@ -179,7 +186,8 @@ def asked_options(arguments: argparse.Namespace) -> Options:
         answers=tuple(map(Path, arguments.answers)),
         quiet=arguments.quiet,
     )
-    methods_of(options)  # an unknown one is told at once
+    methods_of(options)  # what is unknown is told at once
+    check_changes(options)
     return options
 
 

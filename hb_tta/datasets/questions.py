@@ -88,6 +88,10 @@ def _mme(
     for row in rows:
         if row["category"] in wanted:
             wanted[row["category"]].append(row)
+    if lacks := [category for category, its in wanted.items() if not its]:
+        raise UserError(
+            f"{data or 'lmms-lab/MME'} has no question of {', '.join(lacks)}: check the data"
+        )
     found = []
     for category, its in wanted.items():
         for row in _paired(its, limit):
@@ -100,10 +104,6 @@ def _mme(
                 lambda row=row: as_file(row["image"]),  # type: ignore[misc]
             )
             found.append(asked)
-    if not found:
-        raise UserError(
-            f"{data or 'lmms-lab/MME'} has no question of {', '.join(categories)}: check the data"
-        )
     return found
 
 

@@ -33,7 +33,9 @@ def answerers(options: Options, count: int = 1) -> dict[str, Weights]:
         count: how many of the family's are taken, at most.
     """
     if options.mllms:
-        return {name.rstrip("/").rsplit("/", 1)[-1]: as_weights(name) for name in options.mllms}
+        short = {name: name.rstrip("/").rsplit("/", 1)[-1] for name in options.mllms}
+        alike = {name for name in short if list(short.values()).count(short[name]) > 1}
+        return {name if name in alike else short[name]: as_weights(name) for name in short}
     roles = [r for r in ("mllm", "mllm_two")[:count] if r in options.family.roles]
     return {
         _short(options.family.weights(role), role): options.family.weights(role) for role in roles

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hb_tta.datasets.questions import CATEGORIES, MORE, load_questions
 from hb_tta.errors import UserError
-from hb_tta.experiments.methods import weights_of
+from hb_tta.experiments.methods import methods_of, weights_of
 from hb_tta.experiments.reproduction import Experiment, Needs, Options
 from hb_tta.weights import Weights
 
@@ -83,6 +83,13 @@ def _methods(needs: Needs, options: Options) -> Iterator[Missing]:
         for name, weights in found.items():
             if lacks := lack(weights):
                 yield Missing(f"{method}'s {name}, {weights.location}", lacks, method)
+
+
+def skipped_methods(options: Options) -> set[str]:
+    """Those of the rows whose weights are missing, where they may be left out."""
+    if not options.skip_missing:
+        return set()
+    return {one.method for one in _methods(Needs(methods=tuple(methods_of(options))), options)}
 
 
 def lack(weights: Weights) -> str:

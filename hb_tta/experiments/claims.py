@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hb_tta.experiments.reproduction import FAILS, HOLDS, UNDECIDED, Finding
+from hb_tta.experiments import reproduction
+from hb_tta.experiments.reproduction import HOLDS, UNDECIDED, Finding
 from hb_tta.report.cells import Cell, Table, written
 
 
@@ -48,29 +49,33 @@ CLAIMS: Mapping[str, Claim] = {
 
 
 def verdict(findings: Sequence[Finding]) -> str:
-    """Of several findings all must hold, and one that fails is enough against the claim."""
-    verdicts = {one.verdict for one in findings}
-    if FAILS in verdicts:
-        return FAILS
-    return HOLDS if verdicts == {HOLDS} else UNDECIDED
+    """Of all their comparisons together; none holds whose findings are not all compared."""
+    together = reproduction.verdict([test for one in findings for _, test in one.tests])
+    whole = all(one.tests for one in findings)
+    return together if whole or together != HOLDS else UNDECIDED
 
 
-def claims_table(findings: Sequence[Finding], why: Mapping[str, str]) -> Table:
+def claims_table(found: Mapping[str, Sequence[Finding]], why: Mapping[str, str]) -> Table:
     """A row a claim, also of those that nothing spoke to.
 
     Args:
-        findings: of all experiments.
+        found: name of an experiment → its findings.
         why: name of an experiment → what it lacks.
     """
     rows = []
     for key, claim in CLAIMS.items():
-        its = [one for one in findings if one.about == key]
-        reason = "; ".join(map(_least, its)) if its else _unsaid(claim, why)
-        rows.append([claim.said, verdict(its), ", ".join(claim.where), reason])
+        by = {n: [one for one in found.get(n, ()) if one.about == key] for n in claim.where}
+        its = [one for some in by.values() for one in some]
+        silent = [name for name, some in by.items() if not some]
+        here = verdict(its)
+        reasons = [*map(_least, its), *(_unsaid(name, why) for name in silent)]
+        told = UNDECIDED if silent and here == HOLDS else here
+        rows.append([claim.said, told, ", ".join(claim.where), "; ".join(reasons)])
     notes = [
         "Holds: every comparison of every finding is above 0, its 95 % interval and p < 0.05 "
-        "saying so; does not hold: one is below 0 in the same way; else undecided. Of each "
-        "finding the comparison that is least in its favour; all of them stand below."
+        "saying so; does not hold: one is below 0, also once its p is multiplied by the number of "
+        "comparisons; else undecided. Of each finding the comparison that is least in its favour; "
+        "all of them stand below."
     ]
     return Table(["claim", "here", "by", "because"], rows, "What the papers claim", notes)
 
@@ -91,7 +96,5 @@ def _favour(test: object) -> float:
     return difference / half if half > 0 else 0.0
 
 
-def _unsaid(claim: Claim, why: Mapping[str, str]) -> str:
-    return "; ".join(
-        f"{name}: {why.get(name) or 'it compares nothing here'}" for name in claim.where
-    )
+def _unsaid(name: str, why: Mapping[str, str]) -> str:
+    return f"{name}: {why.get(name) or 'it compares nothing here'}"

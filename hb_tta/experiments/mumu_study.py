@@ -40,6 +40,7 @@ JUDGED = ("colour", "bound", "position")
 NAMES = (*JUDGED, "filling")
 SEEDS = 4  # pictures of a prompt, of whose spread the diversity is the mean
 STRIDE = 4  # pixels between the windows that a crop is looked for in
+BY_CLIP = ("leak", "diversity")  # runs that CLIP's features measure, too
 NEAR = 40.0  # of a ground's colour, in RGB
 Figures = dict[str, list[float]]
 Draw = Callable[[Sequence[Asked]], list[Image.Image]]
@@ -82,11 +83,13 @@ class Study:
 
     def kept(self, name: str, do: Callable[[], Figures]) -> Figures:
         """A result, kept under everything that decides it."""
-        decided_by = {
+        decided_by: dict[str, Any] = {
             "entry": "mumu", "format": 1, "run": name, "scenes": self.scenes, "split": self.split,
             "edition": repr(self.edition), "seed": self.seed, "mumu": self._mumu().spec.to_json(),
             "reader": self.family.weights("reader").fingerprint(),
         }  # fmt: skip
+        if name.startswith(BY_CLIP):
+            decided_by["clip"] = self.family.weights("clip").fingerprint()
         path = self.folder / f"{name.replace(' ', '_')}-{content_key(decided_by)[:12]}.json"
         return kept(path, decided_by, do)
 

@@ -23,6 +23,7 @@ from hb_tta.experiments.plan import PlannedRun
 from hb_tta.families import Family
 from hb_tta.metrics import PairedTest
 from hb_tta.report.cells import CLEAR, Table
+from hb_tta.store import content_key
 
 if TYPE_CHECKING:
     from hb_tta.report.contact_sheet import Panel
@@ -79,8 +80,11 @@ class Options:
 
     @property
     def folder(self) -> Path:
-        """Where this family's results are."""
-        return self.out / self.family.name
+        """Where this family's results are; a family of a folder is named by it and its path."""
+        name = self.family.name
+        if Path(name).name != name:
+            name = f"{Path(name).name}-{content_key({'family': name})[:8]}"
+        return self.out / name
 
     def benchmark(self, kind: str) -> str:
         """The family's data set of a kind: "questions", "relations", "objects".
@@ -183,13 +187,20 @@ class Finding:
 
     @property
     def verdict(self) -> str:
-        """Whether it holds here: of several comparisons all must, and one is enough against it."""
-        if not self.tests:
-            return UNDECIDED
-        if any(test.high < 0 and test.p_value < CLEAR for _, test in self.tests):
-            return FAILS
-        sure = all(test.low > 0 and test.p_value < CLEAR for _, test in self.tests)
-        return HOLDS if sure else UNDECIDED
+        """Whether it holds here: see ``verdict``."""
+        return verdict([test for _, test in self.tests])
+
+
+def verdict(tests: Sequence[PairedTest]) -> str:
+    """Of differences that should all be above 0: HOLDS where all are, by interval and p.
+
+    FAILS where one is below: by its interval, and by its p-value times the number of comparisons
+    (Bonferroni), for among many one is below by chance. Else, and of none, UNDECIDED.
+    """
+    if any(test.high < 0 and test.p_value * len(tests) < CLEAR for test in tests):
+        return FAILS
+    sure = all(test.low > 0 and test.p_value < CLEAR for test in tests)
+    return HOLDS if tests and sure else UNDECIDED
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,13 @@ from hb_tta.experiments.claims import claims_table
 from hb_tta.experiments.pages import contents, page
 from hb_tta.experiments.reproduction import Experiment, Finding, Options, Shown
 from hb_tta.experiments.tables import findings_table
+from hb_tta.reading import read_json
 from hb_tta.report import renderers
 from hb_tta.report.cells import Table
 from hb_tta.report.document import document, visible
 
 INDEX, CLAIMS = "index.html", "claims.md"
+PAGES = ".pages.json"  # what a site has of ours: nothing else in its folder is touched
 LEAD = (
     "Every table and figure of Hummingbird and of MUMU, run again. Ours have their intervals, the\n"
     "papers' numbers stand below them; they are of other models and other pictures, and not to be\n"
@@ -99,7 +101,8 @@ def index(made: Sequence[Made], options: Options) -> str:
 
 
 def _claims(made: Sequence[Made]) -> Table:
-    return claims_table(_findings(made), {one.experiment.name: _said(one) for one in made})
+    found = {one.experiment.name: one.shown.findings for one in made if one.shown}
+    return claims_table(found, {one.experiment.name: _said(one) for one in made})
 
 
 def _findings(made: Sequence[Made]) -> list[Finding]:
@@ -113,6 +116,14 @@ def _how(options: Options) -> str:
         told.append(f"methods: {', '.join(options.methods)} alone")
     if options.limit is not None:
         told.append(f"{options.limit} images a category or tasks a part")
+    if options.views is not None:
+        told.append(f"views: {options.views} of an image")
+    if options.seed:
+        told.append(f"seed: {options.seed}")
+    if options.mllms:
+        told.append(f"answers by {', '.join(options.mllms)}")
+    if changed := {**options.settings, **dict(one.split("=", 1) for one in options.training)}:
+        told.append("with " + ", ".join(f"{name}={value}" for name, value in changed.items()))
     if options.quick:
         told.append("a quick run of few images")
     return "; ".join(told) + "."
@@ -134,8 +145,9 @@ def _not_run(made: Sequence[Made]) -> str:
 
 def _take_away_others(folder: Path, made: Sequence[Made]) -> None:
     """Pages of an earlier run that this one does not have."""
-    kept = {INDEX, CLAIMS, *(f"{one.experiment.name}.html" for one in made if one.shown)}
-    kept |= {name for one in made if one.shown for name in one.shown.files}
-    for path in folder.iterdir():
-        if path.name not in kept:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    ours = {INDEX, CLAIMS, *(f"{one.experiment.name}.html" for one in made if one.shown)}
+    ours |= {name for one in made if one.shown for name in one.shown.files}
+    earlier = read_json(folder / PAGES) if (folder / PAGES).exists() else []
+    for name in {Path(name).name for name in earlier} - ours:
+        (folder / name).unlink(missing_ok=True)
+    write_aside(folder / PAGES, json.dumps(sorted(ours)).encode())

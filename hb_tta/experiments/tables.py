@@ -26,5 +26,8 @@ def findings_table(findings: list[Finding] | tuple[Finding, ...] | Any) -> Table
         ["claim", "verdict", "compared", "difference"],
         rows,
         "The paper's claims",
-        ["Holds: every difference is above 0, by its interval and p < 0.05; fails: one is below."],
+        [
+            "Holds: every difference is above 0, by its interval and p < 0.05; does not hold: one "
+            "is below, also once p is multiplied by the number of comparisons."
+        ],
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from hb_tta.experiments.methods import TUNED, UNTUNED, Arm
 from hb_tta.experiments.paper.lora import Training, tuned
 from hb_tta.experiments.reproduction import Options
-from hb_tta.weights import Weights
+from hb_tta.weights import Weights, as_weights
 
 BEFORE = Arm(UNTUNED, "hummingbird", (("lora", None),))
 
@@ -23,7 +23,9 @@ def trainings(options: Options) -> list[Training]:
 
 
 def lora_of(options: Options) -> Weights | None:
-    """The family's LoRA; of one without, what table 5 trained; None until then."""
+    """That asked for, else the family's; of one without, what table 5 trained, once it is."""
+    if asked := options.settings.get("lora"):
+        return as_weights(asked)
     if "lora" in options.family.roles:
         return options.family.weights("lora")
     trained = _trained(options)

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hb_tta.disk import write_aside
+from hb_tta.experiments.methods import LABELS, REAL, Arm, methods_of
 from hb_tta.experiments.plan import PlannedRun
 from hb_tta.experiments.reproduction import Cost, Options
 from hb_tta.store import content_key
 
 if TYPE_CHECKING:
     from hb_tta.training.recipes import Settings
+    from hb_tta.weights import Weights
 
 QUICK = (
     *("max_steps=20", "decay_steps=20", "warmup_steps=2", "samples=320", "held_out=32"),
@@ -55,23 +57,37 @@ class Training:
         recipe = get_recipe(options.family.recipes[self.kind])
         quick = self.quick_changes if options.quick else ()
         family = (f"family={options.family.name}",)
-        data = options.data.get(f"{self.kind} training") or options.data.get(recipe.data)
+        data = self._data(recipe.data, options)
         named = () if data is None else (f"data={data}", f"data_format={recipe.data}")
         mllm = () if self.describer == "mllm" else (self._mllm(options),)
-        return with_changes(
-            recipe, [*family, *quick, *named, *mllm, *self.changes, *options.training]
-        )
+        asked = [one for one in options.training if is_setting(one, type(recipe))]
+        return with_changes(recipe, [*family, *quick, *named, *mllm, *self.changes, *asked])
+
+    def _data(self, name: str | None, options: Options) -> str | None:
+        """Where it is trained: of objects never where the table's test images lie."""
+        own = options.data.get(f"{self.kind} training")
+        return own if own is not None or self.kind == "objects" else options.data.get(name or "")
 
     def _mllm(self, options: Options) -> str:
         return f"mllm={options.family.weights(self.describer).location}"
 
     def folder(self, options: Options) -> Path:
-        """Where it is trained: one folder for equal settings."""
+        """Where it is trained: one folder for equal settings and equal models."""
         from hb_tta.training.recipes import to_json
 
-        key = content_key({"training": to_json(self.settings(options))})[:8]
+        decided_by = {
+            "training": to_json(self.settings(options)),
+            "models": {role: _named(options.family.weights(role)) for role in self._loads(options)},
+        }
+        key = content_key(decided_by)[:8]
         name = "".join(c if c.isalnum() else "_" for c in self.label.lower())
         return options.folder / "trainings" / f"{name}-{key}"
+
+    def _loads(self, options: Options) -> list[str]:
+        """Roles of the family that it is trained with."""
+        rewarded = ("image_encoder", "clip", "evaluator", self.describer)
+        roles = ("generator", *(("mllm_two",) if self.kind == "mumu" else rewarded))
+        return [role for role in roles if role in options.family.roles]
 
     def lora(self, options: Options) -> Path | None:
         """The LoRA with the best held-out rewards; None until it is trained."""
@@ -94,6 +110,35 @@ class Training:
         return told
 
 
+def _named(weights: Weights) -> str:
+    """Weights by their content, where they are on this machine."""
+    return weights.fingerprint() if weights.is_here() else weights.location
+
+
+def is_setting(change: str, kind: type) -> bool:
+    """Whether a text ``key=value`` changes a setting of a kind of training."""
+    from hb_tta.training.settings import hints
+
+    return change.partition("=")[0].strip().partition(".")[0] in hints(kind)
+
+
+def check_changes(options: Options) -> None:
+    """Refuse ``--train-set`` where no training of the family has the setting.
+
+    Raises:
+        UserError: so it is.
+    """
+    from hb_tta.training.recipes import get_recipe, with_changes
+
+    recipes = [get_recipe(name) for name in options.family.recipes.values()]
+    for recipe in recipes:
+        with_changes(recipe, [one for one in options.training if is_setting(one, type(recipe))])
+    nobodys = [
+        one for one in options.training if not any(is_setting(one, type(r)) for r in recipes)
+    ]
+    with_changes(recipes[0], nobodys)  # which refuses them
+
+
 def tuned(label: str, role: str = "mllm", *changes: str) -> Training:
     """On descriptions by an MLLM, as it writes them of a question and its answer.
 
@@ -102,6 +147,23 @@ def tuned(label: str, role: str = "mllm", *changes: str) -> Training:
     """
     name = label if role == "mllm" else f"{label}, {role}"
     return Training(name, changes=("prompt=task", *changes), describer=role)
+
+
+def own_trainings(training: Training, options: Options) -> list[Training]:
+    """A benchmark's own LoRA, where Hummingbird is asked for and nobody names another."""
+    wanted = "hummingbird" in methods_of(options) and "lora" not in options.settings
+    return [training] if wanted else []
+
+
+def by_own_lora(training: Training, options: Options) -> list[Arm]:
+    """The real image alone, then a row a method; Hummingbird by its benchmark's LoRA."""
+    lora = next((one.lora(options) for one in own_trainings(training, options)), None)
+    own = () if lora is None else (("lora", str(lora)),)
+    rows = [
+        Arm(LABELS.get(name, name), name, own if name == "hummingbird" else ())
+        for name in methods_of(options)
+    ]
+    return [Arm(REAL), *rows]
 
 
 def with_short_trainings(options: Options) -> Options:

@@ -27,6 +27,7 @@ from hb_tta.experiments.paper.mumu_rows import (
     beside_words,
     both_trainings,
     by_tokens,
+    no_other_base,
     of_mumu,
     on_bases,
     sampling,
@@ -275,6 +276,18 @@ def _tokens_help(measured: Mapping[str, Figures], options: Options) -> Sequence[
     return tokens_help(measured, trained_tokens(options))
 
 
+def _both_bases(options: Options) -> list[str]:
+    """Where there is another base, or it may be trained.
+
+    Raises:
+        UserError: neither.
+    """
+    its = fine_tuned.trainings(options)
+    if fine_tuned.lora_of(options) is None and not (its and options.train):
+        raise no_other_base(options)
+    return [SAME, *(f"{TUNED_BASE}: {arm}" for arm in (SAME, CONTROL))]
+
+
 FIGURE_1 = MumuFigure(
     1, "Prompts of text and images, and their pictures",
     measured=lambda _: (WORDS, "words", SAME, CONTROL, "diversity"), claims=_by("crops_are_used"),
@@ -307,8 +320,7 @@ FIGURE_8 = MumuFigure(
 ).experiment()  # fmt: skip
 FIGURE_9 = MumuFigure(
     9, "MUMU's LoRA on another base", rows=on_bases, views=2,
-    measured=lambda _: (SAME, *(f"{TUNED_BASE}: {arm}" for arm in (SAME, CONTROL))),
-    claims=_by("moves"), trainings=fine_tuned.trainings,
+    measured=_both_bases, claims=_by("moves"), trainings=fine_tuned.trainings,
     note="The other base is the family's generator with Hummingbird's LoRA merged into it.",
 ).experiment()  # fmt: skip
 FIGURE_10 = unbuilt(

@@ -12,6 +12,7 @@ from hb_tta.experiments.paper.fine_tuned import lora_of
 from hb_tta.experiments.paper.lora import Training
 from hb_tta.experiments.paper.mumu_prompts import Pictured
 from hb_tta.experiments.reproduction import Options
+from hb_tta.locks import held
 from hb_tta.store import content_key
 
 if TYPE_CHECKING:
@@ -122,6 +123,14 @@ def trained_tokens(options: Options) -> int:
     return read_index(options.family.weights("mumu")).tokens
 
 
+def no_other_base(options: Options) -> UserError:
+    """Where nothing makes another base."""
+    return UserError(
+        f"family {options.family.name!r} has no LoRA that makes another base of its generator: "
+        "`hb-tta reproduce table5 --train` with the same --out trains one"
+    )
+
+
 def tuned_base(options: Options) -> Family:
     """The family with another base: its generator with Hummingbird's LoRA merged into it.
 
@@ -137,19 +146,18 @@ def tuned_base(options: Options) -> Family:
     family = options.family
     generator, lora = family.weights("generator"), lora_of(options)
     if lora is None:
-        raise UserError(
-            f"family {family.name!r} has no LoRA that makes another base of its generator: "
-            "`hb-tta reproduce table5 --train` with the same --out trains one"
-        )
+        raise no_other_base(options)
     key = content_key({"base": [generator.fingerprint(), lora.fingerprint()]})[:12]
     folder = options.folder / "bases" / key
-    if not folder.is_dir():
-        pipe = load_sdxl(generator, dtype="float32", image_encoder=None, embeds_images=False)
-        merge_lora(pipe.unet, lora.local_folder())
-        aside = folder.with_name(f"{key}.unfinished")
-        shutil.rmtree(aside, ignore_errors=True)
-        pipe.save_pretrained(aside)
-        aside.rename(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with held(folder.with_name(f"{key}.lock"), timeout=-1):
+        if not folder.is_dir():
+            pipe = load_sdxl(generator, dtype="float32", image_encoder=None, embeds_images=False)
+            merge_lora(pipe.unet, lora.local_folder())
+            aside = folder.with_name(f"{key}.unfinished")
+            shutil.rmtree(aside, ignore_errors=True)
+            pipe.save_pretrained(aside)
+            aside.rename(folder)
     return family.with_roles(generator=folder)
 
 

@@ -230,6 +230,8 @@ def _plan_7(options: Options) -> list[PlannedRun]:
 
 
 def _show_7(results: Results, options: Options) -> Shown:
+    if TUNED not in results:
+        return Shown(missing=[f"{TUNED} was left out"])
     questions, made = _looked_through(options), results[TUNED]
     least = sorted(range(len(made)), key=lambda n: _margin(made[n]))
     least = an_image_once(questions, least)[:8]

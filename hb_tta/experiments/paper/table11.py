@@ -14,10 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from hb_tta.datasets.samples import HoiImage, HoiTask
 from hb_tta.experiments.gains import gains_of
-from hb_tta.experiments.methods import LABELS, REAL, TUNED, Arm, cost_of_views, methods_of
+from hb_tta.experiments.methods import REAL, TUNED, Arm, cost_of_views, methods_of
 from hb_tta.experiments.numbers import TABLE_11 as NUMBERS
 from hb_tta.experiments.numbers import paper_note
-from hb_tta.experiments.paper.lora import Training, trainings_of, untrained
+from hb_tta.experiments.paper.lora import (
+    Training,
+    by_own_lora,
+    cost_of,
+    own_trainings,
+    trainings_of,
+    untrained,
+)
 from hb_tta.experiments.paper.tuning import load
 from hb_tta.experiments.plan import PlannedRun, kept
 from hb_tta.experiments.reproduction import (
@@ -46,42 +53,52 @@ TESTED_ON, QUICK_TESTED_ON = 100, 10  # of each split
 
 
 def _arms(options: Options) -> list[Arm]:
-    lora = _training().lora(options)
-    own = () if lora is None else (("lora", str(lora)),)
-    methods = methods_of(options)
-    return [
-        Arm(REAL),
-        *(Arm(LABELS.get(m, m), m, own if m == "hummingbird" else ()) for m in methods),
-    ]
+    return by_own_lora(_training(), options)
 
 
 def _training() -> Training:
     return Training("relations LoRA", "relations")
 
 
+def _trainings(options: Options) -> list[Training]:
+    return own_trainings(_training(), options)
+
+
 def needs(options: Options) -> Needs:
     """Views of the training tasks' images."""
     methods = methods_of(options)
     images = _tasks(options) * 14
-    seeds = 1 if options.quick else len(SEEDS)
-    minutes = seeds * (1 + len(methods)) * _iterations(options) * 0.004
+    minutes = (1 + len(methods)) * _minutes(options)
     arms = [Arm(name, name) for name in methods]
     cost = cost_of_views(arms, images, options.views or 1, options) + Cost(minutes=minutes)
+    cost += cost_of(_trainings(options), options)
     return Needs(methods=tuple(methods), data=("relations",), cost=cost)
+
+
+def _minutes(options: Options) -> float:
+    """Of a row's networks, on one core."""
+    return (1 if options.quick else len(SEEDS)) * _iterations(options) * 0.004
 
 
 def plan(options: Options) -> Iterator[PlannedRun]:
     """The benchmark's LoRA where it may be trained, and a network a row."""
-    if options.train:
-        yield from trainings_of([_training()], options)
+    yield from trainings_of(_trainings(options), options)
     for arm in _arms(options):
-        cost = needs(replace(options, methods=(arm.method,) if arm.method else ())).cost
         yield PlannedRun(
             arm.label,
             lambda arm=arm: _row(arm, options),  # type: ignore[misc]
-            cost.forecast(options) / (1 if arm.method is None else 2),
+            _seconds(arm, options),
             arm.method or "",
         )
+
+
+def _seconds(arm: Arm, options: Options) -> float:
+    """Its views and networks; the real images' networks are another row's."""
+    alone = replace(options, methods=(arm.method,) if arm.method else (), train=False)
+    cost = needs(alone).cost
+    return replace(cost, minutes=cost.minutes - (_minutes(options) if arm.method else 0)).forecast(
+        options
+    )
 
 
 def _row(arm: Arm, options: Options) -> dict[str, list[float]]:
@@ -297,7 +314,7 @@ def show(results: Results, options: Options) -> Shown:
         f"difference from {REAL!r} and its p-value. {SHOWN_NOTE}"
     ]
     table = Table(["", *splits, "average", SHOWN], rows, f"Table 11. {TITLE}", notes)
-    missing = untrained([_training()], options) if TUNED in rows_of else []
+    missing = untrained(_trainings(options), options) if TUNED in rows_of else []
     base = rows_of[REAL]
     gains = [(label, _test(its, base)) for label, its in rows_of.items() if its is not base]
     drawings = gains_of("Table 11, average", {"": gains})

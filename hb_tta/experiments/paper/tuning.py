@@ -12,12 +12,20 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hb_tta.experiments.checking import skipped_methods
 from hb_tta.experiments.gains import gains_of
-from hb_tta.experiments.methods import LABELS, REAL, TUNED, Arm, cost_of_views, methods_of
+from hb_tta.experiments.methods import REAL, TUNED, Arm, cost_of_views, methods_of
 from hb_tta.experiments.numbers import TABLE_2 as NUMBERS_2
 from hb_tta.experiments.numbers import TABLE_3 as NUMBERS_3
 from hb_tta.experiments.numbers import Numbers, paper_note
-from hb_tta.experiments.paper.lora import Training, cost_of, trainings_of, untrained
+from hb_tta.experiments.paper.lora import (
+    Training,
+    by_own_lora,
+    cost_of,
+    own_trainings,
+    trainings_of,
+    untrained,
+)
 from hb_tta.experiments.plan import PlannedRun
 from hb_tta.experiments.reproduction import (
     Cost,
@@ -97,13 +105,7 @@ class Tuning:
 
     def arms(self, options: Options) -> list[Arm]:
         """The real image alone, then a row a method; Hummingbird by this benchmark's LoRA."""
-        lora = self.training().lora(options)
-        own = () if lora is None else (("lora", str(lora)),)
-        methods = methods_of(options)
-        return [
-            Arm(REAL),
-            *(Arm(LABELS.get(m, m), m, own if m == "hummingbird" else ()) for m in methods),
-        ]
+        return by_own_lora(self.training(), options)
 
     def limit(self, options: Options) -> int:
         """Images or tasks of each part."""
@@ -122,13 +124,12 @@ class Tuning:
             roles=("clip",),
             methods=tuple(methods),
             data=(self.kind,),
-            cost=cost + cost_of([self.training()], options),
+            cost=cost + cost_of(own_trainings(self.training(), options), options),
         )
 
     def plan(self, options: Options) -> Iterator[PlannedRun]:
         """The LoRA, the share of trusted views, and a run a row."""
-        if options.train:
-            yield from trainings_of([self.training()], options)
+        yield from trainings_of(own_trainings(self.training(), options), options)
         chosen: dict[str, float | None] = {}
 
         def choose() -> float | None:
@@ -145,8 +146,8 @@ class Tuning:
             )
 
     def _seconds(self, arm: Arm, options: Options) -> float:
-        whole = self.needs(replace(options, methods=(arm.method,) if arm.method else ()))
-        return whole.cost.forecast(replace(options, train=False))
+        alone = replace(options, methods=(arm.method,) if arm.method else (), train=False)
+        return self.needs(alone).cost.forecast(options)
 
     def chosen(self, options: Options) -> float | None:
         """The share of views by which TPT is best on dev, over all rows; None: the filter's own."""
@@ -154,7 +155,8 @@ class Tuning:
             return None
         dev = replace(options, split="dev", limit=max(1, self.limit(options) // 2))
         scores = {share: 0.0 for share in SELECTIONS}
-        for arm in self.arms(options)[1:]:
+        skipped = skipped_methods(options)
+        for arm in [one for one in self.arms(options)[1:] if one.method not in skipped]:
             for share in SELECTIONS:
                 first = self.evaluated(arm, dev, share, parts=1)
                 scores[share] += first[0]["methods"]["tpt"]["accuracy"]["estimate"]
@@ -179,7 +181,8 @@ class Tuning:
         if REAL not in found:
             return Shown()
         table, tested, gains = self._table(found, results["selection"], options)
-        missing = untrained([self.training()], options) if TUNED in found else []
+        own = own_trainings(self.training(), options)
+        missing = untrained(own, options) if TUNED in found else []
         drawings = gains_of(f"Table {self.name.removeprefix('table')}, average", gains)
         return Shown([table], (), drawings, self._findings(tested), missing=missing)
 
