@@ -123,6 +123,15 @@ def first_of_each_image(questions: Sequence[YesNoQuestion]) -> list[YesNoQuestio
     return list({one.group: one for one in reversed(questions)}.values())[::-1]
 
 
+def images_each(questions: Sequence[YesNoQuestion]) -> str:
+    """How many images there are of a category: a number, or the least and the most."""
+    groups: dict[str, set[str]] = {}
+    for one in questions:
+        groups.setdefault(one.category, set()).add(one.group)
+    counts = sorted({len(its) for its in groups.values()})
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+
+
 def turns(questions: Sequence[YesNoQuestion], count: int) -> list[YesNoQuestion]:
     """The first questions, the categories in turn."""
     by_category: dict[str, list[YesNoQuestion]] = {}

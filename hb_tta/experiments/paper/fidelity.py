@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 from hb_tta.datasets.questions import CATEGORIES, YesNoQuestion
-from hb_tta.experiments.asking import answerers, questions_key
+from hb_tta.experiments.asking import answerers, images_each, questions_key
 from hb_tta.experiments.ledger import kept_lines
 from hb_tta.experiments.methods import (
     TUNED,
@@ -108,7 +108,9 @@ def _runs(options: Options) -> int:
     return options.views or RUNS
 
 
-def _plan(arms: Sequence[Arm], options: Options, limit: int) -> Iterator[PlannedRun]:
+def _plan(
+    arms: Sequence[Arm], options: Options, limit: int, asked: Mapping[str, Weights]
+) -> Iterator[PlannedRun]:
     questions = questions_of(options, CATEGORIES, limit)
     n = _runs(options)
     for arm in arms:
@@ -118,7 +120,7 @@ def _plan(arms: Sequence[Arm], options: Options, limit: int) -> Iterator[Planned
             cost_of_views([arm], len(questions) // 2, n, options, len(questions)).forecast(options),
             arm.method or "",
         )
-        for name, oracle in oracles(options).items():
+        for name, oracle in asked.items():
             yield PlannedRun(
                 f"{name}: {arm.label}",
                 lambda arm=arm, name=name, oracle=oracle: consistent(  # type: ignore[misc]
@@ -129,11 +131,11 @@ def _plan(arms: Sequence[Arm], options: Options, limit: int) -> Iterator[Planned
             )
 
 
-def _cost(arms: Sequence[Arm], options: Options, limit: int) -> Cost:
+def _cost(arms: Sequence[Arm], options: Options, limit: int, count: int) -> Cost:
     questions = 10 * limit
     n = _runs(options)
     made = cost_of_views(arms, questions // 2, n, options, questions)
-    return made + Cost(pictures=questions * len(arms) * (1 + n) * len(oracles(options)))
+    return made + Cost(pictures=questions * len(arms) * (1 + n) * count)
 
 
 # ── Table 12 ─────────────────────────────────────────────────────────────────────────────────────
@@ -141,7 +143,7 @@ def _cost(arms: Sequence[Arm], options: Options, limit: int) -> Cost:
 
 def _needs_12(options: Options) -> Needs:
     arms = fine_tuned.before_and_after(options)
-    cost = _cost(arms, options, options.number(50, 8))
+    cost = _cost(arms, options, options.number(50, 8), len(oracles(options)))
     return Needs(
         methods=("hummingbird",),
         data=("questions",),
@@ -152,7 +154,8 @@ def _needs_12(options: Options) -> Needs:
 
 def _plan_12(options: Options) -> Iterator[PlannedRun]:
     yield from trainings_of(fine_tuned.trainings(options), options)
-    yield from _plan(fine_tuned.before_and_after(options), options, options.number(50, 8))
+    arms = fine_tuned.before_and_after(options)
+    yield from _plan(arms, options, options.number(50, 8), oracles(options))
 
 
 def _show_12(results: Results, options: Options) -> Shown:
@@ -170,7 +173,7 @@ def _show_12(results: Results, options: Options) -> Shown:
             claim = f"table 12, {name}: tuning raises fidelity"
             findings.append(Finding(claim, [(f"{TUNED} − {UNTUNED}", test)], about="tuning"))
     notes = [
-        f"Ours: {options.family.name}, {options.number(50, 8)} images a category with two "
+        f"Ours: {options.family.name}, {images_each(questions)} images a category with two "
         f"questions each, {_runs(options)} seeds; 95 % intervals over images, the difference from "
         f"{UNTUNED!r} and its p-value. {SHOWN_NOTE} Of all questions.",
         *fine_tuned.explained(options),
@@ -214,27 +217,31 @@ TABLE_12 = Experiment(
 
 def _needs_1g(options: Options) -> Needs:
     arms = spread.arms(options)
-    cost = spread.TABLE_4.needs(options).cost + _cost(arms, options, spread.each(options))
+    cost = spread.TABLE_4.needs(options).cost + _cost(arms, options, spread.each(options), 1)
     return Needs(
         roles=("clip",),
         methods=tuple(methods_of(options)),
         data=("questions",),
-        weights=oracles(options),
+        weights=_last_oracle(options),
         cost=cost,
     )
+
+
+def _last_oracle(options: Options) -> dict[str, Weights]:
+    """The reader, which no training has seen, where there is one."""
+    name, oracle = list(oracles(options).items())[-1]
+    return {name: oracle}
 
 
 def _plan_1g(options: Options) -> Iterator[PlannedRun]:
     yield from trainings_of(spread.trainings(options), options)
     for run in spread.distances_of_arms(options):
         yield PlannedRun(f"spread of {run.name}", run.do, run.seconds, run.needs)
-    yield from _plan(spread.arms(options), options, spread.each(options))
+    yield from _plan(spread.arms(options), options, spread.each(options), _last_oracle(options))
 
 
 def _show_1g(results: Results, options: Options) -> Shown:
-    oracle = list(oracles(options))[
-        -1
-    ]  # the reader, which no training has seen, where there is one
+    (oracle,) = _last_oracle(options)
     questions = questions_of(options, CATEGORIES, spread.each(options))
     groups = [one.group for one in questions]
     points: list[Point] = []

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hb_tta.datasets.questions import CATEGORIES, MORE, YesNoQuestion
-from hb_tta.experiments.asking import answerers, answers, run_of
+from hb_tta.experiments.asking import answerers, answers, images_each, run_of
 from hb_tta.experiments.gains import gains_of
 from hb_tta.experiments.methods import (
     REAL,
@@ -167,7 +167,7 @@ def mme_table(
     for (name, its), numbers in zip(scored.items(), _in_turn(papers, len(scored)), strict=True):
         for one in its:
             rows.append([name, one.run.name, *_cells(one, asked, numbers)])
-    images = asked.images(options)
+    images = images_each(asked.questions(options))
     notes = [
         f"Ours: {options.family.name}, {images} images a category with two questions each, "
         f"{views(options)} generated {'view' if views(options) == 1 else 'views'} beside the real "

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from hb_tta.datasets.files import listing_digest
 from hb_tta.datasets.samples import HoiImage, HoiTask
 from hb_tta.experiments.gains import gains_of
 from hb_tta.experiments.methods import REAL, TUNED, Arm, cost_of_views, methods_of
@@ -38,6 +39,7 @@ from hb_tta.experiments.reproduction import (
 )
 from hb_tta.images import load_image, pixel_digest
 from hb_tta.metrics import PairedTest, bootstrap_interval, paired_test
+from hb_tta.reading import user_path
 from hb_tta.report.cells import Cell, Comparison, Table, could_have_shown
 from hb_tta.report.parts import SHOWN, SHOWN_NOTE
 from hb_tta.store import content_key
@@ -105,7 +107,7 @@ def _row(arm: Arm, options: Options) -> dict[str, list[float]]:
     """Split → of each query, two a task, the share of networks that were right."""
     tasks = training_tasks(options)
     settings = arm.views(options, options.views or 1)
-    decided_by = {
+    decided_by: dict[str, Any] = {
         "entry": "resnet",
         "format": 1,
         "backbone": options.benchmark("backbone"),
@@ -117,6 +119,8 @@ def _row(arm: Arm, options: Options) -> dict[str, list[float]]:
         "n": options.views or 1,
         "seed": options.seed,
     }
+    if data := options.data.get(options.benchmark("relations")):
+        decided_by["data"] = listing_digest(user_path(data))
     path = options.folder / "resnet" / f"{content_key(decided_by)[:16]}.json"
     return kept(path, decided_by, lambda: _trained_and_tested(arm, tasks, options))
 
