@@ -211,7 +211,12 @@ def _pocket() -> Family:
             questions="pocket", relations="pocket-hoi", objects="pocket-object", mumu="pocket-mumu"
         ),
         seconds=_defaults(
-            views=0.08, pictures=0.025, tunings=0.15, trainings=600.0, textual_inversion=3.1
+            views=0.08,
+            pictures=0.025,
+            tunings=0.15,
+            trainings=600.0,
+            textual_inversion=3.1,
+            mumu_trainings=2500.0,
         ),
         machine="one core",
     )

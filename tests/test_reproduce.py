@@ -291,8 +291,8 @@ def test_forecasts_in_words():
     assert carrying.spoken(0.2) == "1 s" and carrying.spoken(100) == "100 s"
     assert carrying.spoken(600) == "10 minutes" and carrying.spoken(4 * 3600) == "4 hours"
     assert carrying.spoken(5 * 86_400) == "5 days"
-    cost = Cost(views=10, pictures=20) + Cost(views=5, trainings=1)
-    assert cost.told() == "15 views, 20 pictures asked about, 1 trainings"
+    cost = Cost(views=10, pictures=20) + Cost(views=5, trainings=1, mumu_trainings=2)
+    assert cost.told() == "15 views, 20 pictures asked about, 1 trainings, 2 trainings of a MUMU"
 
 
 def test_a_base_for_mumu_needs_a_lora_that_was_trained(options):

@@ -436,6 +436,18 @@ def test_forecasts_of_the_rows_are_that_of_the_table(table, options):
         assert rows == pytest.approx(whole.forecast(asked), rel=0.2)
 
 
+def test_a_training_of_mumu_is_forecast_by_its_own_time(options):
+    asked = replace(options, train=True)
+    assert mumu.FIGURE_12.needs(options).cost.mumu_trainings == 0
+    cost = mumu.FIGURE_12.needs(asked).cost
+    assert (cost.trainings, cost.mumu_trainings) == (0, 2)
+    alone = replace(cost, mumu_trainings=0)
+    more = cost.forecast(asked) - alone.forecast(asked)
+    assert more == 2 * asked.seconds("mumu_trainings") > 2 * asked.seconds("trainings")
+    short = mumu.FIGURE_12.needs(replace(asked, quick=True)).cost
+    assert short.mumu_trainings == 0 and 0 < short.forecast(asked) < more / 10
+
+
 def test_a_lora_that_is_named_goes_before_a_benchmarks_own(options):
     training = lora.Training("objects LoRA", "objects")
     found = finished(training, options)

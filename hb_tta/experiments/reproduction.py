@@ -14,7 +14,7 @@ names. Importing such a module imports no torch: `--list` reads them all.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +112,7 @@ class Cost:
         pictures: that an MLLM is asked about.
         tunings: images or tasks whose prompts are tuned.
         trainings: of a LoRA.
+        mumu_trainings: of a MUMU.
         minutes: of everything else.
     """
 
@@ -119,26 +120,22 @@ class Cost:
     pictures: int = 0
     tunings: int = 0
     trainings: int = 0
+    mumu_trainings: int = 0
     minutes: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.views + other.views,
-            self.pictures + other.pictures,
-            self.tunings + other.tunings,
-            self.trainings + other.trainings,
-            self.minutes + other.minutes,
-        )
+        names = [one.name for one in fields(Cost)]
+        return Cost(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
     def forecast(self, options: Options) -> float:
         """Seconds on the machine that the family's figures are of."""
-        parts = ("views", "pictures", "tunings", "trainings")
+        parts = ("views", "pictures", "tunings", "trainings", "mumu_trainings")
         return 60 * self.minutes + sum(getattr(self, n) * options.seconds(n) for n in parts)
 
     def told(self) -> str:
         """In words."""
         units = {"views": "views", "pictures": "pictures asked about", "tunings": "prompts tuned"}
-        units["trainings"] = "trainings"
+        units |= {"trainings": "trainings", "mumu_trainings": "trainings of a MUMU"}
         counted = [f"{n:,} {unit}" for name, unit in units.items() if (n := getattr(self, name))]
         return ", ".join(counted) or "next to nothing"
 

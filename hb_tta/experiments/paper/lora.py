@@ -24,7 +24,7 @@ QUICK = (
     *("evaluate_steps=20", "save_steps=10", "evaluate_seeds=2", "sample_contexts=2"),
 )
 """Of a quick run: enough to run through, too little to learn much."""
-QUICK_SHARE = 0.1  # of a whole training's time
+QUICK_SHARE, MUMU_SHARE = 0.1, 0.01  # of a whole training's time
 DONE = "done.json"
 
 
@@ -194,7 +194,10 @@ def untrained(trainings: Sequence[Training], options: Options) -> list[str]:
 
 def cost_of(trainings: Sequence[Training], options: Options) -> Cost:
     """Of those that are not there; nothing where they may not be made."""
-    count = sum(one.lora(options) is None for one in trainings) if options.train else 0
+    lacking = [one for one in trainings if options.train and one.lora(options) is None]
+    mumus = sum(one.kind == "mumu" for one in lacking)
+    loras = len(lacking) - mumus
     if not options.quick:
-        return Cost(trainings=count)
-    return Cost(minutes=count * QUICK_SHARE * options.seconds("trainings") / 60)
+        return Cost(trainings=loras, mumu_trainings=mumus)
+    seconds = QUICK_SHARE * options.seconds("trainings") * loras
+    return Cost(minutes=(seconds + MUMU_SHARE * options.seconds("mumu_trainings") * mumus) / 60)
