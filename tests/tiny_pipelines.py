@@ -13,12 +13,15 @@ import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
+    AutoencoderKLQwenImage,
     DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     Flux2Transformer2DModel,
     OmniGenPipeline,
     OmniGenTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
     StableDiffusionImageVariationPipeline,
     StableDiffusionInstructPix2PixPipeline,
     StableDiffusionPipeline,
@@ -33,6 +36,8 @@ from transformers import (
     CLIPTextModel,
     CLIPTokenizer,
     CLIPVisionModelWithProjection,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
@@ -110,6 +115,51 @@ def save_klein(folder: Path) -> Path:
             guidance_embeds=False,
         ),
         is_distilled=True,
+    ).save_pretrained(folder)
+    return folder
+
+
+def save_qwen_image(folder: Path, *, distilled: bool = False) -> Path:
+    """As Qwen-Image: its guidance is ``true_cfg_scale``, unless its transformer is distilled."""
+    torch.manual_seed(0)
+    tokenizer = make_tokenizer()
+    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16}
+    text = {
+        **sizes,
+        "vocab_size": len(tokenizer),
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "rope_parameters": {
+            "rope_type": "default", "rope_theta": 1e6, "mrope_section": [1, 1, 2],
+        },
+    }  # fmt: skip
+    vision = {**sizes, "depth": 1, "num_heads": 2, "out_hidden_size": 16}
+    QwenImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=AutoencoderKLQwenImage(
+            base_dim=8,
+            z_dim=4,
+            dim_mult=[1, 1, 1],
+            num_res_blocks=1,
+            temperal_downsample=[False, True],
+            latents_mean=[0.0] * 4,
+            latents_std=[1.0] * 4,
+        ),
+        text_encoder=Qwen2_5_VLForConditionalGeneration(
+            Qwen2_5_VLConfig(text_config=text, vision_config=vision)
+        ),
+        tokenizer=tokenizer,
+        transformer=QwenImageTransformer2DModel(
+            in_channels=16,
+            out_channels=4,
+            num_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=16,
+            guidance_embeds=distilled,
+            axes_dims_rope=(8, 4, 4),
+        ),
     ).save_pretrained(folder)
     return folder
 

@@ -125,7 +125,7 @@ class DiffusersSpec(PipelineSpec):
 
     def to_json(self) -> dict[str, Any]:
         """See ``GeneratorSpec.to_json``."""
-        return {**self.fields_json(), "version": 1}
+        return {**self.fields_json(), "version": 2}
 
     @property
     def shape(self) -> Call:

@@ -59,7 +59,9 @@ class ImageTranslationSpec(PipelineSpec):
 
     def to_json(self) -> dict[str, Any]:
         """See ``GeneratorSpec.to_json``."""
-        return {**self.fields_json(), "version": 1}
+        from hb_tta.generators.reading import sampling_version
+
+        return {**self.fields_json(), "version": sampling_version(self.base)}
 
     def load_pipeline(self) -> DiffusionPipeline:
         """The image-to-image pipeline of the base's kind."""

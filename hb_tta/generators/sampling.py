@@ -32,6 +32,8 @@ from hb_tta.generators.protocol import Conditions, ContextLike
 MEGAPIXEL = 1024 * 1024
 SLICED_DECODE_PIXELS = 512 * 512  # from here on one image fills the device in the VAE's decoder
 
+TRUE_GUIDANCE = "true_cfg_scale"  # diffusers' name where guidance_scale is a distilled model's
+
 T = TypeVar("T")
 
 Encode: TypeAlias = Callable[[list[T], bool], dict[str, Any]]
@@ -149,8 +151,8 @@ class Sampler:
             asked["num_inference_steps"] = num_inference_steps
         if guidance_scale is not None:
             check_guidance_scale(guidance_scale)
-            asked["guidance_scale"] = guidance_scale
-        guided = guidance_scale is None or guidance_scale > 1
+            asked[guidance_argument(self.pipe)] = guidance_scale
+        guided = _is_guided(self.pipe, guidance_scale)
         assert len(items) == len(seeds)
 
         results: list[list[Any]] = [[] for _ in items]
@@ -160,7 +162,7 @@ class Sampler:
             images = self._denoise(
                 (stack or _stacked)([conditions[context] for context, _ in batch]),
                 [seed for _, seed in batch],
-                asked,
+                {**asked, **_negatives(self.pipe, len(batch), guided)},
                 output_type,
             )
             for (context, _), image in zip(batch, images, strict=True):
@@ -247,6 +249,35 @@ def _check_arguments(pipe: Any, given: Mapping[str, Any]) -> None:
                 f"{name}={value!r} is no argument of {type(pipe).__name__}, which the base is: "
                 "leave it out"
             )
+
+
+def guidance_argument(pipe: Any) -> str:
+    """The name under which a pipeline's call takes classifier-free guidance.
+
+    To Qwen-Image ``guidance_scale`` is what a distilled denoiser is told, and nothing else; that of
+    FLUX, which is distilled, has a default, and is what is meant by guidance there.
+    """
+    taken = inspect.signature(pipe.__call__).parameters
+    told = taken.get("guidance_scale")
+    denoiser = pipe.components.get("transformer")
+    distilled = denoiser is not None and getattr(denoiser.config, "guidance_embeds", False)
+    if "true_cfg_scale" in taken and not distilled and (told is None or told.default is None):
+        return TRUE_GUIDANCE
+    return "guidance_scale"
+
+
+def _is_guided(pipe: Any, scale: float | None) -> bool:
+    """Whether guidance is on at a scale (``None``: the pipeline's own)."""
+    if scale is None and guidance_argument(pipe) == TRUE_GUIDANCE:
+        scale = float(inspect.signature(pipe.__call__).parameters[TRUE_GUIDANCE].default)
+    return scale is None or scale > 1
+
+
+def _negatives(pipe: Any, rows: int, guided: bool) -> Conditions:
+    """What turns a true guidance on: a negative prompt a row, blank as Qwen-Image's authors do."""
+    if not guided or guidance_argument(pipe) != TRUE_GUIDANCE:
+        return {}
+    return {"negative_prompt": [" "] * rows}
 
 
 def default_side(pipe: Any) -> int:

@@ -1,0 +1,73 @@
+"""Bases of other kinds than Stable Diffusion: tiny pipelines of the real classes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from sdxl_folders import PIPELINE, reference
+from tiny_pipelines import save_klein, save_qwen_image
+
+from hb_tta.generators import DiffusersSpec, I2T2ISpec, ImageTranslationSpec
+from hb_tta.generators.sampling import guidance_argument
+from hb_tta.weights import Weights
+
+CONTEXTS = [(reference(), "two red dogs"), (reference(), "a cat")]
+SMALL: dict[str, Any] = {"num_inference_steps": 2, "height": 32, "width": 32}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("bases")
+
+
+@pytest.fixture(scope="module")
+def qwen(made: Path) -> Weights:
+    return Weights(str(save_qwen_image(made / "qwen")))
+
+
+def latents(spec: Any, **settings: Any) -> torch.Tensor:
+    views = spec.load("cpu", batch_size=2).generate(
+        CONTEXTS, [[0], [1]], output_type="latent", **settings
+    )
+    return torch.stack([view for its in views for view in its])
+
+
+# ── Guidance ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_guidance_is_the_argument_that_guides(qwen: Weights):
+    spec = I2T2ISpec(qwen, **SMALL)
+    four, nine, off, less = (latents(spec, guidance_scale=scale) for scale in (4.0, 9.0, 1.0, 0.5))
+    assert torch.equal(off, less)
+    assert not torch.allclose(four, nine) and not torch.allclose(four, off)
+    pipe = DiffusionPipeline.from_pretrained(qwen.location)
+    pipe.set_progress_bar_config(disable=True)
+    theirs = pipe(
+        prompt=CONTEXTS[0][1], negative_prompt=" ", true_cfg_scale=4.0, **SMALL,
+        generator=torch.Generator("cpu").manual_seed(0), output_type="latent",
+    ).images[0]  # fmt: skip
+    torch.testing.assert_close(four[0], theirs, atol=1e-4, rtol=0)
+
+
+def test_guidance_that_nobody_says_is_the_pipelines_own(qwen: Weights):
+    spec = DiffusersSpec(qwen, call="img2img", **SMALL)  # the strength of 0.5 leaves one step
+    assert torch.equal(latents(spec), latents(replace(spec, guidance_scale=4.0)))
+    assert not torch.allclose(latents(spec), latents(replace(spec, guidance_scale=1.0)))
+
+
+def test_a_distilled_base_is_told_its_guidance(made: Path):
+    pipe = I2T2ISpec(Weights(str(save_qwen_image(made / "distilled", distilled=True)))).load("cpu")
+    assert guidance_argument(pipe.pipe) == "guidance_scale"
+
+
+def test_views_of_other_guidance_have_other_keys(qwen: Weights, made: Path):
+    klein = Weights(str(save_klein(made / "klein")))
+    for kind in (I2T2ISpec, ImageTranslationSpec):
+        versions = [kind(base).to_json()["version"] for base in (Weights(str(PIPELINE)), qwen)]
+        assert versions == [1, 2]
+    assert DiffusersSpec(klein).to_json()["version"] == 2
