@@ -8,15 +8,26 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import (
+    DDPMScheduler,
+    DiffusionPipeline,
+    IFPipeline,
+    Kandinsky3Pipeline,
+    KandinskyV22Pipeline,
+    PRXPipeline,
+    StableCascadeDecoderPipeline,
+    UNet2DConditionModel,
+    VQModel,
+)
 from sdxl_folders import PIPELINE, reference
-from tiny_pipelines import save_klein, save_qwen_image
+from tiny_pipelines import save_klein, save_qwen_image, save_z_image
 
 from hb_tta.generators import DiffusersSpec, I2T2ISpec, ImageTranslationSpec
-from hb_tta.generators.sampling import guidance_argument
+from hb_tta.generators.sampling import default_side, guidance_argument
 from hb_tta.weights import Weights
 
 CONTEXTS = [(reference(), "two red dogs"), (reference(), "a cat")]
+UNET = UNet2DConditionModel.load_config(PIPELINE / "unet")
 SMALL: dict[str, Any] = {"num_inference_steps": 2, "height": 32, "width": 32}
 
 
@@ -71,3 +82,36 @@ def test_views_of_other_guidance_have_other_keys(qwen: Weights, made: Path):
         versions = [kind(base).to_json()["version"] for base in (Weights(str(PIPELINE)), qwen)]
         assert versions == [1, 2]
     assert DiffusersSpec(klein).to_json()["version"] == 2
+
+
+# ── The size of a view ───────────────────────────────────────────────────────────────────────────
+
+
+def test_a_base_that_says_no_size_is_sampled_at_the_one_that_is_named(made: Path):
+    spec = I2T2ISpec(Weights(str(save_z_image(made / "z"))), **SMALL)
+    (view,) = spec.load("cpu").generate(CONTEXTS[:1], [[0]])[0]
+    assert view.size == (32, 32)
+    assert default_side(spec.load("cpu").pipe) == 1024  # as ZImagePipeline's own call has it
+
+
+@pytest.mark.parametrize(
+    ("pipe", "side"),
+    [
+        (lambda: Kandinsky3Pipeline(None, None, None, None, None), 1024),  # its call's own
+        (lambda: StableCascadeDecoderPipeline(None, None, None, None, None), 1024),
+        (lambda: KandinskyV22Pipeline(unet(), DDPMScheduler(), movq()), 512),
+        (lambda: PRXPipeline(None, None, None, None), 512),
+        (lambda: IFPipeline(None, None, unet(), *[None] * 4, requires_safety_checker=False), 32),
+    ],
+    ids=["Kandinsky3", "StableCascade", "Kandinsky", "PRX", "IF"],
+)
+def test_every_base_has_a_size(pipe: Any, side: int):
+    assert default_side(pipe()) == side
+
+
+def unet() -> UNet2DConditionModel:
+    return UNet2DConditionModel.from_config({**UNET, "sample_size": 32})
+
+
+def movq() -> VQModel:
+    return VQModel(block_out_channels=(8,), norm_num_groups=4, latent_channels=4)

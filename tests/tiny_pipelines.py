@@ -27,6 +27,8 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 from safetensors.torch import save_file
 from sdxl_folders import PIPELINE
@@ -36,6 +38,7 @@ from transformers import (
     CLIPTextModel,
     CLIPTokenizer,
     CLIPVisionModelWithProjection,
+    PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
@@ -78,17 +81,7 @@ def save_pix2pix(folder: Path) -> Path:
 def save_klein(folder: Path) -> Path:
     """As FLUX.2 klein: flow matching, the image among the tokens, a Qwen3 that reads the text."""
     torch.manual_seed(0)
-    tokenizer = make_tokenizer(turn="<|im_start|>", turn_end="<|im_end|>")
-    tokenizer.chat_template = QWEN_TEMPLATE
-    text = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=28,  # the pipeline reads layers 9, 18 and 27
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        head_dim=8,
-    )
+    text_encoder, tokenizer = _qwen3(layers=28)  # the pipeline reads layers 9, 18 and 27
     Flux2KleinPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(),
         vae=AutoencoderKLFlux2(
@@ -100,7 +93,7 @@ def save_klein(folder: Path) -> Path:
             norm_num_groups=1,
             sample_size=32,
         ),
-        text_encoder=Qwen3ForCausalLM(text),
+        text_encoder=text_encoder,
         tokenizer=tokenizer,
         transformer=Flux2Transformer2DModel(
             patch_size=1,
@@ -115,6 +108,32 @@ def save_klein(folder: Path) -> Path:
             guidance_embeds=False,
         ),
         is_distilled=True,
+    ).save_pretrained(folder)
+    return folder
+
+
+def save_z_image(folder: Path) -> Path:
+    """As Z-Image: neither the pipeline nor its transformer says how large a view is."""
+    torch.manual_seed(0)
+    text_encoder, tokenizer = _qwen3(layers=2)
+    vae = _golden(AutoencoderKL, "vae")
+    vae.register_to_config(shift_factor=0.1)
+    ZImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        transformer=ZImageTransformer2DModel(
+            in_channels=4,
+            dim=32,
+            n_layers=1,
+            n_refiner_layers=1,
+            n_heads=2,
+            n_kv_heads=2,
+            cap_feat_dim=16,
+            axes_dims=[8, 4, 4],
+            axes_lens=[1024, 64, 64],
+        ),
     ).save_pretrained(folder)
     return folder
 
@@ -230,6 +249,22 @@ def sdxl() -> StableDiffusionXLPipeline:
     pipe = StableDiffusionXLPipeline.from_pretrained(PIPELINE)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def _qwen3(layers: int) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
+    """A Qwen3 that reads texts, 16 numbers wide, and its tokenizer."""
+    tokenizer = make_tokenizer(turn="<|im_start|>", turn_end="<|im_end|>")
+    tokenizer.chat_template = QWEN_TEMPLATE
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=8,
+    )
+    return Qwen3ForCausalLM(config), tokenizer
 
 
 def _golden(kind: Any, part: str) -> Any:

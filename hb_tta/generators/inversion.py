@@ -10,6 +10,7 @@ Shape suffixes: B images, L text positions, D text width, C, h, w of a latent.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -29,7 +30,7 @@ from hb_tta.generators.sampling import (
     Sampler,
     at_view_size,
     checked_device,
-    default_side,
+    view_size,
 )
 from hb_tta.generators.sdxl import conditions_of
 from hb_tta.images import load_image, pixel_digest
@@ -126,8 +127,7 @@ class TextualInversionGenerator:
     def _at_once(self) -> int:
         """Words learned together: the way back through large pictures takes much memory."""
         views = self._sampler.batch_size
-        side = default_side(self.pipe)
-        pixels = (self.spec.height or side) * (self.spec.width or side)
+        pixels = math.prod(view_size(self.pipe, self.spec.height, self.spec.width))
         return max(1, views // 4) if pixels >= SLICED_DECODE_PIXELS else views
 
 

@@ -30,6 +30,7 @@ from hb_tta.generators.description import count_tokens, fit_description, tokeniz
 from hb_tta.generators.protocol import Conditions, ContextLike
 
 MEGAPIXEL = 1024 * 1024
+SIDE = 1024  # pixels of a view, where neither a person nor the pipeline says
 SLICED_DECODE_PIXELS = 512 * 512  # from here on one image fills the device in the VAE's decoder
 
 TRUE_GUIDANCE = "true_cfg_scale"  # diffusers' name where guidance_scale is a distilled model's
@@ -83,10 +84,10 @@ class Sampler:
         if batch_size is not None and batch_size < 1:
             raise UserError(f"batch_size={batch_size} is out of range: use 1 or more")
         self._place(cpu_offload)
-        side = default_side(pipe)
-        pixels = (height or side) * (width or side)
-        if pixels >= SLICED_DECODE_PIXELS and "vae" in pipe.components:
-            pipe.vae.enable_slicing()
+        pixels = math.prod(view_size(pipe, height, width))
+        vae = pipe.components.get("vae")
+        if pixels >= SLICED_DECODE_PIXELS and hasattr(vae, "use_slicing"):
+            vae.enable_slicing()
         self.batch_size = batch_size or default_batch_size(self.device, pixels)
 
     def _place(self, cpu_offload: bool) -> None:
@@ -281,18 +282,35 @@ def _negatives(pipe: Any, rows: int, guided: bool) -> Conditions:
 
 
 def default_side(pipe: Any) -> int:
-    """Of an image that the pipeline makes where no size is named, pixels."""
+    """Of an image that the pipeline makes where no size is named, pixels; else ``SIDE``."""
+    named = inspect.signature(pipe.__call__).parameters.get("height")
+    if named is not None and isinstance(named.default, int):
+        return named.default
+    if isinstance(pipe.config.get("default_sample_size"), int):  # PRX's, the one in pixels
+        return pipe.config["default_sample_size"]
     parts = pipe.components
-    config = (parts.get("unet") or parts["transformer"]).config
+    config = getattr(parts.get("unet") or parts.get("transformer"), "config", None)
     # A denoiser without a size of its own (FLUX) leaves it to the pipeline.
-    size = getattr(config, "sample_size", None) or pipe.default_sample_size
-    return max(size if isinstance(size, list | tuple) else [size]) * pipe.vae_scale_factor
+    size = getattr(config, "sample_size", None) or getattr(pipe, "default_sample_size", None)
+    # One that denoises pixels (DeepFloyd IF) has neither a VAE nor a factor.
+    factor = getattr(pipe, "vae_scale_factor", None if "vae" in parts else 1)
+    if size is None or factor is None:
+        return SIDE
+    return max(size if isinstance(size, list | tuple) else [size]) * factor
+
+
+def view_size(pipe: Any, height: int | None, width: int | None) -> tuple[int, int]:
+    """(height, width) of a view, pixels: what is named, else the pipeline's own."""
+    if height and width:
+        return height, width
+    side = default_side(pipe)
+    return height or side, width or side
 
 
 def at_view_size(pipe: Any, image: Image, height: int | None, width: int | None) -> Image:
     """An image as a pipeline is to noise it: RGB, of the size of its views."""
-    side = default_side(pipe)
-    return image.convert("RGB").resize((width or side, height or side), Resampling.BICUBIC)
+    high, wide = view_size(pipe, height, width)
+    return image.convert("RGB").resize((wide, high), Resampling.BICUBIC)
 
 
 def default_batch_size(device: torch.device, pixels: int) -> int:
