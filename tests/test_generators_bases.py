@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -20,9 +21,10 @@ from diffusers import (
     VQModel,
 )
 from sdxl_folders import PIPELINE, reference
-from tiny_pipelines import save_klein, save_qwen_image, save_z_image
+from tiny_pipelines import save_klein, save_qwen_image, save_sd1, save_z_image, with_scheduler
 
-from hb_tta.generators import DiffusersSpec, I2T2ISpec, ImageTranslationSpec
+from hb_tta.errors import UserError
+from hb_tta.generators import DiffusersSpec, I2T2ISpec, ImageTranslationSpec, build_spec
 from hb_tta.generators.sampling import default_side, guidance_argument
 from hb_tta.weights import Weights
 
@@ -76,8 +78,7 @@ def test_a_distilled_base_is_told_its_guidance(made: Path):
     assert guidance_argument(pipe.pipe) == "guidance_scale"
 
 
-def test_views_of_other_guidance_have_other_keys(qwen: Weights, made: Path):
-    klein = Weights(str(save_klein(made / "klein")))
+def test_views_of_other_guidance_have_other_keys(qwen: Weights, klein: Weights):
     for kind in (I2T2ISpec, ImageTranslationSpec):
         versions = [kind(base).to_json()["version"] for base in (Weights(str(PIPELINE)), qwen)]
         assert versions == [1, 2]
@@ -115,3 +116,59 @@ def unet() -> UNet2DConditionModel:
 
 def movq() -> VQModel:
     return VQModel(block_out_channels=(8,), norm_num_groups=4, latent_channels=4)
+
+
+# ── What a family's defaults say fits its own generator ──────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def klein(made: Path) -> Weights:
+    return Weights(str(save_klein(made / "klein")))
+
+
+@pytest.fixture(scope="module")
+def unguided(made: Path) -> Weights:
+    """As FLUX.2 klein KV, whose call takes no guidance at all."""
+    return Weights(str(named(save_klein(made / "kv"), "Flux2KleinKVPipeline")))
+
+
+def named(pipeline: Path, name: str) -> Path:
+    index = json.loads((pipeline / "model_index.json").read_text())
+    (pipeline / "model_index.json").write_text(json.dumps({**index, "_class_name": name}))
+    return pipeline
+
+
+def test_a_base_without_guidance_gets_none_that_nobody_said(unguided: Weights):
+    for method in ("i2t2i", "diffusers", "image_translation"):
+        spec: Any = build_spec(method, "pocket", {"base": unguided})
+        assert spec.guidance_scale is None
+        for guidance in (2.0, 15.0):  # the family's default, and the method's
+            with pytest.raises(UserError, match=r"guidance_scale=\d+.0 is of no use to base="):
+                build_spec(method, "pocket", {"base": unguided, "guidance": guidance})
+    spec = DiffusersSpec(unguided, **SMALL)
+    spec.load("cpu").generate(CONTEXTS[:1], [[0]])
+    told = replace(spec, guidance_scale=3.0)
+    with pytest.raises(UserError, match="guidance_scale=3.0 is no argument of Flux2KleinKVPipe"):
+        told.load("cpu").generate(CONTEXTS[:1], [[0]])
+
+
+def test_a_familys_solver_is_for_bases_that_it_can_sample(klein: Weights, made: Path):
+    spec: Any = build_spec("i2t2i", "pocket", {"base": klein})
+    assert spec.solver == "ddim"  # which such a base replaces by its own
+    assert type(spec.load("cpu").pipe.scheduler).__name__ == "FlowMatchEulerDiscreteScheduler"
+    said: Any = build_spec("i2t2i", "pocket", {"base": klein, "solver": "dpmsolver++"})
+    assert said.solver == "dpmsolver++"
+    few = Weights(str(with_scheduler(save_sd1(made / "lcm"), "LCMScheduler")))
+    assert cast(Any, build_spec("i2t2i", "pocket", {"base": few})).solver == "ddim"
+    for base in (Weights(str(PIPELINE)), Weights("nobody/knows")):
+        kept: Any = build_spec("i2t2i", "pocket", {"base": base})
+        assert (kept.solver, kept.num_inference_steps) == ("dpmsolver++", 10)
+
+
+def test_the_papers_translation_is_ddims_on_any_family():
+    specs: list[Any] = [
+        build_spec("image_translation", family, {"base": "paper"}, dtype="float32")
+        for family in ("pocket", "sdxl")
+    ]
+    assert specs[0] == specs[1]
+    assert specs[0].solver == "ddim"

@@ -5,7 +5,6 @@ A thin table. Which shape a pipeline has its own arguments say (``call_of``). Im
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -121,10 +120,11 @@ def call_of(spec: Spec) -> str:
         UserError: the base is no pipeline, its class is not in this diffusers, or it takes no
             image.
     """
+    from hb_tta.generators.bases import call_arguments
     from hb_tta.generators.reading import read_index
 
     index = read_index(spec.base)
-    taken = _arguments(index["_class_name"], spec)
+    taken = call_arguments(spec.base).keys()
     if spec.ip_adapter is not None:
         return "ip_adapter"
     if "input_images" in taken:
@@ -140,18 +140,6 @@ def call_of(spec: Spec) -> str:
         f"base={spec.base.location!r} is a {index['_class_name']}, which takes a text alone: give "
         "call=img2img to noise the image in part, an ip_adapter, or --method i2t2i for the text"
     )
-
-
-def _arguments(name: str, spec: Spec) -> set[str]:
-    import diffusers
-
-    found = getattr(diffusers, name, None)
-    if found is None:
-        raise UserError(
-            f"base={spec.base.location!r} is a {name}, which diffusers {diffusers.__version__} "
-            "does not have: a newer one may"
-        )
-    return set(inspect.signature(found.__call__).parameters)
 
 
 def load_call(call: Call, spec: Spec) -> Any:

@@ -32,7 +32,7 @@ class I2T2ISpec(PipelineSpec):
 
     def to_json(self) -> dict[str, Any]:
         """See ``GeneratorSpec.to_json``."""
-        from hb_tta.generators.reading import sampling_version
+        from hb_tta.generators.bases import sampling_version
 
         return {**self.fields_json(), "version": sampling_version(self.base)}
 

@@ -48,6 +48,7 @@ class ImageTranslationSpec(PipelineSpec):
                     "base": Weights("CompVis/stable-diffusion-v1-4"),
                     "num_inference_steps": 50,
                     "guidance_scale": 7.5,
+                    "solver": "ddim",  # whatever a family's own generator is sampled by
                 }
             )
         }
@@ -59,7 +60,7 @@ class ImageTranslationSpec(PipelineSpec):
 
     def to_json(self) -> dict[str, Any]:
         """See ``GeneratorSpec.to_json``."""
-        from hb_tta.generators.reading import sampling_version
+        from hb_tta.generators.bases import sampling_version
 
         return {**self.fields_json(), "version": sampling_version(self.base)}
 

@@ -12,7 +12,7 @@ They move a view by rounding alone (a golden test holds that), so a store outliv
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hb_tta.context import DescribedContext
 from hb_tta.device import check_dtype
+from hb_tta.errors import UserError
 from hb_tta.generators.arguments import (
     check_guidance_scale,
     check_num_inference_steps,
@@ -43,7 +44,8 @@ class SampledSpec(GeneratorSpec):
     Attributes:
         base: a pipeline folder or hub repository in diffusers' layout.
         num_inference_steps: denoising steps, at least 1.
-        guidance_scale: classifier-free guidance, at least 0; 1 or less turns it off.
+        guidance_scale: classifier-free guidance, at least 0; 1 or less turns it off; where a base
+            takes none, it is left out.
         height, width: of a view in pixels, multiples of 8; ``None`` the base's own size.
         dtype: "float32", "bfloat16" or "float16".
         solver: ddim, which a base that it cannot sample (flow matching) replaces by its own;
@@ -73,6 +75,30 @@ class SampledSpec(GeneratorSpec):
             check_guidance_scale(self.guidance_scale)
         check_side("height", self.height)
         check_side("width", self.width)
+
+    @classmethod
+    def settled(cls, values: Mapping[str, Any], said: Set[str]) -> Mapping[str, Any]:
+        """See ``GeneratorSpec.settled``: what a family's defaults say fits its own generator.
+
+        Of a base that a person named, one without guidance gets none, and one that another solver
+        than DDIM cannot sample keeps the method's.
+        """
+        from hb_tta.generators.bases import guides, is_of_ddpm
+
+        settled = dict(values)
+        if "base" not in said:
+            return settled
+        if "solver" not in said and settled.get("solver") not in (None, "ddim", "own"):
+            if not is_of_ddpm(settled["base"]):
+                del settled["solver"]
+        if not guides(settled["base"]):
+            if settled.get("guidance_scale") is not None and "guidance_scale" in said:
+                raise UserError(
+                    f"guidance_scale={settled['guidance_scale']} is of no use to "
+                    f"base={settled['base'].location!r}, whose call takes no guidance: leave it out"
+                )
+            settled["guidance_scale"] = None
+        return settled
 
     @abstractmethod
     def load_pipeline(self) -> DiffusionPipeline:

@@ -41,19 +41,6 @@ def is_sdxl(base: Weights) -> bool:
     return read_index(base)["_class_name"].startswith("StableDiffusionXL")
 
 
-def sampling_version(base: Weights) -> int:
-    """Of how a base's views are sampled, for the store's key: 1 of Stable Diffusion, else 2.
-
-    What 2 changed (true guidance, the text's window, a seed of one view's own) has moved no view of
-    a Stable Diffusion. Without an index nothing can be sampled, and views of 1 are still found.
-    """
-    try:
-        name = read_index(base)["_class_name"]
-    except UserError:
-        return 1
-    return 1 if name.startswith("StableDiffusion") else 2
-
-
 def located(weights: Weights) -> tuple[str, dict[str, Any]]:
     """Where ``from_pretrained`` finds the weights: its first argument and its options.
 

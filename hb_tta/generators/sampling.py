@@ -153,6 +153,7 @@ class Sampler:
         if guidance_scale is not None:
             check_guidance_scale(guidance_scale)
             asked[guidance_argument(self.pipe)] = guidance_scale
+        _check_arguments(self.pipe, asked)
         guided = _is_guided(self.pipe, guidance_scale)
         assert len(items) == len(seeds)
 
