@@ -12,6 +12,7 @@ import torch
 from diffusers import (
     DDPMScheduler,
     DiffusionPipeline,
+    GlmImagePipeline,
     IFPipeline,
     Kandinsky3Pipeline,
     KandinskyV22Pipeline,
@@ -25,7 +26,7 @@ from tiny_pipelines import save_klein, save_qwen_image, save_sd1, save_z_image, 
 
 from hb_tta.errors import UserError
 from hb_tta.generators import DiffusersSpec, I2T2ISpec, ImageTranslationSpec, build_spec
-from hb_tta.generators.sampling import default_side, guidance_argument
+from hb_tta.generators.sampling import Sampler, default_side, guidance_argument
 from hb_tta.weights import Weights
 
 CONTEXTS = [(reference(), "two red dogs"), (reference(), "a cat")]
@@ -83,6 +84,15 @@ def test_views_of_other_guidance_have_other_keys(qwen: Weights, klein: Weights):
         versions = [kind(base).to_json()["version"] for base in (Weights(str(PIPELINE)), qwen)]
         assert versions == [1, 2]
     assert DiffusersSpec(klein).to_json()["version"] == 2
+
+
+def test_a_base_that_writes_before_it_draws_makes_a_view_a_call():
+    pipe = GlmImagePipeline(*[None] * 7)  # else its tokens are of the seed of a batch's first view
+    settings: dict[str, Any] = {"constants": {}, "device": "cpu", "height": 32, "width": 32}
+    assert Sampler(pipe, **settings, batch_size=4).batch_size == 1
+    assert Sampler(pipe, **settings).batch_size == 1
+    other = DiffusionPipeline.from_pretrained(PIPELINE)
+    assert Sampler(other, **settings, batch_size=4).batch_size == 4
 
 
 # ── The size of a view ───────────────────────────────────────────────────────────────────────────

@@ -88,7 +88,9 @@ class Sampler:
         vae = pipe.components.get("vae")
         if pixels >= SLICED_DECODE_PIXELS and hasattr(vae, "use_slicing"):
             vae.enable_slicing()
-        self.batch_size = batch_size or default_batch_size(self.device, pixels)
+        # GLM-Image first writes tokens, for a whole batch by the generator of its first view.
+        writes = "vision_language_encoder" in pipe.components
+        self.batch_size = 1 if writes else batch_size or default_batch_size(self.device, pixels)
 
     def _place(self, cpu_offload: bool) -> None:
         if cpu_offload and self.device.type == "cuda":
