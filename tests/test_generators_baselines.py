@@ -329,3 +329,15 @@ def test_dpm_solver_follows_the_familys_noise_and_needs_fewer_steps(spread: floa
     assert abs(dpm[12] - spread) < abs(ddim[12] - spread)
     assert dpm[200] == pytest.approx(spread, rel=0.03)
     assert ddim[200] == pytest.approx(spread, rel=0.05)
+
+
+def test_what_learns_stays_on_its_device(monkeypatch):
+    """Offloaded, a text encoder has left the GPU before the way back reaches it."""
+    from hb_tta.generators import sampling
+
+    placed: list[bool] = []
+    monkeypatch.setattr(sampling.Sampler, "_place", lambda self, away: placed.append(away))
+    with pytest.warns(HbTtaWarning, match="textual_inversion ignores cpu_offload=True"):
+        LEARNED.load("cpu", cpu_offload=True)
+    I2T2ISpec(GOLDEN, **QUICK).load("cpu", cpu_offload=True)
+    assert placed == [False, True]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias
@@ -22,7 +23,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from hb_tta.context import DescribedContext
-from hb_tta.errors import UserError
+from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.generators.arguments import described_contexts
 from hb_tta.generators.protocol import Conditions, ContextLike, Keep, Tensors
 from hb_tta.generators.sampling import (
@@ -51,7 +52,9 @@ class TextualInversionGenerator:
     """Views "of" a learned word.
 
     Args:
-        spec, device, batch_size, cpu_offload: see ``PipelineGenerator``.
+        spec, device, batch_size: see ``PipelineGenerator``.
+        cpu_offload: ignored with a warning: the way back needs all that the way there went through,
+            and an offloaded text encoder has left the GPU by then.
         keep: where words are looked up and kept; ``None``: in memory.
     """
 
@@ -65,6 +68,8 @@ class TextualInversionGenerator:
         keep: Keep | None = None,
     ) -> None:
         checked_device(device)  # before the weights are read
+        if cpu_offload:
+            warnings.warn(f"{spec.method} ignores cpu_offload=True", HbTtaWarning, stacklevel=3)
         self.spec = spec
         self._sampler = Sampler(
             spec.load_pipeline(),
@@ -73,7 +78,6 @@ class TextualInversionGenerator:
             constants={},
             device=device,
             batch_size=batch_size,
-            cpu_offload=cpu_offload,
         )
         check_can_learn(self._sampler.pipe, spec)
         self._keep = _in_memory() if keep is None else keep
