@@ -93,6 +93,27 @@ def test_an_edit_model_of_noise_is_called_alike(made: Path):
     assert views[0][0].tobytes() == stock(pipe, 0, image=LARGE, prompt=f"now {TEXT}").tobytes()
 
 
+def test_sides_that_an_edit_model_does_not_take_are_the_references(made: Path):
+    spec = spec_of(save_pix2pix(made / "sized"), prompt_template="now {description}", width=48)
+    (view,) = spec.load("cpu").generate(CONTEXTS[:1], [[0]])[0]
+    assert view.size == (48, LARGE.height)
+    square = replace(spec, height=48)
+    (view,) = square.load("cpu").generate(CONTEXTS[:1], [[0]])[0]
+    pipe = DiffusionPipeline.from_pretrained(spec.base.location)
+    theirs = stock(pipe, 0, image=LARGE.resize((48, 48), 3), prompt=f"now {TEXT}")
+    assert view.tobytes() == theirs.tobytes()
+    klein = spec_of(save_klein(made / "wide"), width=96, height=64)  # takes sides itself
+    assert klein.load("cpu").generate(CONTEXTS[:1], [[0]])[0][0].size == (96, 64)
+
+
+def test_a_side_that_no_image_can_have_is_refused(made: Path, monkeypatch):
+    spec = spec_of(save_variation(made / "sideless"), height=48)
+    pipe = spec.load_pipeline()
+    monkeypatch.setattr(type(pipe), "__call__", lambda self, image=None, generator=None: None)
+    with pytest.raises(UserError, match="height=48 is no argument of StableDiffusionImageVariati"):
+        spec.load("cpu")
+
+
 def test_image_to_image_noises_the_image_at_the_views_size(made: Path):
     spec = spec_of(save_sd1(made / "sd1"), call="img2img", num_inference_steps=4)
     check(spec, "img2img", (64, 64))

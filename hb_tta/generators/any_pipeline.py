@@ -108,7 +108,6 @@ class DiffusersSpec(PipelineSpec):
     method: ClassVar[str] = "diffusers"
     needs_description: ClassVar[bool] = True
     roles: ClassVar[Mapping[str, str]] = MappingProxyType({})
-    resizes: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
 
     def __post_init__(self) -> None:
@@ -140,6 +139,11 @@ class DiffusersSpec(PipelineSpec):
     def at_once(self) -> int | None:
         """See ``PipelineSpec.at_once``: of a list many take each image as one more reference."""
         return self.shape.at_once
+
+    @property
+    def resizes(self) -> bool:
+        """See ``PipelineSpec.resizes``."""
+        return self.shape.resizes
 
     def arguments(self) -> dict[str, Any]:
         """See ``PipelineSpec.arguments``."""

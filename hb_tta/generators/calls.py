@@ -36,6 +36,7 @@ class Call:
         template: of the text.
         at_once: the most views a call; ``None``: any number.
         constants: fields of the spec that the pipeline takes under their own names.
+        resizes: whether ``encode`` brings the image to the view's size where the call takes none.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Call:
     template: str = "{description}"
     at_once: int | None = None
     constants: tuple[str, ...] = ()
+    resizes: bool = False
 
 
 def _texts(contexts: Sequence[DescribedContext]) -> list[str]:
@@ -62,7 +64,18 @@ def _large(image: Any) -> Any:
 
 
 def _edit(pipe: Any, contexts: Any, spec: Spec, guided: bool, device: Any) -> Conditions:
-    return {"prompt": _texts(contexts), "image": [_large(image) for image in _images(contexts)]}
+    from hb_tta.generators.loading import arguments_of
+
+    images = [_large(image) for image in _images(contexts)]
+    if not {"height", "width"} <= arguments_of(pipe).keys():  # its views have the image's size
+        images = [_sized(image, spec) for image in images]
+    return {"prompt": _texts(contexts), "image": images}
+
+
+def _sized(image: Any, spec: Spec) -> Any:
+    """An image with the sides that are said; one that is not said stays what it is."""
+    size = (spec.width or image.width, spec.height or image.height)
+    return image if image.size == size else image.resize(size, 3)  # bicubic
 
 
 def _noised(pipe: Any, contexts: Any, spec: Spec, guided: bool, device: Any) -> Conditions:
@@ -99,8 +112,8 @@ CALLS: Mapping[str, Call] = MappingProxyType(
         call.name: call
         for call in (
             # To FLUX.2, Qwen-Image-Edit-Plus and others a list of images is of one picture.
-            Call("edit", _edit, INSTRUCTION, at_once=1),
-            Call("img2img", _noised, constants=("strength",)),
+            Call("edit", _edit, INSTRUCTION, at_once=1, resizes=True),
+            Call("img2img", _noised, constants=("strength",), resizes=True),
             # A list of images is one an adapter.
             Call("ip_adapter", _adapter, at_once=1),
             Call("image", _image),

@@ -39,7 +39,6 @@ class ImageTranslationSpec(PipelineSpec):
     needs_description: ClassVar[bool] = False
     tells_guidance: ClassVar[bool] = True
     constants: ClassVar[tuple[str, ...]] = ("strength",)
-    resizes: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         {
             # Steps and guidance are the stock pipeline's, for the paper gives none.
@@ -63,6 +62,11 @@ class ImageTranslationSpec(PipelineSpec):
         from hb_tta.generators.bases import sampling_version
 
         return {**self.fields_json(), "version": sampling_version(self.base)}
+
+    @property
+    def resizes(self) -> bool:
+        """See ``PipelineSpec.resizes``: the image that is noised has the view's size."""
+        return True
 
     def load_pipeline(self) -> DiffusionPipeline:
         """The image-to-image pipeline of the base's kind."""

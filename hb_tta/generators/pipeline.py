@@ -64,8 +64,6 @@ class SampledSpec(GeneratorSpec):
     roles: ClassVar[Mapping[str, str]] = MappingProxyType({"base": "generator"})
     constants: ClassVar[tuple[str, ...]] = ()
     """Fields that the pipeline takes as they are, under their own names, such as strength."""
-    resizes: ClassVar[bool] = False
-    """Whether ``encode`` brings the reference to the view's size, which decides the view's then."""
 
     def __post_init__(self) -> None:
         check_dtype(self.dtype)
@@ -157,6 +155,11 @@ class PipelineSpec(SampledSpec):
     def at_once(self) -> int | None:
         """The most views that the pipeline can make in a call; ``None``: any number."""
         return None
+
+    @property
+    def resizes(self) -> bool:
+        """Whether ``encode`` brings the reference to the view's size where the call takes none."""
+        return False
 
     def fitter(self) -> Fitter:
         """See ``GeneratorSpec.fitter``: the beginning that every text encoder of the base takes."""
