@@ -9,6 +9,10 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionXLImg2ImgPipeline
+from diffusers.pipelines.stable_diffusion_xl import (
+    pipeline_stable_diffusion_xl,
+    pipeline_stable_diffusion_xl_img2img,
+)
 from PIL import Image
 from sdxl_folders import LORA, PIPELINE, reference, save_sdxl_base
 from tiny_pipelines import (
@@ -145,6 +149,18 @@ def test_an_ip_adapter_sees_the_image_beside_the_text(made: Path):
         spec_of(bare, **given).load("cpu")
     tower = Weights(str(PIPELINE), subfolder="image_encoder")
     spec_of(bare, **given, image_encoder=tower).load("cpu")
+
+
+@pytest.mark.parametrize("shape", ["ip_adapter", "embedded", "img2img"])
+def test_no_shape_of_sdxl_is_watermarked(shape: str, made: Path, monkeypatch):
+    for module in (pipeline_stable_diffusion_xl, pipeline_stable_diffusion_xl_img2img):
+        monkeypatch.setattr(module, "is_invisible_watermark_available", lambda: True)
+        monkeypatch.setattr(module, "StableDiffusionXLWatermarker", object, raising=False)
+    given: dict[str, Any] = {}
+    if shape == "ip_adapter":
+        adapter = Weights(str(save_ip_adapter(made / "adapter")))
+        given = {"ip_adapter": adapter, "ip_adapter_file": "ip-adapter.safetensors"}
+    assert spec_of(PIPELINE, **given, call=shape).load_pipeline().watermark is None
 
 
 def test_an_image_alone(made: Path):
