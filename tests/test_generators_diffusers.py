@@ -29,7 +29,7 @@ from tiny_pipelines import (
 from hb_tta.errors import UserError
 from hb_tta.families import get_family
 from hb_tta.generators import DiffusersSpec, HummingbirdSpec, build_spec
-from hb_tta.generators.calls import INSTRUCTION
+from hb_tta.generators.calls import CHANGE, instruction
 from hb_tta.weights import Weights
 
 TEXT = "two red dogs"
@@ -75,7 +75,7 @@ def test_an_edit_model_of_flow_matching_is_told_an_instruction_and_keeps_its_sch
     spec = spec_of(base)
     views = check(spec, "edit", (80, 64))
     pipe = DiffusionPipeline.from_pretrained(base)
-    told = INSTRUCTION.replace("{description}", TEXT)
+    told = instruction(TEXT)
     assert views[0][1].tobytes() == stock(pipe, 1, image=LARGE, prompt=told).tobytes()
     scheduler = spec.load("cpu").pipe.scheduler
     assert type(scheduler).__name__ == "FlowMatchEulerDiscreteScheduler"
@@ -88,6 +88,23 @@ def test_an_edit_model_of_flow_matching_is_told_an_instruction_and_keeps_its_sch
     with pytest.raises(UserError, match="Flux2KleinPipeline, which takes no IP-Adapter"):
         adapter = Weights(str(save_ip_adapter(made / "adapter")))
         replace(spec, ip_adapter=adapter, ip_adapter_file="ip-adapter.safetensors").load("cpu")
+
+
+@pytest.mark.parametrize(
+    ("description", "told"),
+    [
+        ("two red dogs", "exactly as it is: two red dogs. Change"),
+        ("Two red dogs run. ", "exactly as it is: Two red dogs run. Change"),
+        ('A sign says "stop!"', 'exactly as it is: A sign says "stop!" Change'),
+        ("两只红狗。", "exactly as it is: 两只红狗。 Change"),
+        ("a {blue} cat", "exactly as it is: a {blue} cat. Change"),
+        ("", "Make a new picture of the same thing. Change"),
+        (" \n", "Make a new picture of the same thing. Change"),
+    ],
+)
+def test_an_instruction_is_whole_sentences(description: str, told: str):
+    text = instruction(description)
+    assert told in text and text.endswith(CHANGE)
 
 
 def test_an_edit_model_of_noise_is_called_alike(made: Path):

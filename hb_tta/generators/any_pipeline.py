@@ -151,8 +151,9 @@ class DiffusersSpec(PipelineSpec):
 
     def prompt(self, description: str) -> str:
         """See ``PipelineSpec.prompt``. Braces in a description stay what they are."""
-        template = self.shape.template if self.prompt_template is None else self.prompt_template
-        return template.replace("{description}", description)
+        if self.prompt_template is None:
+            return self.shape.told(description)
+        return self.prompt_template.replace("{description}", description)
 
     def load_pipeline(self) -> DiffusionPipeline:
         """The pipeline of its shape, with the adapter and the LoRAs in it."""

@@ -18,11 +18,11 @@ from hb_tta.generators.protocol import Conditions
 Spec: TypeAlias = Any
 """A ``DiffusersSpec``, whose module imports this one."""
 
-INSTRUCTION = (
-    "Make a new picture in which this stays exactly as it is: {description} Change everything "
-    "else: the place, the background, the light and the point of view."
-)
+KEEP = "Make a new picture in which this stays exactly as it is: {description}"
+KEEP_ALL = "Make a new picture of the same thing."  # where nothing is described
+CHANGE = "Change everything else: the place, the background, the light and the point of view."
 LEAST_SIDE = 64  # pixels: FLUX.2's
+_STOPS = (*".!?…。！？", "")  # "": of quotes alone
 _MARK = "<img><|image_1|></img>"  # where OmniGen's text has its image
 
 
@@ -33,7 +33,7 @@ class Call:
     Attributes:
         name: of the shape.
         encode: (pipeline, contexts, spec, whether guidance is on, device) → its arguments.
-        template: of the text.
+        told: description → the text.
         at_once: the most views a call; ``None``: any number.
         constants: fields of the spec that the pipeline takes under their own names.
         resizes: whether ``encode`` brings the image to the view's size where the call takes none.
@@ -41,10 +41,19 @@ class Call:
 
     name: str
     encode: Callable[[Any, Sequence[DescribedContext], Spec, bool, Any], Conditions]
-    template: str = "{description}"
+    told: Callable[[str], str] = str
     at_once: int | None = None
     constants: tuple[str, ...] = ()
     resizes: bool = False
+
+
+def instruction(description: str) -> str:
+    """What an edit model is told of a description, whose last sentence ends before the next."""
+    kept = description.strip()
+    if not kept:
+        return f"{KEEP_ALL} {CHANGE}"
+    stop = "" if kept.rstrip("\"')]”’")[-1:] in _STOPS else "."
+    return f"{KEEP.replace('{description}', kept)}{stop} {CHANGE}"
 
 
 def _texts(contexts: Sequence[DescribedContext]) -> list[str]:
@@ -112,12 +121,12 @@ CALLS: Mapping[str, Call] = MappingProxyType(
         call.name: call
         for call in (
             # To FLUX.2, Qwen-Image-Edit-Plus and others a list of images is of one picture.
-            Call("edit", _edit, INSTRUCTION, at_once=1, resizes=True),
+            Call("edit", _edit, instruction, at_once=1, resizes=True),
             Call("img2img", _noised, constants=("strength",), resizes=True),
             # A list of images is one an adapter.
             Call("ip_adapter", _adapter, at_once=1),
             Call("image", _image),
-            Call("input_images", _inputs, INSTRUCTION, at_once=1),
+            Call("input_images", _inputs, instruction, at_once=1),
             # SDXL with the image's CLIP embedding in place of the pooled text's, as Hummingbird.
             Call("embedded", _embedded),
         )
