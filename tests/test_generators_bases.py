@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,17 @@ import torch
 from diffusers import (
     DDPMScheduler,
     DiffusionPipeline,
+    Flux2KleinPipeline,
     GlmImagePipeline,
     IFPipeline,
     Kandinsky3Pipeline,
     KandinskyV22Pipeline,
+    Lumina2Pipeline,
+    PixArtAlphaPipeline,
     PRXPipeline,
+    SanaPipeline,
     StableCascadeDecoderPipeline,
+    StableDiffusionXLPipeline,
     UNet2DConditionModel,
     VQModel,
 )
@@ -26,6 +32,13 @@ from tiny_pipelines import save_klein, save_qwen_image, save_sd1, save_z_image, 
 
 from hb_tta.errors import UserError
 from hb_tta.generators import DiffusersSpec, I2T2ISpec, ImageTranslationSpec, build_spec
+from hb_tta.generators.description import (
+    LONGEST,
+    _tokenizer_class,
+    count_tokens,
+    kept_tokens,
+    load_tokenizers,
+)
 from hb_tta.generators.sampling import Sampler, default_side, guidance_argument
 from hb_tta.weights import Weights
 
@@ -182,3 +195,48 @@ def test_the_papers_translation_is_ddims_on_any_family():
     ]
     assert specs[0] == specs[1]
     assert specs[0].solver == "ddim"
+
+
+# ── The text's window ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("kind", "tokens"),
+    [
+        (PixArtAlphaPipeline, 120),
+        (SanaPipeline, 300),
+        (Lumina2Pipeline, 256),
+        (Flux2KleinPipeline, LONGEST),
+        (StableDiffusionXLPipeline, LONGEST),
+    ],
+)
+def test_a_call_that_keeps_fewer_tokens_says_so(kind: Any, tokens: int):
+    assert kept_tokens(inspect.signature(kind.__call__).parameters) == tokens
+
+
+def test_a_description_is_shortened_to_what_the_call_keeps(made: Path, monkeypatch):
+    base = Weights(str(save_klein(made / "short")))
+    call = Flux2KleinPipeline.__call__
+    signature = inspect.signature(call)
+    own = signature.parameters["max_sequence_length"].replace(default=100)
+    fewer = {**signature.parameters, "max_sequence_length": own}
+    monkeypatch.setattr(
+        call, "__signature__", signature.replace(parameters=list(fewer.values())), False
+    )
+    long = "A red dog sits left of a blue bench. " * 12
+    spec = DiffusersSpec(base, prompt_template="{description}", **SMALL)
+    kept, was_shortened = spec.fitter()(long)
+    assert was_shortened and kept.endswith("bench.")
+    assert 60 < count_tokens(load_tokenizers(base), kept) <= 100
+    with pytest.warns(UserWarning, match=r"tokens was shortened to \d\d:"):
+        spec.load("cpu").generate([(reference(), long)], [[0]])
+
+
+def test_a_tokenizer_of_diffusers_own_is_found():
+    from diffusers.pipelines.kolors import ChatGLMTokenizer
+
+    base = Weights("a/b")
+    assert _tokenizer_class(base, "kolors", "ChatGLMTokenizer") is ChatGLMTokenizer
+    assert _tokenizer_class(base, "transformers", "CLIPTokenizer").__name__ == "CLIPTokenizer"
+    with pytest.raises(UserError, match="has a tokenizer 'Tomorrows' of 'kolors', which neither"):
+        _tokenizer_class(base, "kolors", "Tomorrows")

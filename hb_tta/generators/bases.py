@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Mapping
 
 from hb_tta.errors import UserError
+from hb_tta.generators.description import LONGEST, kept_tokens
 from hb_tta.generators.reading import located, read_index, reading
 from hb_tta.weights import Weights
 
@@ -30,6 +31,14 @@ def guides(base: Weights) -> bool:
     if name is None or name.startswith("StableDiffusion"):
         return True
     return not {"guidance_scale", "true_cfg_scale"}.isdisjoint(call_arguments(base))
+
+
+def text_window(base: Weights) -> int:
+    """How many tokens of a text its call keeps; of a Stable Diffusion its tokenizers say it."""
+    name = _class_name(base)
+    if name is None or name.startswith("StableDiffusion"):
+        return LONGEST
+    return kept_tokens(call_arguments(base))
 
 
 def is_of_ddpm(base: Weights) -> bool:

@@ -163,9 +163,12 @@ class PipelineSpec(SampledSpec):
 
     def fitter(self) -> Fitter:
         """See ``GeneratorSpec.fitter``: the beginning that every text encoder of the base takes."""
+        from hb_tta.generators.bases import text_window
         from hb_tta.generators.description import fit_description, load_tokenizers
 
-        return partial(fit_description, load_tokenizers(self.base), told=self.prompt)
+        tokenizers = load_tokenizers(self.base)
+        window = text_window(self.base)
+        return partial(fit_description, tokenizers, told=self.prompt, longest=window)
 
 
 class PipelineGenerator:

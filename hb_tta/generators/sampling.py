@@ -26,7 +26,7 @@ from hb_tta.generators.arguments import (
     checked_seed,
     described_contexts,
 )
-from hb_tta.generators.description import count_tokens, fit_description, tokenizers_of
+from hb_tta.generators.description import count_tokens, fit_description, kept_tokens, tokenizers_of
 from hb_tta.generators.protocol import Conditions, ContextLike
 
 MEGAPIXEL = 1024 * 1024
@@ -178,7 +178,10 @@ class Sampler:
         tokenizers = tokenizers_of(self.pipe)
         if context.description is None or not tokenizers:
             return context
-        description, was_shortened = fit_description(tokenizers, context.description, self._told)
+        window = kept_tokens(inspect.signature(self.pipe.__call__).parameters)
+        description, was_shortened = fit_description(
+            tokenizers, context.description, self._told, window
+        )
         if was_shortened:
             warnings.warn(
                 f"a description of {count_tokens(tokenizers, context.description)} tokens was "
