@@ -143,6 +143,12 @@ def check_can_learn(pipe: Any, spec: Spec) -> None:
             f"base={spec.base.location!r} is a {type(pipe).__name__}, in which no word can be "
             "learned: name a Stable Diffusion or an SDXL"
         )
+    scheduler = pipe.scheduler
+    if getattr(scheduler, "alphas_cumprod", None) is None:  # flow matching, EDM
+        raise UserError(
+            f"base={spec.base.location!r} is sampled by {type(scheduler).__name__}, for which no "
+            "word can be learned: name a base that predicts a noise"
+        )
     for tokenizer in tokenizers:
         if _star(tokenizer) in (tokenizer.unk_token_id, tokenizer.eos_token_id):
             raise UserError(f"a tokenizer of base={spec.base.location!r} does not know {STAR!r}")

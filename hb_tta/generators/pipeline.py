@@ -22,12 +22,15 @@ from hb_tta.context import DescribedContext
 from hb_tta.device import check_dtype
 from hb_tta.errors import UserError
 from hb_tta.generators.arguments import (
+    LCM_STEPS,
+    check_consistency_steps,
     check_guidance_scale,
     check_num_inference_steps,
     check_side,
 )
 from hb_tta.generators.fields import method_settings
 from hb_tta.generators.protocol import Conditions, ContextLike, Fitter, GeneratorSpec
+from hb_tta.generators.values import checked
 from hb_tta.weights import Weights
 
 if TYPE_CHECKING:
@@ -67,8 +70,13 @@ class SampledSpec(GeneratorSpec):
 
     def __post_init__(self) -> None:
         check_dtype(self.dtype)
+        for name, setting in method_settings(type(self)).items():
+            if setting.choices:  # a spec that was built by hand was checked nowhere else
+                checked(setting, getattr(self, name))
         if self.num_inference_steps is not None:
             check_num_inference_steps(self.num_inference_steps)
+            if self.solver == "lcm":
+                check_consistency_steps(self.num_inference_steps, LCM_STEPS)
         if self.guidance_scale is not None:
             check_guidance_scale(self.guidance_scale)
         check_side("height", self.height)
@@ -218,7 +226,7 @@ class PipelineGenerator:
                 the image alone. A description longer than the text encoders' window is shortened
                 (``fit_description``) with a warning.
             seeds: one list of seeds a context, of any lengths.
-            num_inference_steps: 1 to 1000; ``None``: the spec's.
+            num_inference_steps: 1 to 999; ``None``: the spec's.
             guidance_scale: classifier-free guidance, 0 or more, off at 1 or less; ``None``: the
                 spec's.
             output_type: "pil": RGB images; "latent": the VAE's latents, a (C, h, w) tensor a view,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import torch
+from diffusers import LCMScheduler
 from diffusers.image_processor import VaeImageProcessor
 from PIL.Image import Image, Resampling
 from torch import Tensor
@@ -21,6 +22,7 @@ from hb_tta.context import DescribedContext
 from hb_tta.device import default_device
 from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.generators.arguments import (
+    check_consistency_steps,
     check_guidance_scale,
     check_num_inference_steps,
     checked_seed,
@@ -151,6 +153,10 @@ class Sampler:
         asked: dict[str, Any] = {}
         if num_inference_steps is not None:
             check_num_inference_steps(num_inference_steps)
+            scheduler = getattr(self.pipe, "scheduler", None)
+            if isinstance(scheduler, LCMScheduler):
+                most = scheduler.config["original_inference_steps"]
+                check_consistency_steps(num_inference_steps, most)
             asked["num_inference_steps"] = num_inference_steps
         if guidance_scale is not None:
             check_guidance_scale(guidance_scale)
