@@ -28,14 +28,20 @@ from tiny_pipelines import (
 
 from hb_tta.errors import UserError
 from hb_tta.families import get_family
-from hb_tta.generators import DiffusersSpec, HummingbirdSpec, build_spec
+from hb_tta.generators import DiffusersSpec, HummingbirdSpec, build_spec, loading
 from hb_tta.generators.calls import CHANGE, instruction
 from hb_tta.weights import Weights
 
 TEXT = "two red dogs"
+ADAPTER = {"ip_adapter": Weights("a/b"), "ip_adapter_file": "c.safetensors"}
 CONTEXTS = [(reference(), TEXT), (reference().rotate(90, expand=True), "a {blue} cat")]
 SEEDS = [[0, 1], [5]]
 LARGE = reference().resize((80, 64), 3)
+
+
+def save_img2img(folder: Path) -> Path:
+    StableDiffusionXLImg2ImgPipeline(**sdxl().components).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +91,7 @@ def test_an_edit_model_of_flow_matching_is_told_an_instruction_and_keeps_its_sch
     assert spec.fitter()("A red dog. " * 300)[1]
     with pytest.raises(UserError, match="without a UNet"):
         replace(spec, lora=Weights(str(LORA))).load("cpu")
-    with pytest.raises(UserError, match="Flux2KleinPipeline, which takes no IP-Adapter"):
+    with pytest.raises(UserError, match="Flux2KleinPipeline, which takes no ip_adapter_image"):
         adapter = Weights(str(save_ip_adapter(made / "adapter")))
         replace(spec, ip_adapter=adapter, ip_adapter_file="ip-adapter.safetensors").load("cpu")
 
@@ -141,8 +147,7 @@ def test_image_to_image_noises_the_image_at_the_views_size(made: Path):
     wide = replace(spec, width=48, strength=0.25)
     assert wide.load("cpu").generate(CONTEXTS[:1], [[0]])[0][0].size == (48, 64)
     assert wide.to_json() != spec.to_json()
-    turbo = made / "img2img"
-    StableDiffusionXLImg2ImgPipeline(**sdxl().components).save_pretrained(turbo)
+    turbo = save_img2img(made / "img2img")
     assert spec_of(turbo, num_inference_steps=4).shape.name == "img2img"
 
 
@@ -254,6 +259,16 @@ def test_presets_are_settings_under_a_name():
         ({"lora_scale": float("nan")}, "lora_scale=nan"),
         ({"strength": 0.0}, "strength=0.0 is out of range"),
         ({"call": "img2img", "num_inference_steps": 1}, "leaves no step: use 2 steps or more"),
+        ({"call": "editt"}, "call='editt' is no value of it: give one of auto, edit"),
+        ({"solver": "euler"}, "solver='euler' is no value of it: give one of ddim"),
+        (
+            {"solver": "lcm", "num_inference_steps": 51},
+            "steps=51 is more than the 50",
+        ),
+        ({"num_inference_steps": 1000}, "num_inference_steps=1000 is out of range: use 1 to 999"),
+        ({"call": "ip_adapter"}, "call=ip_adapter needs an ip_adapter"),
+        ({"call": "img2img", **ADAPTER}, "ip_adapter='a/b' is of no use to call=img2img"),
+        ({"call": "embedded", **ADAPTER}, "ip_adapter='a/b' is of no use to call=embedded"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(settings, sentence):
@@ -278,3 +293,40 @@ def test_a_few_step_base_keeps_its_own_file(made: Path):
     for solver in ("own", "ddim"):
         pipe = spec_of(base, call="img2img", num_inference_steps=4, solver=solver).load("cpu").pipe
         assert type(pipe.scheduler).__name__ == "LCMScheduler"
+
+
+@pytest.fixture
+def nothing_is_loaded(monkeypatch):
+    monkeypatch.setattr(loading, "_load", lambda *_, **__: pytest.fail("weights were loaded"))
+
+
+@pytest.mark.parametrize(
+    ("save", "settings", "sentence"),
+    [
+        (save_sd1, {"call": "image"}, "StableDiffusionPipeline, which takes no image: leave call"),
+        (save_sd1, {"call": "input_images"}, "takes no input_images: leave call out"),
+        (save_pix2pix, {"call": "image"}, "which takes a prompt besides: leave call out"),
+        (save_variation, {"call": "edit"}, "which takes no prompt: leave call out"),
+        (save_klein, ADAPTER, "which takes no ip_adapter_image: leave ip_adapter out"),
+        (save_klein, {"strength": 0.9}, "strength=0.9 is of no use to .* called as edit"),
+        (save_klein, {"image_encoder": Weights("a/b")}, "image_encoder='a/b' is of no use to"),
+        (
+            save_sd1,
+            {"call": "img2img", "num_inference_steps": 4, "image_encoder": Weights("a/b")},
+            "image_encoder='a/b' is of no use to .* a StableDiffusionPipeline: leave it out",
+        ),
+        (save_img2img, {"num_inference_steps": 1}, "leaves no step: use 2 steps or more"),
+    ],
+)
+def test_what_decides_nothing_is_refused_before_weights_are_loaded(
+    save: Any, settings: dict[str, Any], sentence: str, tmp_path: Path, nothing_is_loaded
+):
+    with pytest.raises(UserError, match=sentence):
+        spec_of(save(tmp_path), **settings).load("cpu")
+
+
+def test_an_lcm_of_its_own_file_takes_as_many_steps_as_it_has(tmp_path: Path):
+    base = with_scheduler(save_sd1(tmp_path), "LCMScheduler", original_inference_steps=10)
+    generator = spec_of(base, call="img2img", num_inference_steps=4).load("cpu")
+    with pytest.raises(UserError, match="num_inference_steps=11 is more than the 10"):
+        generator.generate(CONTEXTS[:1], [[0]], num_inference_steps=11)

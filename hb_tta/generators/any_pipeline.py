@@ -118,6 +118,13 @@ class DiffusersSpec(PipelineSpec):
                 raise UserError(f"{name}={getattr(self, name)} is no finite number: use 1")
         if (self.ip_adapter is None) != (self.ip_adapter_file is None):
             raise UserError("an IP-Adapter is a folder and a file: give both, or neither")
+        if self.call == "ip_adapter" and self.ip_adapter is None:
+            raise UserError("call=ip_adapter needs an ip_adapter: give one, or leave call out")
+        if self.ip_adapter is not None and self.call not in ("auto", "ip_adapter"):
+            raise UserError(
+                f"ip_adapter={self.ip_adapter.location!r} is of no use to call={self.call}: leave "
+                "one of them out"
+            )
         template = self.prompt_template
         if template is not None and "{description}" not in template:
             raise UserError(f"prompt_template={template!r} has no {{description}} in it: say where")

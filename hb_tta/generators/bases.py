@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from typing import Any
 
 from hb_tta.errors import UserError
 from hb_tta.generators.description import LONGEST, kept_tokens
@@ -57,12 +58,30 @@ def is_of_ddpm(base: Weights) -> bool:
         return samples_by_ddim(kind.from_pretrained(source, subfolder="scheduler", **options))
 
 
+def check_no_image_encoder(base: Weights, image_encoder: Weights | None) -> None:
+    """Raises UserError if a tower is named for a base that is called in a way that needs none."""
+    if image_encoder is not None:
+        raise UserError(
+            f"image_encoder={image_encoder.location!r} is of no use to base={base.location!r}, a "
+            f"{read_index(base)['_class_name']}: leave it out"
+        )
+
+
+def takes_part(base: Weights, part: str) -> bool:
+    """Whether the class of its pipeline is made with a part, such as an image encoder."""
+    return part in inspect.signature(_pipeline_class(base).__init__).parameters
+
+
 def call_arguments(base: Weights) -> Mapping[str, inspect.Parameter]:
     """The arguments of its pipeline's call, by name.
 
     Raises:
         UserError: the base is no pipeline, or its class is not in this diffusers.
     """
+    return inspect.signature(_pipeline_class(base).__call__).parameters
+
+
+def _pipeline_class(base: Weights) -> Any:
     import diffusers
 
     name = read_index(base)["_class_name"]
@@ -72,7 +91,7 @@ def call_arguments(base: Weights) -> Mapping[str, inspect.Parameter]:
             f"base={base.location!r} is a {name}, which diffusers {diffusers.__version__} "
             "does not have: a newer one may"
         )
-    return inspect.signature(found.__call__).parameters
+    return found
 
 
 def _class_name(base: Weights) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 from hb_tta.context import DescribedContext
 from hb_tta.errors import UserError
+from hb_tta.generators.arguments import check_strength
 from hb_tta.generators.protocol import Conditions
 
 Spec: TypeAlias = Any
@@ -36,6 +37,7 @@ class Call:
         told: description → the text.
         at_once: the most views a call; ``None``: any number.
         constants: fields of the spec that the pipeline takes under their own names.
+        takes: arguments that the base's own class must have; none: a sibling of it is loaded.
         resizes: whether ``encode`` brings the image to the view's size where the call takes none.
     """
 
@@ -44,6 +46,7 @@ class Call:
     told: Callable[[str], str] = str
     at_once: int | None = None
     constants: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
     resizes: bool = False
 
 
@@ -121,12 +124,12 @@ CALLS: Mapping[str, Call] = MappingProxyType(
         call.name: call
         for call in (
             # To FLUX.2, Qwen-Image-Edit-Plus and others a list of images is of one picture.
-            Call("edit", _edit, instruction, at_once=1, resizes=True),
+            Call("edit", _edit, instruction, 1, takes=("prompt", "image"), resizes=True),
             Call("img2img", _noised, constants=("strength",), resizes=True),
             # A list of images is one an adapter.
-            Call("ip_adapter", _adapter, at_once=1),
-            Call("image", _image),
-            Call("input_images", _inputs, instruction, at_once=1),
+            Call("ip_adapter", _adapter, at_once=1, takes=("prompt", "ip_adapter_image")),
+            Call("image", _image, takes=("image",)),
+            Call("input_images", _inputs, instruction, 1, takes=("prompt", "input_images")),
             # SDXL with the image's CLIP embedding in place of the pooled text's, as Hummingbird.
             Call("embedded", _embedded),
         )
@@ -168,20 +171,54 @@ def load_call(call: Call, spec: Spec) -> Any:
     """A spec's pipeline on the CPU, with the adapter and the LoRAs in it.
 
     Raises:
-        UserError: weights are missing or damaged, or it is not called in that shape.
+        UserError: weights are missing or damaged, it is not called in that shape, or a setting is
+            of no use there.
     """
-    from hb_tta.generators.loading import arguments_of
-
+    _check_shape(call, spec)
+    _check_used(call, spec)
     pipe = _loaded(call, spec)
     if spec.ip_adapter is not None:
         _add_adapter(pipe, spec)
-    lacking = {"ip_adapter": "ip_adapter_image", "edit": "image", "image": "image"}.get(call.name)
-    if lacking is not None and lacking not in arguments_of(pipe):
-        raise UserError(
-            f"call={call.name}: base={spec.base.location!r} is a {type(pipe).__name__}, which "
-            f"takes no {lacking}"
-        )
     return pipe
+
+
+def _check_shape(call: Call, spec: Spec) -> None:
+    """Raises UserError unless the base's own class takes what a shape gives it, and needs no more.
+
+    Image to image and SDXL's embedding are of sibling classes, whose loaders have sentences.
+    """
+    from hb_tta.generators.bases import call_arguments
+    from hb_tta.generators.reading import read_index
+
+    if not call.takes:
+        return
+    taken = call_arguments(spec.base).keys()
+    lacking = [name for name in call.takes if name not in taken]
+    wrong = f"takes no {' and no '.join(lacking)}" if lacking else ""
+    if not wrong and "prompt" in taken and "prompt" not in call.takes:
+        wrong = "takes a prompt besides"
+    if wrong:
+        given = "call" if spec.ip_adapter is None else "ip_adapter"
+        raise UserError(
+            f"call={call.name}: base={spec.base.location!r} is a "
+            f"{read_index(spec.base)['_class_name']}, which {wrong}: leave {given} out"
+        )
+
+
+def _check_used(call: Call, spec: Spec) -> None:
+    """Raises UserError if a setting that is in the key would decide nothing in a shape."""
+    from hb_tta.generators.bases import check_no_image_encoder, takes_part
+
+    if call.name == "img2img":
+        check_strength(spec.strength, spec.num_inference_steps)
+        check_no_image_encoder(spec.base, spec.image_encoder)
+    elif spec.strength != type(spec).strength:
+        raise UserError(
+            f"strength={spec.strength} is of no use to base={spec.base.location!r}, which is "
+            f"called as {call.name}: leave it out, or give call=img2img"
+        )
+    elif call.takes and not takes_part(spec.base, "image_encoder"):
+        check_no_image_encoder(spec.base, spec.image_encoder)
 
 
 def _loaded(call: Call, spec: Spec) -> Any:
