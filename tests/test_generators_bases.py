@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -186,6 +188,17 @@ def test_a_familys_solver_is_for_bases_that_it_can_sample(klein: Weights, made: 
     for base in (Weights(str(PIPELINE)), Weights("nobody/knows")):
         kept: Any = build_spec("i2t2i", "pocket", {"base": base})
         assert (kept.solver, kept.num_inference_steps) == ("dpmsolver++", 10)
+
+
+def test_a_stable_diffusion_is_known_without_diffusers():
+    code = f"""
+import sys
+from hb_tta.generators import build_spec
+build_spec("i2t2i", "pocket", {{"base": {str(PIPELINE)!r}}}, dtype="float32").to_json()
+print("torch" in sys.modules or "diffusers" in sys.modules)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["False"]
 
 
 def test_the_papers_translation_is_ddims_on_any_family():

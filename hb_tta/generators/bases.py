@@ -1,6 +1,6 @@
 """What a base's files say of it before its weights are loaded. Imports no torch.
 
-Which arguments its pipeline's call takes diffusers is asked, which is imported where a base is no
+Which arguments its pipeline's call takes, diffusers is asked: it is imported where a base is no
 Stable Diffusion.
 """
 
@@ -14,6 +14,12 @@ from hb_tta.errors import UserError
 from hb_tta.generators.description import LONGEST, kept_tokens
 from hb_tta.generators.reading import located, read_index, reading
 from hb_tta.weights import Weights
+
+# Schedulers that are, whatever their file says: no need to import diffusers for it.
+_OF_DDPM = (
+    *("DDIMScheduler", "DDPMScheduler", "PNDMScheduler"),
+    *("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"),
+)
 
 
 def sampling_version(base: Weights) -> int:
@@ -46,11 +52,14 @@ def is_of_ddpm(base: Weights) -> bool:
     """Whether ``solver_for`` can sample it with any solver; also where nobody can tell."""
     if _class_name(base) is None:
         return True
+    name = read_index(base).get("scheduler", [None, None])[1]
+    if name in _OF_DDPM:
+        return True
     import diffusers
 
     from hb_tta.generators.solvers import samples_by_ddim
 
-    kind = getattr(diffusers, read_index(base).get("scheduler", [None, ""])[1], None)
+    kind = getattr(diffusers, name or "", None)
     if kind is None:
         return False
     source, options = located(base)
