@@ -329,3 +329,28 @@ def test_dpm_solver_follows_the_familys_noise_and_needs_fewer_steps(spread: floa
     assert abs(dpm[12] - spread) < abs(ddim[12] - spread)
     assert dpm[200] == pytest.approx(spread, rel=0.03)
     assert ddim[200] == pytest.approx(spread, rel=0.05)
+
+
+def test_what_learns_stays_on_its_device(monkeypatch):
+    """Offloaded, a text encoder has left the GPU before the way back reaches it."""
+    from hb_tta.generators import sampling
+
+    placed: list[bool] = []
+    monkeypatch.setattr(sampling.Sampler, "_place", lambda self, away: placed.append(away))
+    with pytest.warns(HbTtaWarning, match="textual_inversion ignores cpu_offload=True"):
+        LEARNED.load("cpu", cpu_offload=True)
+    I2T2ISpec(GOLDEN, **QUICK).load("cpu", cpu_offload=True)
+    assert placed == [False, True]
+
+
+@pytest.mark.parametrize("scheduler", ["EDMEulerScheduler", "FlowMatchEulerDiscreteScheduler"])
+def test_no_word_is_learned_of_a_base_that_predicts_no_noise(scheduler: str, tmp_path: Path):
+    base = Weights(str(with_scheduler(save_sd1(tmp_path), scheduler)))
+    with pytest.raises(UserError, match=f"is sampled by {scheduler}, for which no word can be"):
+        replace(LEARNED, base=base).load("cpu")
+
+
+def test_a_tower_that_a_variation_cannot_use_is_refused(tmp_path: Path):
+    spec = ImageVariationSpec(Weights(str(save_variation(tmp_path))), **QUICK)
+    with pytest.raises(UserError, match="image_encoder='a/b' is of no use to base="):
+        replace(spec, image_encoder=Weights("a/b")).load("cpu")

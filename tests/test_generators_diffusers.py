@@ -9,6 +9,10 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionXLImg2ImgPipeline
+from diffusers.pipelines.stable_diffusion_xl import (
+    pipeline_stable_diffusion_xl,
+    pipeline_stable_diffusion_xl_img2img,
+)
 from PIL import Image
 from sdxl_folders import LORA, PIPELINE, reference, save_sdxl_base
 from tiny_pipelines import (
@@ -24,14 +28,20 @@ from tiny_pipelines import (
 
 from hb_tta.errors import UserError
 from hb_tta.families import get_family
-from hb_tta.generators import DiffusersSpec, HummingbirdSpec, build_spec
-from hb_tta.generators.calls import INSTRUCTION
+from hb_tta.generators import DiffusersSpec, HummingbirdSpec, build_spec, loading
+from hb_tta.generators.calls import CHANGE, instruction
 from hb_tta.weights import Weights
 
 TEXT = "two red dogs"
+ADAPTER = {"ip_adapter": Weights("a/b"), "ip_adapter_file": "c.safetensors"}
 CONTEXTS = [(reference(), TEXT), (reference().rotate(90, expand=True), "a {blue} cat")]
 SEEDS = [[0, 1], [5]]
 LARGE = reference().resize((80, 64), 3)
+
+
+def save_img2img(folder: Path) -> Path:
+    StableDiffusionXLImg2ImgPipeline(**sdxl().components).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +81,7 @@ def test_an_edit_model_of_flow_matching_is_told_an_instruction_and_keeps_its_sch
     spec = spec_of(base)
     views = check(spec, "edit", (80, 64))
     pipe = DiffusionPipeline.from_pretrained(base)
-    told = INSTRUCTION.replace("{description}", TEXT)
+    told = instruction(TEXT)
     assert views[0][1].tobytes() == stock(pipe, 1, image=LARGE, prompt=told).tobytes()
     scheduler = spec.load("cpu").pipe.scheduler
     assert type(scheduler).__name__ == "FlowMatchEulerDiscreteScheduler"
@@ -81,9 +91,26 @@ def test_an_edit_model_of_flow_matching_is_told_an_instruction_and_keeps_its_sch
     assert spec.fitter()("A red dog. " * 300)[1]
     with pytest.raises(UserError, match="without a UNet"):
         replace(spec, lora=Weights(str(LORA))).load("cpu")
-    with pytest.raises(UserError, match="Flux2KleinPipeline, which takes no IP-Adapter"):
+    with pytest.raises(UserError, match="Flux2KleinPipeline, which takes no ip_adapter_image"):
         adapter = Weights(str(save_ip_adapter(made / "adapter")))
         replace(spec, ip_adapter=adapter, ip_adapter_file="ip-adapter.safetensors").load("cpu")
+
+
+@pytest.mark.parametrize(
+    ("description", "told"),
+    [
+        ("two red dogs", "exactly as it is: two red dogs. Change"),
+        ("Two red dogs run. ", "exactly as it is: Two red dogs run. Change"),
+        ('A sign says "stop!"', 'exactly as it is: A sign says "stop!" Change'),
+        ("两只红狗。", "exactly as it is: 两只红狗。 Change"),
+        ("a {blue} cat", "exactly as it is: a {blue} cat. Change"),
+        ("", "Make a new picture of the same thing. Change"),
+        (" \n", "Make a new picture of the same thing. Change"),
+    ],
+)
+def test_an_instruction_is_whole_sentences(description: str, told: str):
+    text = instruction(description)
+    assert told in text and text.endswith(CHANGE)
 
 
 def test_an_edit_model_of_noise_is_called_alike(made: Path):
@@ -93,14 +120,34 @@ def test_an_edit_model_of_noise_is_called_alike(made: Path):
     assert views[0][0].tobytes() == stock(pipe, 0, image=LARGE, prompt=f"now {TEXT}").tobytes()
 
 
+def test_sides_that_an_edit_model_does_not_take_are_the_references(made: Path):
+    spec = spec_of(save_pix2pix(made / "sized"), prompt_template="now {description}", width=48)
+    (view,) = spec.load("cpu").generate(CONTEXTS[:1], [[0]])[0]
+    assert view.size == (48, LARGE.height)
+    square = replace(spec, height=48)
+    (view,) = square.load("cpu").generate(CONTEXTS[:1], [[0]])[0]
+    pipe = DiffusionPipeline.from_pretrained(spec.base.location)
+    theirs = stock(pipe, 0, image=LARGE.resize((48, 48), 3), prompt=f"now {TEXT}")
+    assert view.tobytes() == theirs.tobytes()
+    klein = spec_of(save_klein(made / "wide"), width=96, height=64)  # takes sides itself
+    assert klein.load("cpu").generate(CONTEXTS[:1], [[0]])[0][0].size == (96, 64)
+
+
+def test_a_side_that_no_image_can_have_is_refused(made: Path, monkeypatch):
+    spec = spec_of(save_variation(made / "sideless"), height=48)
+    pipe = spec.load_pipeline()
+    monkeypatch.setattr(type(pipe), "__call__", lambda self, image=None, generator=None: None)
+    with pytest.raises(UserError, match="height=48 is no argument of StableDiffusionImageVariati"):
+        spec.load("cpu")
+
+
 def test_image_to_image_noises_the_image_at_the_views_size(made: Path):
     spec = spec_of(save_sd1(made / "sd1"), call="img2img", num_inference_steps=4)
     check(spec, "img2img", (64, 64))
     wide = replace(spec, width=48, strength=0.25)
     assert wide.load("cpu").generate(CONTEXTS[:1], [[0]])[0][0].size == (48, 64)
     assert wide.to_json() != spec.to_json()
-    turbo = made / "img2img"
-    StableDiffusionXLImg2ImgPipeline(**sdxl().components).save_pretrained(turbo)
+    turbo = save_img2img(made / "img2img")
     assert spec_of(turbo, num_inference_steps=4).shape.name == "img2img"
 
 
@@ -124,6 +171,18 @@ def test_an_ip_adapter_sees_the_image_beside_the_text(made: Path):
         spec_of(bare, **given).load("cpu")
     tower = Weights(str(PIPELINE), subfolder="image_encoder")
     spec_of(bare, **given, image_encoder=tower).load("cpu")
+
+
+@pytest.mark.parametrize("shape", ["ip_adapter", "embedded", "img2img"])
+def test_no_shape_of_sdxl_is_watermarked(shape: str, made: Path, monkeypatch):
+    for module in (pipeline_stable_diffusion_xl, pipeline_stable_diffusion_xl_img2img):
+        monkeypatch.setattr(module, "is_invisible_watermark_available", lambda: True)
+        monkeypatch.setattr(module, "StableDiffusionXLWatermarker", object, raising=False)
+    given: dict[str, Any] = {}
+    if shape == "ip_adapter":
+        adapter = Weights(str(save_ip_adapter(made / "adapter")))
+        given = {"ip_adapter": adapter, "ip_adapter_file": "ip-adapter.safetensors"}
+    assert spec_of(PIPELINE, **given, call=shape).load_pipeline().watermark is None
 
 
 def test_an_image_alone(made: Path):
@@ -200,6 +259,16 @@ def test_presets_are_settings_under_a_name():
         ({"lora_scale": float("nan")}, "lora_scale=nan"),
         ({"strength": 0.0}, "strength=0.0 is out of range"),
         ({"call": "img2img", "num_inference_steps": 1}, "leaves no step: use 2 steps or more"),
+        ({"call": "editt"}, "call='editt' is no value of it: give one of auto, edit"),
+        ({"solver": "euler"}, "solver='euler' is no value of it: give one of ddim"),
+        (
+            {"solver": "lcm", "num_inference_steps": 51},
+            "steps=51 is more than the 50",
+        ),
+        ({"num_inference_steps": 1000}, "num_inference_steps=1000 is out of range: use 1 to 999"),
+        ({"call": "ip_adapter"}, "call=ip_adapter needs an ip_adapter"),
+        ({"call": "img2img", **ADAPTER}, "ip_adapter='a/b' is of no use to call=img2img"),
+        ({"call": "embedded", **ADAPTER}, "ip_adapter='a/b' is of no use to call=embedded"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(settings, sentence):
@@ -224,3 +293,40 @@ def test_a_few_step_base_keeps_its_own_file(made: Path):
     for solver in ("own", "ddim"):
         pipe = spec_of(base, call="img2img", num_inference_steps=4, solver=solver).load("cpu").pipe
         assert type(pipe.scheduler).__name__ == "LCMScheduler"
+
+
+@pytest.fixture
+def nothing_is_loaded(monkeypatch):
+    monkeypatch.setattr(loading, "_load", lambda *_, **__: pytest.fail("weights were loaded"))
+
+
+@pytest.mark.parametrize(
+    ("save", "settings", "sentence"),
+    [
+        (save_sd1, {"call": "image"}, "StableDiffusionPipeline, which takes no image: leave call"),
+        (save_sd1, {"call": "input_images"}, "takes no input_images: leave call out"),
+        (save_pix2pix, {"call": "image"}, "which takes a prompt besides: leave call out"),
+        (save_variation, {"call": "edit"}, "which takes no prompt: leave call out"),
+        (save_klein, ADAPTER, "which takes no ip_adapter_image: leave ip_adapter out"),
+        (save_klein, {"strength": 0.9}, "strength=0.9 is of no use to .* called as edit"),
+        (save_klein, {"image_encoder": Weights("a/b")}, "image_encoder='a/b' is of no use to"),
+        (
+            save_sd1,
+            {"call": "img2img", "num_inference_steps": 4, "image_encoder": Weights("a/b")},
+            "image_encoder='a/b' is of no use to .* a StableDiffusionPipeline: leave it out",
+        ),
+        (save_img2img, {"num_inference_steps": 1}, "leaves no step: use 2 steps or more"),
+    ],
+)
+def test_what_decides_nothing_is_refused_before_weights_are_loaded(
+    save: Any, settings: dict[str, Any], sentence: str, tmp_path: Path, nothing_is_loaded
+):
+    with pytest.raises(UserError, match=sentence):
+        spec_of(save(tmp_path), **settings).load("cpu")
+
+
+def test_an_lcm_of_its_own_file_takes_as_many_steps_as_it_has(tmp_path: Path):
+    base = with_scheduler(save_sd1(tmp_path), "LCMScheduler", original_inference_steps=10)
+    generator = spec_of(base, call="img2img", num_inference_steps=4).load("cpu")
+    with pytest.raises(UserError, match="num_inference_steps=11 is more than the 10"):
+        generator.generate(CONTEXTS[:1], [[0]], num_inference_steps=11)

@@ -22,6 +22,7 @@ from hb_tta.tpt.filters import view_entropy
 from hb_tta.tpt.models import load_clip
 from hb_tta.tpt.views import ViewFeatures, ViewRequest, crop_views
 from hb_tta.tta.combine import Combiner, combine_classes
+from hb_tta.tta.mta import _bandwidth
 from hb_tta.tta.rule import Embedded
 
 
@@ -170,6 +171,32 @@ def test_mta_is_the_alternation_of_its_paper():
                 mode = mode / mode.norm()
         expected = (30 * mode @ views.embedded.text_KD.T).softmax(-1)
         torch.testing.assert_close(found[row], expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("start", ["equal", "outlier"])
+def test_mta_stays_with_views_that_are_equal(start: str):
+    """Of 5 views 3 are one picture; the classes are the three pictures. Of 200 images."""
+    found, scale = [], torch.tensor(30.0)
+    for seed in range(200):
+        generator = torch.Generator().manual_seed(seed)
+        around = torch.randn(8, generator=generator)
+        text = F.normalize(around + 0.7 * torch.randn(3, 8, generator=generator), dim=-1)
+        features = text[[0, 0, 0, 1, 2] if start == "equal" else [2, 1, 0, 0, 0]][None]
+        logits = scale * features @ text.T
+        views = Seen(logits, torch.arange(5)[None], Embedded(features, text, scale))
+        found.append(int(views.combined()["mta"].argmax()))
+    assert found.count(0) >= (200 if start == "equal" else 170)  # else views of a mode far off win
+
+
+def test_mta_leaves_the_bandwidth_of_views_that_only_resemble_each_other():
+    generator = torch.Generator().manual_seed(2)
+    far, near = (torch.randn(1, count, 8, generator=generator) for count in (2, 3))
+    features = F.normalize(torch.cat([far, far[:, :1] + 1e-2 * near], 1), dim=-1)
+    nearest = torch.cdist(features, features).sort(-1).values[..., 1]
+    torch.testing.assert_close(_bandwidth(features), nearest * 0.5**0.5)
+    assert _bandwidth(features).min() < 0.02
+    equal = _bandwidth(features[:, [0, 0, 0, 1]])
+    torch.testing.assert_close(equal[0, :3], equal[0, 3:].expand(3) / 4)
 
 
 # ── Views and their features ─────────────────────────────────────────────────────────────────────

@@ -13,17 +13,22 @@ import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
+    AutoencoderKLQwenImage,
     DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     Flux2Transformer2DModel,
     OmniGenPipeline,
     OmniGenTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
     StableDiffusionImageVariationPipeline,
     StableDiffusionInstructPix2PixPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 from safetensors.torch import save_file
 from sdxl_folders import PIPELINE
@@ -33,6 +38,9 @@ from transformers import (
     CLIPTextModel,
     CLIPTokenizer,
     CLIPVisionModelWithProjection,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
@@ -73,17 +81,7 @@ def save_pix2pix(folder: Path) -> Path:
 def save_klein(folder: Path) -> Path:
     """As FLUX.2 klein: flow matching, the image among the tokens, a Qwen3 that reads the text."""
     torch.manual_seed(0)
-    tokenizer = make_tokenizer(turn="<|im_start|>", turn_end="<|im_end|>")
-    tokenizer.chat_template = QWEN_TEMPLATE
-    text = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=28,  # the pipeline reads layers 9, 18 and 27
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        head_dim=8,
-    )
+    text_encoder, tokenizer = _qwen3(layers=28)  # the pipeline reads layers 9, 18 and 27
     Flux2KleinPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(),
         vae=AutoencoderKLFlux2(
@@ -95,7 +93,7 @@ def save_klein(folder: Path) -> Path:
             norm_num_groups=1,
             sample_size=32,
         ),
-        text_encoder=Qwen3ForCausalLM(text),
+        text_encoder=text_encoder,
         tokenizer=tokenizer,
         transformer=Flux2Transformer2DModel(
             patch_size=1,
@@ -110,6 +108,77 @@ def save_klein(folder: Path) -> Path:
             guidance_embeds=False,
         ),
         is_distilled=True,
+    ).save_pretrained(folder)
+    return folder
+
+
+def save_z_image(folder: Path) -> Path:
+    """As Z-Image: neither the pipeline nor its transformer says how large a view is."""
+    torch.manual_seed(0)
+    text_encoder, tokenizer = _qwen3(layers=2)
+    vae = _golden(AutoencoderKL, "vae")
+    vae.register_to_config(shift_factor=0.1)
+    ZImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        transformer=ZImageTransformer2DModel(
+            in_channels=4,
+            dim=32,
+            n_layers=1,
+            n_refiner_layers=1,
+            n_heads=2,
+            n_kv_heads=2,
+            cap_feat_dim=16,
+            axes_dims=[8, 4, 4],
+            axes_lens=[1024, 64, 64],
+        ),
+    ).save_pretrained(folder)
+    return folder
+
+
+def save_qwen_image(folder: Path, *, distilled: bool = False) -> Path:
+    """As Qwen-Image: its guidance is ``true_cfg_scale``, unless its transformer is distilled."""
+    torch.manual_seed(0)
+    tokenizer = make_tokenizer()
+    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16}
+    text = {
+        **sizes,
+        "vocab_size": len(tokenizer),
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "rope_parameters": {
+            "rope_type": "default", "rope_theta": 1e6, "mrope_section": [1, 1, 2],
+        },
+    }  # fmt: skip
+    vision = {**sizes, "depth": 1, "num_heads": 2, "out_hidden_size": 16}
+    QwenImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=AutoencoderKLQwenImage(
+            base_dim=8,
+            z_dim=4,
+            dim_mult=[1, 1, 1],
+            num_res_blocks=1,
+            temperal_downsample=[False, True],
+            latents_mean=[0.0] * 4,
+            latents_std=[1.0] * 4,
+        ),
+        text_encoder=Qwen2_5_VLForConditionalGeneration(
+            Qwen2_5_VLConfig(text_config=text, vision_config=vision)
+        ),
+        tokenizer=tokenizer,
+        transformer=QwenImageTransformer2DModel(
+            in_channels=16,
+            out_channels=4,
+            num_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=16,
+            guidance_embeds=distilled,
+            axes_dims_rope=(8, 4, 4),
+        ),
     ).save_pretrained(folder)
     return folder
 
@@ -180,6 +249,22 @@ def sdxl() -> StableDiffusionXLPipeline:
     pipe = StableDiffusionXLPipeline.from_pretrained(PIPELINE)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def _qwen3(layers: int) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
+    """A Qwen3 that reads texts, 16 numbers wide, and its tokenizer."""
+    tokenizer = make_tokenizer(turn="<|im_start|>", turn_end="<|im_end|>")
+    tokenizer.chat_template = QWEN_TEMPLATE
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=8,
+    )
+    return Qwen3ForCausalLM(config), tokenizer
 
 
 def _golden(kind: Any, part: str) -> Any:

@@ -108,7 +108,6 @@ class DiffusersSpec(PipelineSpec):
     method: ClassVar[str] = "diffusers"
     needs_description: ClassVar[bool] = True
     roles: ClassVar[Mapping[str, str]] = MappingProxyType({})
-    resizes: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
 
     def __post_init__(self) -> None:
@@ -119,13 +118,20 @@ class DiffusersSpec(PipelineSpec):
                 raise UserError(f"{name}={getattr(self, name)} is no finite number: use 1")
         if (self.ip_adapter is None) != (self.ip_adapter_file is None):
             raise UserError("an IP-Adapter is a folder and a file: give both, or neither")
+        if self.call == "ip_adapter" and self.ip_adapter is None:
+            raise UserError("call=ip_adapter needs an ip_adapter: give one, or leave call out")
+        if self.ip_adapter is not None and self.call not in ("auto", "ip_adapter"):
+            raise UserError(
+                f"ip_adapter={self.ip_adapter.location!r} is of no use to call={self.call}: leave "
+                "one of them out"
+            )
         template = self.prompt_template
         if template is not None and "{description}" not in template:
             raise UserError(f"prompt_template={template!r} has no {{description}} in it: say where")
 
     def to_json(self) -> dict[str, Any]:
         """See ``GeneratorSpec.to_json``."""
-        return {**self.fields_json(), "version": 1}
+        return {**self.fields_json(), "version": 2}
 
     @property
     def shape(self) -> Call:
@@ -141,14 +147,20 @@ class DiffusersSpec(PipelineSpec):
         """See ``PipelineSpec.at_once``: of a list many take each image as one more reference."""
         return self.shape.at_once
 
+    @property
+    def resizes(self) -> bool:
+        """See ``PipelineSpec.resizes``."""
+        return self.shape.resizes
+
     def arguments(self) -> dict[str, Any]:
         """See ``PipelineSpec.arguments``."""
         return {name: getattr(self, name) for name in self.shape.constants}
 
     def prompt(self, description: str) -> str:
         """See ``PipelineSpec.prompt``. Braces in a description stay what they are."""
-        template = self.shape.template if self.prompt_template is None else self.prompt_template
-        return template.replace("{description}", description)
+        if self.prompt_template is None:
+            return self.shape.told(description)
+        return self.prompt_template.replace("{description}", description)
 
     def load_pipeline(self) -> DiffusionPipeline:
         """The pipeline of its shape, with the adapter and the LoRAs in it."""

@@ -9,6 +9,7 @@ from hb_tta.context import DescribedContext, evaluation_contexts
 from hb_tta.errors import UserError
 from hb_tta.generators.protocol import ContextLike
 
+LCM_STEPS = 50  # that diffusers' LCM picks its few from, where no file says otherwise
 MOST_SIDE = 8192  # pixels; what larger views take is beyond any machine
 
 
@@ -44,9 +45,21 @@ def checked_seed(seed: int) -> int:
 
 
 def check_num_inference_steps(steps: int) -> None:
-    """Raises UserError unless DDIM can take that many of its 1000 training steps."""
-    if not 1 <= steps <= 1000:
-        raise UserError(f"num_inference_steps={steps} is out of range: use 1 to 1000")
+    """Raises UserError unless DDIM can take that many of its 1000 training steps.
+
+    The last is left out: the files of Stable Diffusion begin their steps at 1.
+    """
+    if not 1 <= steps <= 999:
+        raise UserError(f"num_inference_steps={steps} is out of range: use 1 to 999")
+
+
+def check_consistency_steps(steps: int, most: int) -> None:
+    """Raises UserError if a latent consistency model is asked for more than it was distilled of."""
+    if steps > most:
+        raise UserError(
+            f"num_inference_steps={steps} is more than the {most} that the solver lcm picks from: "
+            "use 2 to 8"
+        )
 
 
 def check_guidance_scale(scale: float) -> None:

@@ -5,7 +5,6 @@ A thin table. Which shape a pipeline has its own arguments say (``call_of``). Im
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,16 +13,17 @@ from typing import Any, TypeAlias
 
 from hb_tta.context import DescribedContext
 from hb_tta.errors import UserError
+from hb_tta.generators.arguments import check_strength
 from hb_tta.generators.protocol import Conditions
 
 Spec: TypeAlias = Any
 """A ``DiffusersSpec``, whose module imports this one."""
 
-INSTRUCTION = (
-    "Make a new picture in which this stays exactly as it is: {description} Change everything "
-    "else: the place, the background, the light and the point of view."
-)
+KEEP = "Make a new picture in which this stays exactly as it is: {description}"
+KEEP_ALL = "Make a new picture of the same thing."  # where nothing is described
+CHANGE = "Change everything else: the place, the background, the light and the point of view."
 LEAST_SIDE = 64  # pixels: FLUX.2's
+_STOPS = (*".!?…。！？", "")  # "": of quotes alone
 _MARK = "<img><|image_1|></img>"  # where OmniGen's text has its image
 
 
@@ -34,16 +34,29 @@ class Call:
     Attributes:
         name: of the shape.
         encode: (pipeline, contexts, spec, whether guidance is on, device) → its arguments.
-        template: of the text.
+        told: description → the text.
         at_once: the most views a call; ``None``: any number.
         constants: fields of the spec that the pipeline takes under their own names.
+        takes: arguments that the base's own class must have; none: a sibling of it is loaded.
+        resizes: whether ``encode`` brings the image to the view's size where the call takes none.
     """
 
     name: str
     encode: Callable[[Any, Sequence[DescribedContext], Spec, bool, Any], Conditions]
-    template: str = "{description}"
+    told: Callable[[str], str] = str
     at_once: int | None = None
     constants: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+    resizes: bool = False
+
+
+def instruction(description: str) -> str:
+    """What an edit model is told of a description, whose last sentence ends before the next."""
+    kept = description.strip()
+    if not kept:
+        return f"{KEEP_ALL} {CHANGE}"
+    stop = "" if kept.rstrip("\"')]”’")[-1:] in _STOPS else "."
+    return f"{KEEP.replace('{description}', kept)}{stop} {CHANGE}"
 
 
 def _texts(contexts: Sequence[DescribedContext]) -> list[str]:
@@ -63,7 +76,18 @@ def _large(image: Any) -> Any:
 
 
 def _edit(pipe: Any, contexts: Any, spec: Spec, guided: bool, device: Any) -> Conditions:
-    return {"prompt": _texts(contexts), "image": [_large(image) for image in _images(contexts)]}
+    from hb_tta.generators.loading import arguments_of
+
+    images = [_large(image) for image in _images(contexts)]
+    if not {"height", "width"} <= arguments_of(pipe).keys():  # its views have the image's size
+        images = [_sized(image, spec) for image in images]
+    return {"prompt": _texts(contexts), "image": images}
+
+
+def _sized(image: Any, spec: Spec) -> Any:
+    """An image with the sides that are said; one that is not said stays what it is."""
+    size = (spec.width or image.width, spec.height or image.height)
+    return image if image.size == size else image.resize(size, 3)  # bicubic
 
 
 def _noised(pipe: Any, contexts: Any, spec: Spec, guided: bool, device: Any) -> Conditions:
@@ -100,12 +124,12 @@ CALLS: Mapping[str, Call] = MappingProxyType(
         call.name: call
         for call in (
             # To FLUX.2, Qwen-Image-Edit-Plus and others a list of images is of one picture.
-            Call("edit", _edit, INSTRUCTION, at_once=1),
-            Call("img2img", _noised, constants=("strength",)),
+            Call("edit", _edit, instruction, 1, takes=("prompt", "image"), resizes=True),
+            Call("img2img", _noised, constants=("strength",), resizes=True),
             # A list of images is one an adapter.
-            Call("ip_adapter", _adapter, at_once=1),
-            Call("image", _image),
-            Call("input_images", _inputs, INSTRUCTION, at_once=1),
+            Call("ip_adapter", _adapter, at_once=1, takes=("prompt", "ip_adapter_image")),
+            Call("image", _image, takes=("image",)),
+            Call("input_images", _inputs, instruction, 1, takes=("prompt", "input_images")),
             # SDXL with the image's CLIP embedding in place of the pooled text's, as Hummingbird.
             Call("embedded", _embedded),
         )
@@ -121,10 +145,11 @@ def call_of(spec: Spec) -> str:
         UserError: the base is no pipeline, its class is not in this diffusers, or it takes no
             image.
     """
+    from hb_tta.generators.bases import call_arguments
     from hb_tta.generators.reading import read_index
 
     index = read_index(spec.base)
-    taken = _arguments(index["_class_name"], spec)
+    taken = call_arguments(spec.base).keys()
     if spec.ip_adapter is not None:
         return "ip_adapter"
     if "input_images" in taken:
@@ -142,36 +167,58 @@ def call_of(spec: Spec) -> str:
     )
 
 
-def _arguments(name: str, spec: Spec) -> set[str]:
-    import diffusers
-
-    found = getattr(diffusers, name, None)
-    if found is None:
-        raise UserError(
-            f"base={spec.base.location!r} is a {name}, which diffusers {diffusers.__version__} "
-            "does not have: a newer one may"
-        )
-    return set(inspect.signature(found.__call__).parameters)
-
-
 def load_call(call: Call, spec: Spec) -> Any:
     """A spec's pipeline on the CPU, with the adapter and the LoRAs in it.
 
     Raises:
-        UserError: weights are missing or damaged, or it is not called in that shape.
+        UserError: weights are missing or damaged, it is not called in that shape, or a setting is
+            of no use there.
     """
-    from hb_tta.generators.loading import arguments_of
-
+    _check_shape(call, spec)
+    _check_used(call, spec)
     pipe = _loaded(call, spec)
     if spec.ip_adapter is not None:
         _add_adapter(pipe, spec)
-    lacking = {"ip_adapter": "ip_adapter_image", "edit": "image", "image": "image"}.get(call.name)
-    if lacking is not None and lacking not in arguments_of(pipe):
-        raise UserError(
-            f"call={call.name}: base={spec.base.location!r} is a {type(pipe).__name__}, which "
-            f"takes no {lacking}"
-        )
     return pipe
+
+
+def _check_shape(call: Call, spec: Spec) -> None:
+    """Raises UserError unless the base's own class takes what a shape gives it, and needs no more.
+
+    Image to image and SDXL's embedding are of sibling classes, whose loaders have sentences.
+    """
+    from hb_tta.generators.bases import call_arguments
+    from hb_tta.generators.reading import read_index
+
+    if not call.takes:
+        return
+    taken = call_arguments(spec.base).keys()
+    lacking = [name for name in call.takes if name not in taken]
+    wrong = f"takes no {' and no '.join(lacking)}" if lacking else ""
+    if not wrong and "prompt" in taken and "prompt" not in call.takes:
+        wrong = "takes a prompt besides"
+    if wrong:
+        given = "call" if spec.ip_adapter is None else "ip_adapter"
+        raise UserError(
+            f"call={call.name}: base={spec.base.location!r} is a "
+            f"{read_index(spec.base)['_class_name']}, which {wrong}: leave {given} out"
+        )
+
+
+def _check_used(call: Call, spec: Spec) -> None:
+    """Raises UserError if a setting that is in the key would decide nothing in a shape."""
+    from hb_tta.generators.bases import check_no_image_encoder, takes_part
+
+    if call.name == "img2img":
+        check_strength(spec.strength, spec.num_inference_steps)
+        check_no_image_encoder(spec.base, spec.image_encoder)
+    elif spec.strength != type(spec).strength:
+        raise UserError(
+            f"strength={spec.strength} is of no use to base={spec.base.location!r}, which is "
+            f"called as {call.name}: leave it out, or give call=img2img"
+        )
+    elif call.takes and not takes_part(spec.base, "image_encoder"):
+        check_no_image_encoder(spec.base, spec.image_encoder)
 
 
 def _loaded(call: Call, spec: Spec) -> Any:

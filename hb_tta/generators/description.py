@@ -7,9 +7,10 @@ that is too long is shortened in a stated way, and the caller learns of it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import Parameter
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hb_tta.errors import UserError
 
@@ -33,6 +34,7 @@ def fit_description(
     tokenizers: Sequence[PreTrainedTokenizerBase],
     text: str,
     told: Callable[[str], str] = lambda text: text,
+    longest: int = LONGEST,
 ) -> tuple[str, bool]:
     """The longest beginning of ``text`` that every tokenizer takes whole.
 
@@ -43,17 +45,28 @@ def fit_description(
         tokenizers: of the text encoders; the one with the smaller window counts.
         text: any length, any script.
         told: what the encoders are told of a text: the prompt that it stands in.
+        longest: tokens that are kept whatever the tokenizers take (``kept_tokens``).
 
     Returns:
         The text, unchanged if it fits, and whether it was shortened.
     """
-    if _fits(tokenizers, told(text)):
+    if _fits(tokenizers, told(text), longest):
         return text, False
     for parts in (_SENTENCE.findall(text), _WORD.findall(text), list(text)):
-        shortened = _longest_beginning(tokenizers, parts, told)
+        shortened = _longest_beginning(tokenizers, parts, told, longest)
         if shortened:
             return shortened, True
     return "", True
+
+
+def kept_tokens(arguments: Mapping[str, Parameter]) -> int:
+    """How many tokens of a text a pipeline keeps, by its call's arguments: 120 to ``LONGEST``.
+
+    Many pipelines cut by a default of their own, far below what their tokenizer takes.
+    """
+    own = arguments.get("max_sequence_length")
+    kept = LONGEST if own is None else own.default
+    return min(kept, LONGEST) if isinstance(kept, int) else LONGEST
 
 
 def count_tokens(tokenizers: Iterable[PreTrainedTokenizerBase], text: str) -> int:
@@ -67,20 +80,35 @@ def load_tokenizers(base: Weights) -> list[PreTrainedTokenizerBase]:
     Raises:
         UserError: it is no pipeline, or lacks a vocabulary.
     """
-    import transformers
-
     from hb_tta.generators.reading import located, read_index, reading
 
     parts = read_index(base)
     source, options = located(base)
     with reading(base, "a diffusers pipeline"):
         tokenizers = [
-            getattr(transformers, parts[name][1]).from_pretrained(source, subfolder=name, **options)
+            _tokenizer_class(base, *parts[name]).from_pretrained(source, subfolder=name, **options)
             for name in sorted(filter(_TOKENIZER.fullmatch, parts))
             if parts[name][1] is not None
         ]
     check_vocabulary(tokenizers, base)
     return tokenizers
+
+
+def _tokenizer_class(base: Weights, library: str, name: str) -> Any:
+    """A class of an index: transformers', or of diffusers' folder of a pipeline (Kolors')."""
+    import transformers
+
+    found = getattr(transformers, name, None)
+    if found is None:
+        from diffusers import pipelines  # heavy, and few need it
+
+        found = getattr(getattr(pipelines, library, None), name, None)
+    if found is None:
+        raise UserError(
+            f"base={base.location!r} has a tokenizer {name!r} of {library!r}, which neither "
+            "transformers nor diffusers has: newer ones may"
+        )
+    return found
 
 
 def tokenizers_of(pipe: DiffusionPipeline) -> list[PreTrainedTokenizerBase]:
@@ -103,15 +131,18 @@ def check_vocabulary(tokenizers: Iterable[PreTrainedTokenizerBase], base: Weight
             )
 
 
-def _fits(tokenizers: Iterable[PreTrainedTokenizerBase], text: str) -> bool:
+def _fits(tokenizers: Iterable[PreTrainedTokenizerBase], text: str, longest: int) -> bool:
     return all(
-        len(tokenizer(text, verbose=False).input_ids) <= min(tokenizer.model_max_length, LONGEST)
+        len(tokenizer(text, verbose=False).input_ids) <= min(tokenizer.model_max_length, longest)
         for tokenizer in tokenizers
     )
 
 
 def _longest_beginning(
-    tokenizers: Sequence[PreTrainedTokenizerBase], parts: list[str], told: Callable[[str], str]
+    tokenizers: Sequence[PreTrainedTokenizerBase],
+    parts: list[str],
+    told: Callable[[str], str],
+    longest: int,
 ) -> str:
     """As many of the first parts as fit, found by bisection ("" if not even one does)."""
     ends = list(accumulate(len(part) for part in parts))
@@ -119,7 +150,7 @@ def _longest_beginning(
     low, high = 0, len(parts)  # parts[:low] fit; more than high do not
     while low < high:
         middle = (low + high + 1) // 2
-        if _fits(tokenizers, told(text[: ends[middle - 1]].rstrip())):
+        if _fits(tokenizers, told(text[: ends[middle - 1]].rstrip()), longest):
             low = middle
         else:
             high = middle - 1

@@ -32,7 +32,9 @@ class I2T2ISpec(PipelineSpec):
 
     def to_json(self) -> dict[str, Any]:
         """See ``GeneratorSpec.to_json``."""
-        return {**self.fields_json(), "version": 1}
+        from hb_tta.generators.bases import sampling_version
+
+        return {**self.fields_json(), "version": sampling_version(self.base)}
 
     def load_pipeline(self) -> DiffusionPipeline:
         """The text-to-image pipeline that the base's own index names."""

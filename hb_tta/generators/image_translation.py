@@ -39,7 +39,6 @@ class ImageTranslationSpec(PipelineSpec):
     needs_description: ClassVar[bool] = False
     tells_guidance: ClassVar[bool] = True
     constants: ClassVar[tuple[str, ...]] = ("strength",)
-    resizes: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         {
             # Steps and guidance are the stock pipeline's, for the paper gives none.
@@ -48,6 +47,7 @@ class ImageTranslationSpec(PipelineSpec):
                     "base": Weights("CompVis/stable-diffusion-v1-4"),
                     "num_inference_steps": 50,
                     "guidance_scale": 7.5,
+                    "solver": "ddim",  # whatever a family's own generator is sampled by
                 }
             )
         }
@@ -59,7 +59,14 @@ class ImageTranslationSpec(PipelineSpec):
 
     def to_json(self) -> dict[str, Any]:
         """See ``GeneratorSpec.to_json``."""
-        return {**self.fields_json(), "version": 1}
+        from hb_tta.generators.bases import sampling_version
+
+        return {**self.fields_json(), "version": sampling_version(self.base)}
+
+    @property
+    def resizes(self) -> bool:
+        """See ``PipelineSpec.resizes``: the image that is noised has the view's size."""
+        return True
 
     def load_pipeline(self) -> DiffusionPipeline:
         """The image-to-image pipeline of the base's kind."""

@@ -46,6 +46,7 @@ class ImageVariationSpec(PipelineSpec):
 
     def load_pipeline(self) -> DiffusionPipeline:
         """The pipeline that the base's own index names."""
+        from hb_tta.generators.bases import check_no_image_encoder
         from hb_tta.generators.loading import arguments_of, load_pipeline, load_sdxl
         from hb_tta.generators.reading import is_sdxl
 
@@ -57,6 +58,7 @@ class ImageVariationSpec(PipelineSpec):
                 embeds_images=True,
                 solver=self.solver,
             )
+        check_no_image_encoder(self.base, self.image_encoder)
         pipe = load_pipeline(self.base, dtype=self.dtype, solver=self.solver)
         if "image" not in arguments_of(pipe) or "prompt" in arguments_of(pipe):
             raise UserError(

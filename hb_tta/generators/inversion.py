@@ -10,7 +10,9 @@ Shape suffixes: B images, L text positions, D text width, C, h, w of a latent.
 from __future__ import annotations
 
 import json
+import math
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias
@@ -21,7 +23,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from hb_tta.context import DescribedContext
-from hb_tta.errors import UserError
+from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.generators.arguments import described_contexts
 from hb_tta.generators.protocol import Conditions, ContextLike, Keep, Tensors
 from hb_tta.generators.sampling import (
@@ -29,7 +31,7 @@ from hb_tta.generators.sampling import (
     Sampler,
     at_view_size,
     checked_device,
-    default_side,
+    view_size,
 )
 from hb_tta.generators.sdxl import conditions_of
 from hb_tta.images import load_image, pixel_digest
@@ -50,7 +52,9 @@ class TextualInversionGenerator:
     """Views "of" a learned word.
 
     Args:
-        spec, device, batch_size, cpu_offload: see ``PipelineGenerator``.
+        spec, device, batch_size: see ``PipelineGenerator``.
+        cpu_offload: ignored with a warning: the way back needs all that the way there went through,
+            and an offloaded text encoder has left the GPU by then.
         keep: where words are looked up and kept; ``None``: in memory.
     """
 
@@ -64,6 +68,8 @@ class TextualInversionGenerator:
         keep: Keep | None = None,
     ) -> None:
         checked_device(device)  # before the weights are read
+        if cpu_offload:
+            warnings.warn(f"{spec.method} ignores cpu_offload=True", HbTtaWarning, stacklevel=3)
         self.spec = spec
         self._sampler = Sampler(
             spec.load_pipeline(),
@@ -72,7 +78,6 @@ class TextualInversionGenerator:
             constants={},
             device=device,
             batch_size=batch_size,
-            cpu_offload=cpu_offload,
         )
         check_can_learn(self._sampler.pipe, spec)
         self._keep = _in_memory() if keep is None else keep
@@ -126,8 +131,7 @@ class TextualInversionGenerator:
     def _at_once(self) -> int:
         """Words learned together: the way back through large pictures takes much memory."""
         views = self._sampler.batch_size
-        side = default_side(self.pipe)
-        pixels = (self.spec.height or side) * (self.spec.width or side)
+        pixels = math.prod(view_size(self.pipe, self.spec.height, self.spec.width))
         return max(1, views // 4) if pixels >= SLICED_DECODE_PIXELS else views
 
 
@@ -138,6 +142,12 @@ def check_can_learn(pipe: Any, spec: Spec) -> None:
         raise UserError(
             f"base={spec.base.location!r} is a {type(pipe).__name__}, in which no word can be "
             "learned: name a Stable Diffusion or an SDXL"
+        )
+    scheduler = pipe.scheduler
+    if getattr(scheduler, "alphas_cumprod", None) is None:  # flow matching, EDM
+        raise UserError(
+            f"base={spec.base.location!r} is sampled by {type(scheduler).__name__}, for which no "
+            "word can be learned: name a base that predicts a noise"
         )
     for tokenizer in tokenizers:
         if _star(tokenizer) in (tokenizer.unk_token_id, tokenizer.eos_token_id):

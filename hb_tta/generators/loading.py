@@ -59,7 +59,7 @@ def load_sdxl(
         UserError: the weights are missing, damaged, no SDXL, or of widths that do not match.
     """
     _check_index_is_sdxl(base)
-    parts: dict[str, Any] = {"add_watermarker": False}
+    parts: dict[str, Any] = {}
     if not reads_text:
         parts |= dict.fromkeys(_TEXT)
     if not embeds_images:
@@ -101,8 +101,6 @@ def load_image_to_image(base: Weights, *, dtype: str, solver: str = DDIM, **part
     """
     from diffusers import AutoPipelineForImage2Image  # which imports every pipeline there is
 
-    if is_sdxl(base):
-        parts = {"add_watermarker": False, **parts}
     pipe = load_pipeline(base, AutoPipelineForImage2Image, dtype=dtype, solver=solver, **parts)
     if not {"image", "prompt", "strength"} <= arguments_of(pipe).keys():
         raise UserError(
@@ -158,6 +156,8 @@ def _load(
     what = SDXL if loader is StableDiffusionXLPipeline else "a diffusers pipeline"
     if "safety_checker" in read_index(base, what):  # which would turn views black, and say nothing
         parts = {"safety_checker": None, "requires_safety_checker": False, **parts}
+    if is_sdxl(base):  # which would mark views where a package for that is installed
+        parts = {"add_watermarker": False, **parts}
     with reading(base, what):
         source, options = located(base)
         pipe = loader.from_pretrained(

@@ -12,7 +12,7 @@ They move a view by rounding alone (a golden test holds that), so a store outliv
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -20,13 +20,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hb_tta.context import DescribedContext
 from hb_tta.device import check_dtype
+from hb_tta.errors import UserError
 from hb_tta.generators.arguments import (
+    LCM_STEPS,
+    check_consistency_steps,
     check_guidance_scale,
     check_num_inference_steps,
     check_side,
 )
 from hb_tta.generators.fields import method_settings
 from hb_tta.generators.protocol import Conditions, ContextLike, Fitter, GeneratorSpec
+from hb_tta.generators.values import checked
 from hb_tta.weights import Weights
 
 if TYPE_CHECKING:
@@ -43,7 +47,8 @@ class SampledSpec(GeneratorSpec):
     Attributes:
         base: a pipeline folder or hub repository in diffusers' layout.
         num_inference_steps: denoising steps, at least 1.
-        guidance_scale: classifier-free guidance, at least 0; 1 or less turns it off.
+        guidance_scale: classifier-free guidance, at least 0; 1 or less turns it off; where a base
+            takes none, it is left out.
         height, width: of a view in pixels, multiples of 8; ``None`` the base's own size.
         dtype: "float32", "bfloat16" or "float16".
         solver: ddim, which a base that it cannot sample (flow matching) replaces by its own;
@@ -62,17 +67,44 @@ class SampledSpec(GeneratorSpec):
     roles: ClassVar[Mapping[str, str]] = MappingProxyType({"base": "generator"})
     constants: ClassVar[tuple[str, ...]] = ()
     """Fields that the pipeline takes as they are, under their own names, such as strength."""
-    resizes: ClassVar[bool] = False
-    """Whether ``encode`` brings the reference to the view's size, which decides the view's then."""
 
     def __post_init__(self) -> None:
         check_dtype(self.dtype)
+        for name, setting in method_settings(type(self)).items():
+            if setting.choices:  # a spec that was built by hand was checked nowhere else
+                checked(setting, getattr(self, name))
         if self.num_inference_steps is not None:
             check_num_inference_steps(self.num_inference_steps)
+            if self.solver == "lcm":
+                check_consistency_steps(self.num_inference_steps, LCM_STEPS)
         if self.guidance_scale is not None:
             check_guidance_scale(self.guidance_scale)
         check_side("height", self.height)
         check_side("width", self.width)
+
+    @classmethod
+    def settled(cls, values: Mapping[str, Any], said: Set[str]) -> Mapping[str, Any]:
+        """See ``GeneratorSpec.settled``: what a family's defaults say fits its own generator.
+
+        Of a base that a person named, one without guidance gets none, and one that another solver
+        than DDIM cannot sample keeps the method's.
+        """
+        from hb_tta.generators.bases import guides, is_of_ddpm
+
+        settled = dict(values)
+        if "base" not in said:
+            return settled
+        if "solver" not in said and settled.get("solver") not in (None, "ddim", "own"):
+            if not is_of_ddpm(settled["base"]):
+                del settled["solver"]
+        if not guides(settled["base"]):
+            if settled.get("guidance_scale") is not None and "guidance_scale" in said:
+                raise UserError(
+                    f"guidance_scale={settled['guidance_scale']} is of no use to "
+                    f"base={settled['base'].location!r}, whose call takes no guidance: leave it out"
+                )
+            settled["guidance_scale"] = None
+        return settled
 
     @abstractmethod
     def load_pipeline(self) -> DiffusionPipeline:
@@ -132,11 +164,19 @@ class PipelineSpec(SampledSpec):
         """The most views that the pipeline can make in a call; ``None``: any number."""
         return None
 
+    @property
+    def resizes(self) -> bool:
+        """Whether ``encode`` brings the reference to the view's size where the call takes none."""
+        return False
+
     def fitter(self) -> Fitter:
         """See ``GeneratorSpec.fitter``: the beginning that every text encoder of the base takes."""
+        from hb_tta.generators.bases import text_window
         from hb_tta.generators.description import fit_description, load_tokenizers
 
-        return partial(fit_description, load_tokenizers(self.base), told=self.prompt)
+        tokenizers = load_tokenizers(self.base)
+        window = text_window(self.base)
+        return partial(fit_description, tokenizers, told=self.prompt, longest=window)
 
 
 class PipelineGenerator:
@@ -186,7 +226,7 @@ class PipelineGenerator:
                 the image alone. A description longer than the text encoders' window is shortened
                 (``fit_description``) with a warning.
             seeds: one list of seeds a context, of any lengths.
-            num_inference_steps: 1 to 1000; ``None``: the spec's.
+            num_inference_steps: 1 to 999; ``None``: the spec's.
             guidance_scale: classifier-free guidance, 0 or more, off at 1 or less; ``None``: the
                 spec's.
             output_type: "pil": RGB images; "latent": the VAE's latents, a (C, h, w) tensor a view,

@@ -7,7 +7,7 @@ the object that holds the weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeAlias, runtime_checkable
 
@@ -107,6 +107,19 @@ class GeneratorSpec(Protocol):
                 value is none of its type or out of range, or a role is empty.
         """
         return spec_from_family(cls, family, settings, dtype)
+
+    @classmethod
+    def settled(cls, values: Mapping[str, Any], said: Set[str]) -> Mapping[str, Any]:
+        """The settings of a spec, those changed that nobody said and that its models cannot use.
+
+        Args:
+            values: field → value; a field's own default may be left out.
+            said: the fields that a person gave.
+
+        Raises:
+            UserError: what a person said is of no use to them.
+        """
+        return values
 
     def to_json(self) -> dict[str, Any]:
         """Content fingerprints and every setting that changes a pixel; never a path or a device."""

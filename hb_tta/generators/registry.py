@@ -23,6 +23,7 @@ def _fault(name: str, found: Any) -> str | None:
         "to_json",
         "load",
         "from_family",
+        "settled",
         "fitter",
         "finder",
     )

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import torch
+from diffusers import LCMScheduler
 from diffusers.image_processor import VaeImageProcessor
 from PIL.Image import Image, Resampling
 from torch import Tensor
@@ -21,16 +22,20 @@ from hb_tta.context import DescribedContext
 from hb_tta.device import default_device
 from hb_tta.errors import HbTtaWarning, UserError
 from hb_tta.generators.arguments import (
+    check_consistency_steps,
     check_guidance_scale,
     check_num_inference_steps,
     checked_seed,
     described_contexts,
 )
-from hb_tta.generators.description import count_tokens, fit_description, tokenizers_of
+from hb_tta.generators.description import count_tokens, fit_description, kept_tokens, tokenizers_of
 from hb_tta.generators.protocol import Conditions, ContextLike
 
 MEGAPIXEL = 1024 * 1024
+SIDE = 1024  # pixels of a view, where neither a person nor the pipeline says
 SLICED_DECODE_PIXELS = 512 * 512  # from here on one image fills the device in the VAE's decoder
+
+TRUE_GUIDANCE = "true_cfg_scale"  # diffusers' name where guidance_scale is a distilled model's
 
 T = TypeVar("T")
 
@@ -81,11 +86,13 @@ class Sampler:
         if batch_size is not None and batch_size < 1:
             raise UserError(f"batch_size={batch_size} is out of range: use 1 or more")
         self._place(cpu_offload)
-        side = default_side(pipe)
-        pixels = (height or side) * (width or side)
-        if pixels >= SLICED_DECODE_PIXELS and "vae" in pipe.components:
-            pipe.vae.enable_slicing()
-        self.batch_size = batch_size or default_batch_size(self.device, pixels)
+        pixels = math.prod(view_size(pipe, height, width))
+        vae = pipe.components.get("vae")
+        if pixels >= SLICED_DECODE_PIXELS and hasattr(vae, "use_slicing"):
+            vae.enable_slicing()
+        # GLM-Image first writes tokens, for a whole batch by the generator of its first view.
+        writes = "vision_language_encoder" in pipe.components
+        self.batch_size = 1 if writes else batch_size or default_batch_size(self.device, pixels)
 
     def _place(self, cpu_offload: bool) -> None:
         if cpu_offload and self.device.type == "cuda":
@@ -146,11 +153,16 @@ class Sampler:
         asked: dict[str, Any] = {}
         if num_inference_steps is not None:
             check_num_inference_steps(num_inference_steps)
+            scheduler = getattr(self.pipe, "scheduler", None)
+            if isinstance(scheduler, LCMScheduler):
+                most = scheduler.config["original_inference_steps"]
+                check_consistency_steps(num_inference_steps, most)
             asked["num_inference_steps"] = num_inference_steps
         if guidance_scale is not None:
             check_guidance_scale(guidance_scale)
-            asked["guidance_scale"] = guidance_scale
-        guided = guidance_scale is None or guidance_scale > 1
+            asked[guidance_argument(self.pipe)] = guidance_scale
+        _check_arguments(self.pipe, asked)
+        guided = _is_guided(self.pipe, guidance_scale)
         assert len(items) == len(seeds)
 
         results: list[list[Any]] = [[] for _ in items]
@@ -160,7 +172,7 @@ class Sampler:
             images = self._denoise(
                 (stack or _stacked)([conditions[context] for context, _ in batch]),
                 [seed for _, seed in batch],
-                asked,
+                {**asked, **_negatives(self.pipe, len(batch), guided)},
                 output_type,
             )
             for (context, _), image in zip(batch, images, strict=True):
@@ -172,7 +184,10 @@ class Sampler:
         tokenizers = tokenizers_of(self.pipe)
         if context.description is None or not tokenizers:
             return context
-        description, was_shortened = fit_description(tokenizers, context.description, self._told)
+        window = kept_tokens(inspect.signature(self.pipe.__call__).parameters)
+        description, was_shortened = fit_description(
+            tokenizers, context.description, self._told, window
+        )
         if was_shortened:
             warnings.warn(
                 f"a description of {count_tokens(tokenizers, context.description)} tokens was "
@@ -249,19 +264,65 @@ def _check_arguments(pipe: Any, given: Mapping[str, Any]) -> None:
             )
 
 
+def guidance_argument(pipe: Any) -> str:
+    """The name under which a pipeline's call takes classifier-free guidance.
+
+    To Qwen-Image ``guidance_scale`` is what a distilled denoiser is told, and nothing else; that of
+    FLUX, which is distilled, has a default, and is what is meant by guidance there.
+    """
+    taken = inspect.signature(pipe.__call__).parameters
+    told = taken.get("guidance_scale")
+    denoiser = pipe.components.get("transformer")
+    distilled = denoiser is not None and getattr(denoiser.config, "guidance_embeds", False)
+    if "true_cfg_scale" in taken and not distilled and (told is None or told.default is None):
+        return TRUE_GUIDANCE
+    return "guidance_scale"
+
+
+def _is_guided(pipe: Any, scale: float | None) -> bool:
+    """Whether guidance is on at a scale (``None``: the pipeline's own)."""
+    if scale is None and guidance_argument(pipe) == TRUE_GUIDANCE:
+        scale = float(inspect.signature(pipe.__call__).parameters[TRUE_GUIDANCE].default)
+    return scale is None or scale > 1
+
+
+def _negatives(pipe: Any, rows: int, guided: bool) -> Conditions:
+    """What turns a true guidance on: a negative prompt a row, blank as Qwen-Image's authors do."""
+    if not guided or guidance_argument(pipe) != TRUE_GUIDANCE:
+        return {}
+    return {"negative_prompt": [" "] * rows}
+
+
 def default_side(pipe: Any) -> int:
-    """Of an image that the pipeline makes where no size is named, pixels."""
+    """Of an image that the pipeline makes where no size is named, pixels; else ``SIDE``."""
+    named = inspect.signature(pipe.__call__).parameters.get("height")
+    if named is not None and isinstance(named.default, int):
+        return named.default
+    if isinstance(pipe.config.get("default_sample_size"), int):  # PRX's, the one in pixels
+        return pipe.config["default_sample_size"]
     parts = pipe.components
-    config = (parts.get("unet") or parts["transformer"]).config
+    config = getattr(parts.get("unet") or parts.get("transformer"), "config", None)
     # A denoiser without a size of its own (FLUX) leaves it to the pipeline.
-    size = getattr(config, "sample_size", None) or pipe.default_sample_size
-    return max(size if isinstance(size, list | tuple) else [size]) * pipe.vae_scale_factor
+    size = getattr(config, "sample_size", None) or getattr(pipe, "default_sample_size", None)
+    # One that denoises pixels (DeepFloyd IF) has neither a VAE nor a factor.
+    factor = getattr(pipe, "vae_scale_factor", None if "vae" in parts else 1)
+    if size is None or factor is None:
+        return SIDE
+    return max(size if isinstance(size, list | tuple) else [size]) * factor
+
+
+def view_size(pipe: Any, height: int | None, width: int | None) -> tuple[int, int]:
+    """(height, width) of a view, pixels: what is named, else the pipeline's own."""
+    if height and width:
+        return height, width
+    side = default_side(pipe)
+    return height or side, width or side
 
 
 def at_view_size(pipe: Any, image: Image, height: int | None, width: int | None) -> Image:
     """An image as a pipeline is to noise it: RGB, of the size of its views."""
-    side = default_side(pipe)
-    return image.convert("RGB").resize((width or side, height or side), Resampling.BICUBIC)
+    high, wide = view_size(pipe, height, width)
+    return image.convert("RGB").resize((wide, high), Resampling.BICUBIC)
 
 
 def default_batch_size(device: torch.device, pixels: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, TypeVar
 
 from hb_tta.device import default_dtype
@@ -76,6 +76,7 @@ def spec_from_family(
         UserError: see ``full_settings``; or the family leaves a role empty that the method needs.
     """
     known, given = method_settings(spec), _with_preset(spec, full_settings(spec, settings))
+    said = frozenset(given)
     roles = {name: setting.role for name, setting in known.items() if setting.role is not None}
     models = family.filled({roles[name]: given.pop(name) for name in roles if name in given})
     values: dict[str, Any] = {
@@ -89,7 +90,7 @@ def spec_from_family(
     for name, setting in known.items():
         if name not in values and setting.default is dataclasses.MISSING:
             raise UserError(f"{_method(spec)} needs a value for {name}: give {kind_of(setting)}")
-    return spec(**values)
+    return spec(**_settled(spec, values, said))
 
 
 def _with_preset(spec: type[Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -158,6 +159,10 @@ def _choices(known: Mapping[str, Setting]) -> str:
         return "it has none"
     named = [f"{s.name} (or {s.alias})" if s.alias else s.name for s in known.values()]
     return f"choose from {', '.join(named)}"
+
+
+def _settled(spec: type[Any], values: Mapping[str, Any], said: Set[str]) -> Mapping[str, Any]:
+    return spec.settled(values, said)
 
 
 def _method(spec: type[Any]) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _LAMBDA_Y, _LAMBDA_Q = 0.2, 4.0  # section 4: for all data sets
 _NEIGHBOURS = 0.3  # share of the nearest views that decides a view's bandwidth
+_EQUAL = 1e-3  # of features of length 1: what rounding makes of no distance is below it
 _ITERATIONS = 5  # of each of the two steps, and of both in turn
 
 
@@ -47,11 +48,18 @@ def mta(views: Views) -> Tensor:
 
 
 def _bandwidth(features_RVD: Tensor) -> Tensor:
-    """(R, V): the root of half the mean squared distance to the nearest views."""
+    """(R, V): the root of half the mean squared distance to the nearest views.
+
+    Of a view whose nearest ones are its equals (one of few views, twice among them) that is 0, and
+    it would weigh nothing once the mode has moved at all: it has the image's mean bandwidth.
+    """
     import torch
 
     views = features_RVD.shape[1]
     distance = torch.cdist(features_RVD, features_RVD).sort(-1).values
     nearest = distance[..., 1 : 1 + max(1, int(_NEIGHBOURS * (views - 1)))]
     squared = (nearest**2).mean(-1) if views > 1 else torch.ones_like(distance[..., 0])
-    return (0.5 * squared).sqrt().clamp(min=1e-6)  # equal views have no distance
+    bandwidth = (0.5 * squared).sqrt()
+    mean = bandwidth.mean(-1, keepdim=True).expand_as(bandwidth)
+    bandwidth = torch.where(bandwidth < _EQUAL, torch.maximum(bandwidth, mean), bandwidth)
+    return bandwidth.clamp(min=1e-6)  # where all views are equal
