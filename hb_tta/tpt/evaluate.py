@@ -32,7 +32,7 @@ from hb_tta.tpt.views import ViewFeatures, ViewRequest
 from hb_tta.tta.combine import rules_for
 from hb_tta.tta.rule import CLASSES
 
-FORMAT = 2
+FORMAT = 3
 """Counts the changes of what a chunk's answers mean."""
 
 FIRST = ("zero-shot", "tpt")
