@@ -115,8 +115,9 @@ class Ablation:
             own = {n[len(start) :]: its for n, its in results.items() if n.startswith(start)}
             by_mllm = self.asked(describer, options).scored(own, options)
             for mllm, one in by_mllm.items():
-                several = [describer] * (len(describers) > 1) + [mllm] * (len(by_mllm) > 1)
-                scored[", answers by ".join(several) or mllm] = one
+                # Who describes and who answers are said where there are several.
+                named = [describer] * (len(describers) > 1) + [mllm] * (len(by_mllm) > 1)
+                scored[", answers by ".join(named) or mllm] = one
         findings = [f for block, its in scored.items() for f in self._findings(block, its)]
         missing = untrained(self.trainings(options), options)
         if not scored:
@@ -127,13 +128,13 @@ class Ablation:
         drawings = accuracy_gains(number, scored)
         return Shown([table], drawings=drawings, findings=findings, missing=missing)
 
-    def _findings(self, describer: str, scored: list[Scored]) -> list[Finding]:
+    def _findings(self, block: str, scored: list[Scored]) -> list[Finding]:
         by_label = {one.run.name: one for one in scored}
         found = []
         for claim, better, worse, about in self.claims:
             lacks = [name for name in (better, worse) if name not in by_label]
             test = None if lacks else test_between(by_label[better], by_label[worse])
-            told = f"table {self.name.removeprefix('table')}, {describer}: {claim}"
+            told = f"table {self.name.removeprefix('table')}, {block}: {claim}"
             tests = [] if test is None else [(f"{better} − {worse}", test)]
             reason = f"{' and '.join(lacks)}: not trained" if lacks else ""
             found.append(Finding(told, tests, reason, about=about))
