@@ -39,6 +39,13 @@ def categories(count: int) -> Table:
     return Table(["", *columns], [["hummingbird", *map(cell, range(10, 10 + 2 * count))]])
 
 
+def blocks(count: int) -> Table:
+    """Two columns of names, categories, and a column beside them, as of tables 6 and 7."""
+    one = categories(count)
+    columns = ["", *one.columns, "could have shown"]
+    return Table(columns, [["mllm", *one.rows[0], cell(3)]], heads=2)
+
+
 @pytest.fixture(scope="module")
 def tab(tmp_path_factory):
     with chromium.open_tab(tmp_path_factory.mktemp("profile")) as tab:
@@ -49,8 +56,10 @@ def tab(tmp_path_factory):
 @pytest.mark.parametrize(
     "table",
     [tasks(1), tasks(5), tasks(7), tasks(14), categories(3), categories(6), categories(14),
+     blocks(4), blocks(5), blocks(6), blocks(7),
      tasks(3, "a_name_without_any_space_that_is_longer_than_a_phone_is_wide")],
-    ids=["1 task", "5", "7", "14", "3 categories", "6", "14", "long names"],
+    ids=["1 task", "5", "7", "14", "3 categories", "6", "14", "4 in blocks", "5 in blocks",
+         "6 in blocks", "7 in blocks", "long names"],
 )  # fmt: skip
 def test_no_figure_of_a_table_is_out_of_the_window(table, width, tab, tmp_path):
     page = tmp_path / "page.html"

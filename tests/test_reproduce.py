@@ -13,7 +13,7 @@ from test_package import heavy_after
 
 from hb_tta.cli import main
 from hb_tta.errors import UserError
-from hb_tta.experiments import carrying, checking, claims, registry, site
+from hb_tta.experiments import carrying, claims, lacking, registry, site
 from hb_tta.experiments.ledger import kept_lines
 from hb_tta.experiments.methods import methods_of
 from hb_tta.experiments.paper.mumu_rows import tuned_base
@@ -232,18 +232,18 @@ def test_what_an_experiment_leaves_behind(options):
     assert len(shown.tables) == 1
 
 
-def lacking(monkeypatch) -> None:
+def without_its_weights(monkeypatch) -> None:
     gone = Weights("some-team/not-here")
-    known = checking.weights_of
+    known = lacking.weights_of
     monkeypatch.setattr(
-        checking,
+        lacking,
         "weights_of",
         lambda method, options: {"base": gone} if method == "jitter" else known(method, options),
     )
 
 
 def test_missing_weights_are_named_before_anything_runs(options, monkeypatch):
-    lacking(monkeypatch)
+    without_its_weights(monkeypatch)
     with pytest.raises(UserError) as error:
         carrying.reproduce(toy(), options, said)
     sentence = str(error.value)
@@ -253,7 +253,7 @@ def test_missing_weights_are_named_before_anything_runs(options, monkeypatch):
 
 
 def test_a_method_without_its_weights_is_left_out_on_request(options, monkeypatch):
-    lacking(monkeypatch)
+    without_its_weights(monkeypatch)
     with pytest.warns(UserWarning, match="jitter is left out"):
         carrying.reproduce(toy(), replace(options, skip_missing=True), said)
     text = (options.folder / "table99.md").read_text()
@@ -282,9 +282,9 @@ def test_check_says_what_is_missing_and_what_it_takes(capsys, monkeypatch, tmp_p
 def test_a_folder_without_a_model_is_missing_weights(tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert checking.lack(Weights(str(empty))) == "the folder holds no model"
-    assert "is no folder" in checking.lack(Weights(str(tmp_path / "gone")))
-    assert checking.lack(get_family("pocket").weights("mllm")) == ""
+    assert lacking.lack(Weights(str(empty))) == "the folder holds no model"
+    assert "is no folder" in lacking.lack(Weights(str(tmp_path / "gone")))
+    assert lacking.lack(get_family("pocket").weights("mllm")) == ""
 
 
 def test_forecasts_in_words():

@@ -12,7 +12,8 @@ from typing import Any
 
 from hb_tta.disk import write_aside
 from hb_tta.errors import HbTtaWarning, UserError
-from hb_tta.experiments.checking import Missing, missing
+from hb_tta.experiments.checking import missing
+from hb_tta.experiments.lacking import Missing
 from hb_tta.experiments.pages import page
 from hb_tta.experiments.reproduction import Experiment, Options, Shown
 from hb_tta.experiments.tables import tables_of

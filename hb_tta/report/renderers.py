@@ -21,7 +21,7 @@ PAGE, PHONE = 1216, 334
 SENTENCE = 40  # letters; a longer text is no name
 
 _GAP = "  "
-_LETTER, _SMALL_LETTER, _PADDING = 7.8, 5.9, 14  # pixels, by page.css
+_LETTER, _SMALL_LETTER, _PADDING, _HEAD = 7.8, 5.9, 14, 103  # pixels, by page.css
 
 Row = Sequence[str]
 
@@ -158,7 +158,16 @@ def _fit(table: Table) -> str:
 def _pixels(table: Table) -> float:
     """About how wide the table is with its columns side by side."""
     columns = zip(columns_of(table), *table.rows, strict=True)
-    return sum(_PADDING + max(map(_breadth, column)) for column in columns)
+    grouped = any(column.group for column in columns_of(table))
+    widths = []
+    for place, (column, *values) in enumerate(columns):
+        its = [_breadth(column), *map(_breadth, values)]
+        if place < table.heads:
+            its.append(_HEAD)
+        elif grouped and not column.group:  # a name beside groups is not broken
+            its.append(_LETTER * _length(column.name))
+        widths.append(_PADDING + max(its))
+    return sum(widths)
 
 
 def _breadth(value: Cell | Column | str) -> float:

@@ -12,8 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hb_tta.experiments.checking import skipped_methods
 from hb_tta.experiments.gains import gains_of
+from hb_tta.experiments.lacking import skipped_methods
 from hb_tta.experiments.methods import REAL, TUNED, Arm, cost_of_views, methods_of
 from hb_tta.experiments.numbers import TABLE_2 as NUMBERS_2
 from hb_tta.experiments.numbers import TABLE_3 as NUMBERS_3
