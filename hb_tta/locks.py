@@ -29,16 +29,11 @@ def held(path: Path, timeout: float) -> Iterator[bool]:
     Raises:
         OSError: the lock's file cannot be made.
     """
-    lock = _file_lock(path, os.getpid())
+    its = _Turn(_file_lock(path, os.getpid()))
     try:
-        lock.acquire(timeout=timeout)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
+        yield its.take(timeout)
     finally:
-        lock.release()
+        its.give()
 
 
 @contextmanager
@@ -74,7 +69,7 @@ def held_giving_way(path: Path, timeout: float) -> Iterator[bool]:
 
 
 class _Turn:
-    """A lock that may have been given away."""
+    """A lock as one holder has it: taken, or not, or given away."""
 
     def __init__(self, lock: BaseFileLock) -> None:
         self._lock, self._mine = lock, False

@@ -28,22 +28,19 @@ def sampling_version(base: Weights) -> int:
     What 2 changed (true guidance, the text's window, a seed of one view's own) has moved no view of
     a Stable Diffusion. Without an index nothing can be sampled, and views of 1 are still found.
     """
-    name = _class_name(base)
-    return 1 if name is None or name.startswith("StableDiffusion") else 2
+    return 1 if _is_stable_diffusion(base) else 2
 
 
 def guides(base: Weights) -> bool:
     """Whether a base's call takes a guidance at all; also where nobody can tell (not fetched)."""
-    name = _class_name(base)
-    if name is None or name.startswith("StableDiffusion"):
+    if _is_stable_diffusion(base):
         return True
     return not {"guidance_scale", "true_cfg_scale"}.isdisjoint(call_arguments(base))
 
 
 def text_window(base: Weights) -> int:
     """How many tokens of a text its call keeps; of a Stable Diffusion its tokenizers say it."""
-    name = _class_name(base)
-    if name is None or name.startswith("StableDiffusion"):
+    if _is_stable_diffusion(base):
         return LONGEST
     return kept_tokens(call_arguments(base))
 
@@ -101,6 +98,12 @@ def _pipeline_class(base: Weights) -> Any:
             "does not have: a newer one may"
         )
     return found
+
+
+def _is_stable_diffusion(base: Weights) -> bool:
+    """Also where nobody can tell: without an index nothing is sampled."""
+    name = _class_name(base)
+    return name is None or name.startswith("StableDiffusion")
 
 
 def _class_name(base: Weights) -> str | None:
